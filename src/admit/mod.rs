@@ -1,0 +1,370 @@
+//! May this client reach this target? The only maker of a [`Permit`], without which no socket is
+//! opened on a client's behalf.
+//!
+//! Two questions, asked at different times. Before anything is resolved: may this client use us at
+//! all ([`Admission::client`]), and may it name this host and port ([`Admission::target`])? After:
+//! may this *address* be dialled ([`Permit::judge`])? The address that was judged is the one that
+//! is dialled, so a name that resolves inwards is caught however it came to.
+//!
+//! Safe with no configuration: loopback, link-local, metadata and other special-purpose addresses
+//! are out of reach, private ones are open to this host alone, ports are the usual ones. Every
+//! denial knows the flag that would allow it. Nothing here awaits.
+
+mod clients;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+
+use ipnet::IpNet;
+
+pub use clients::{Client, Credential, Ends, Identity};
+
+use crate::metrics::{By, Counter, Family, Label, Registry};
+use crate::target::{Host, Scope, Target, unwrap_mapped};
+
+/// What an operator may change about admission.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Destination networks opened in spite of what they are (`admit.allow`).
+    pub allow: Vec<IpNet>,
+    /// Destination networks closed to everybody (`admit.deny`).
+    pub deny: Vec<IpNet>,
+    /// Ports opened beside the usual ones (`admit.ports`).
+    pub ports: Vec<u16>,
+    /// Client networks that may use us (`admit.clients`); this host always may.
+    pub clients: Vec<IpNet>,
+    /// What a client must present, where anything must be.
+    pub credential: Option<Credential>,
+}
+
+/// On whose account a connection is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// Ours: a mirror, a checksum database or a parent proxy that the configuration names.
+    Configured,
+    /// A client on this host.
+    Local,
+    /// Any other client.
+    Remote,
+}
+
+/// How a target was named: each has ports of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    Connect,
+    Http,
+}
+
+/// Ports that a CONNECT may name: TLS, and what go and git need for `direct` (ssh, git).
+const CONNECT_PORTS: [u16; 4] = [443, 8443, 22, 9418];
+/// Ports that a plain http request may name.
+const HTTP_PORTS: [u16; 3] = [80, 8080, 8081];
+
+/// The rules, shared by all workers.
+#[derive(Clone)]
+pub struct Admission {
+    rules: Arc<Rules>,
+    decisions: Family<By<Decision>, Counter>,
+}
+
+struct Rules {
+    config: Config,
+    // Set once, when the daemon has bound its listeners; never dialled on anybody's behalf.
+    ours: OnceLock<Vec<SocketAddr>>,
+}
+
+impl Admission {
+    pub fn new(config: Config, registry: &Registry) -> Admission {
+        let decisions = Family::default();
+        registry.room("admit", |families| {
+            families.register("decisions", "Targets admitted and refused, by reason", Family::clone(&decisions));
+        });
+        Admission { rules: Arc::new(Rules { config, ours: OnceLock::new() }), decisions }
+    }
+
+    /// Tells which addresses are our own listeners, once they are bound.
+    pub fn own(&self, listeners: Vec<SocketAddr>) {
+        // A second call would be a second daemon in one process; its listeners have an Admission of their own.
+        let _ = self.rules.ours.set(listeners);
+    }
+
+    /// Whether a client may use us, and what it is to us.
+    pub fn client(&self, ends: Ends, authorization: Option<&[u8]>) -> Result<Client, Refusal> {
+        clients::admit(&self.rules.config, ends, authorization).inspect_err(|refusal| self.count(refusal.decision()))
+    }
+
+    /// Whether somebody of this standing may name this target.
+    pub fn target(&self, standing: Standing, dialect: Dialect, target: &Target) -> Result<Permit, Refusal> {
+        let permit = self.judge_target(standing, dialect, target);
+        self.count(permit.as_ref().map_or_else(Refusal::decision, |_| Decision::Admitted));
+        permit
+    }
+
+    /// The permit of a mirror, database or parent that the configuration names.
+    pub fn configured(&self, target: &Target) -> Permit {
+        Permit { target: target.clone(), standing: Standing::Configured, rules: Arc::clone(&self.rules) }
+    }
+
+    fn judge_target(&self, standing: Standing, dialect: Dialect, target: &Target) -> Result<Permit, Refusal> {
+        let usual = match dialect {
+            Dialect::Connect => &CONNECT_PORTS[..],
+            Dialect::Http => &HTTP_PORTS[..],
+        };
+        let open = standing == Standing::Configured
+            || usual.contains(&target.port)
+            || self.rules.config.ports.contains(&target.port);
+        if !open {
+            return Err(Refusal::Port(target.port));
+        }
+        if target.host.name().is_some_and(|name| name.as_str() == "metadata.google.internal") {
+            return Err(Refusal::Metadata);
+        }
+        let permit = Permit { target: target.clone(), standing, rules: Arc::clone(&self.rules) };
+        if let Host::Addr(address) = target.host {
+            permit.judge(address, Heard::Literal)?;
+        }
+        Ok(permit)
+    }
+
+    fn count(&self, decision: Decision) {
+        self.decisions.get_or_create(&By(decision)).inc();
+    }
+}
+
+/// Leave to open sockets to one target. Only this room makes one.
+#[derive(Clone)]
+pub struct Permit {
+    target: Target,
+    standing: Standing,
+    rules: Arc<Rules>,
+}
+
+impl Permit {
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// Judges one address of the target: what comes back is what may be dialled.
+    pub fn judge(&self, address: IpAddr, heard: Heard) -> Result<Judged, Refusal> {
+        let address = unwrap_mapped(address);
+        let judged = Judged(SocketAddr::new(address, self.target.port));
+        let scope = Scope::of(address);
+        if scope == Scope::Metadata {
+            return Err(Refusal::Metadata);
+        }
+        if self.is_ours(judged.0) {
+            return Err(Refusal::Ourselves);
+        }
+        if within(&self.rules.config.deny, address) {
+            return Err(Refusal::Denied(address));
+        }
+        if scope.is_global() || within(&self.rules.config.allow, address) || self.reaches(scope, heard) {
+            Ok(judged)
+        } else {
+            Err(Refusal::Address { address, scope })
+        }
+    }
+
+    /// Whether an address that is not public is open to this standing.
+    fn reaches(&self, scope: Scope, heard: Heard) -> bool {
+        match (scope, self.standing) {
+            (Scope::Private, Standing::Configured | Standing::Local) => heard != Heard::Outside,
+            // A mirror beside us is named on purpose; a public name that points here is a lie.
+            (Scope::Loopback, Standing::Configured) => match &self.target.host {
+                Host::Addr(_) => true,
+                Host::Name(name) => name.is_single_label() || name.is_under("localhost"),
+            },
+            _ => false,
+        }
+    }
+
+    fn is_ours(&self, address: SocketAddr) -> bool {
+        let ours = self.rules.ours.get().map_or(&[][..], Vec::as_slice);
+        ours.iter().any(|own| {
+            own.port() == address.port()
+                && (own.ip() == address.ip() || own.ip().is_unspecified() && Scope::of(address.ip()) == Scope::Loopback)
+        })
+    }
+}
+
+fn within(nets: &[IpNet], address: IpAddr) -> bool {
+    nets.iter().any(|net| net.contains(&address))
+}
+
+/// An address that was judged and may be dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Judged(SocketAddr);
+
+impl Judged {
+    pub fn address(self) -> SocketAddr {
+        self.0
+    }
+}
+
+/// From whom an address was heard: a public server's word about a private address counts for nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Heard {
+    /// The client or the configuration wrote the address itself.
+    Literal,
+    /// A system server, a hosts file, or `--host`.
+    Inside,
+    /// A fallback server on the Internet.
+    Outside,
+}
+
+/// Why somebody was turned away: the client's doing or the policy's, never worth trying again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("clients at {0} are not admitted; allow: --client {0}")]
+    Client(IpAddr),
+    #[error("this proxy wants the password that its operator set")]
+    Credentials,
+    #[error("port {0} is not open through this proxy; allow: --allow-port {0}")]
+    Port(u16),
+    #[error("{address} is a {} address; allow: --allow-target {address}", scope.describe())]
+    Address { address: IpAddr, scope: Scope },
+    #[error("{0} is in a network that the operator closed (--deny-target)")]
+    Denied(IpAddr),
+    #[error("cloud metadata addresses are never reached through this proxy")]
+    Metadata,
+    #[error("this proxy does not connect to itself")]
+    Ourselves,
+}
+
+impl Refusal {
+    pub fn decision(&self) -> Decision {
+        match self {
+            Refusal::Client(_) => Decision::Client,
+            Refusal::Credentials => Decision::Credentials,
+            Refusal::Port(_) => Decision::Port,
+            Refusal::Address { .. } => Decision::Address,
+            Refusal::Denied(_) => Decision::Denied,
+            Refusal::Metadata => Decision::Metadata,
+            Refusal::Ourselves => Decision::Ourselves,
+        }
+    }
+}
+
+/// What was decided, for logs and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Decision {
+    Admitted,
+    Client,
+    Credentials,
+    Port,
+    Address,
+    Denied,
+    Metadata,
+    Ourselves,
+}
+
+impl Label for Decision {
+    const KEY: &'static str = "decision";
+
+    fn label(&self) -> &'static str {
+        match self {
+            Decision::Admitted => "admitted",
+            Decision::Client => "client",
+            Decision::Credentials => "credentials",
+            Decision::Port => "port",
+            Decision::Address => "address",
+            Decision::Denied => "denied",
+            Decision::Metadata => "metadata",
+            Decision::Ourselves => "ourselves",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admission(config: Config) -> Admission {
+        Admission::new(config, &Registry::default())
+    }
+
+    fn target(text: &str) -> Target {
+        Target::parse_connect(text).unwrap()
+    }
+
+    fn judged(
+        admission: &Admission,
+        standing: Standing,
+        name: &str,
+        address: &str,
+        heard: Heard,
+    ) -> Result<Judged, Refusal> {
+        let permit = match standing {
+            Standing::Configured => admission.configured(&target(name)),
+            _ => admission.target(standing, Dialect::Connect, &target(name)).unwrap(),
+        };
+        permit.judge(address.parse().unwrap(), heard)
+    }
+
+    #[test]
+    fn ports_are_the_usual_ones_and_those_that_were_opened() {
+        let closed = admission(Config::default());
+        let ask =
+            |admission: &Admission, dialect, text| admission.target(Standing::Local, dialect, &target(text)).is_ok();
+        assert!(ask(&closed, Dialect::Connect, "a.example:443") && ask(&closed, Dialect::Connect, "a.example:22"));
+        assert!(!ask(&closed, Dialect::Connect, "a.example:25") && !ask(&closed, Dialect::Connect, "a.example:80"));
+        assert!(ask(&closed, Dialect::Http, "a.example:8080") && !ask(&closed, Dialect::Http, "a.example:443"));
+        let opened = admission(Config { ports: vec![25], ..Config::default() });
+        assert!(ask(&opened, Dialect::Connect, "a.example:25"));
+    }
+
+    #[test]
+    fn no_client_gains_reach_by_us() {
+        let rules = admission(Config::default());
+        let table = [
+            (Standing::Local, "10.0.0.1", Heard::Inside, true),
+            (Standing::Local, "10.0.0.1", Heard::Outside, false),
+            (Standing::Remote, "10.0.0.1", Heard::Inside, false),
+            (Standing::Configured, "10.0.0.1", Heard::Inside, true),
+            (Standing::Remote, "8.8.8.8", Heard::Outside, true),
+            (Standing::Local, "127.0.0.1", Heard::Inside, false),
+            (Standing::Configured, "127.0.0.1", Heard::Inside, false),
+            (Standing::Local, "169.254.1.1", Heard::Inside, false),
+            (Standing::Configured, "198.18.0.1", Heard::Inside, false),
+            (Standing::Configured, "169.254.169.254", Heard::Inside, false),
+        ];
+        for (standing, address, heard, open) in table {
+            let outcome = judged(&rules, standing, "git.corp.example:443", address, heard);
+            assert_eq!(outcome.is_ok(), open, "{standing:?} {address} {heard:?}: {outcome:?}");
+        }
+        assert!(judged(&rules, Standing::Configured, "localhost:8081", "127.0.0.1", Heard::Inside).is_ok());
+    }
+
+    #[test]
+    fn a_literal_address_is_judged_before_anything_is_dialled() {
+        let rules = admission(Config::default());
+        let refusal = rules.target(Standing::Local, Dialect::Connect, &target("127.1:443")).err().unwrap();
+        assert_eq!(refusal.to_string(), "127.0.0.1 is a loopback address; allow: --allow-target 127.0.0.1");
+    }
+
+    #[test]
+    fn allow_opens_deny_closes_and_metadata_stays_closed() {
+        let rules = admission(Config {
+            allow: vec!["203.0.113.0/24".parse().unwrap(), "169.254.0.0/16".parse().unwrap()],
+            deny: vec!["203.0.113.9/32".parse().unwrap()],
+            ..Config::default()
+        });
+        let judge = |address| judged(&rules, Standing::Remote, "a.example:443", address, Heard::Inside);
+        assert!(judge("203.0.113.8").is_ok());
+        assert_eq!(judge("203.0.113.9").unwrap_err().decision(), Decision::Denied);
+        assert_eq!(judge("169.254.169.254").unwrap_err(), Refusal::Metadata);
+    }
+
+    #[test]
+    fn we_never_dial_ourselves() {
+        let rules = admission(Config { allow: vec!["127.0.0.0/8".parse().unwrap()], ..Config::default() });
+        rules.own(vec!["127.0.0.1:8443".parse().unwrap()]);
+        let permit = |text| rules.target(Standing::Local, Dialect::Connect, &target(text));
+        assert_eq!(permit("127.0.0.1:8443").err().unwrap(), Refusal::Ourselves);
+        assert!(permit("127.0.0.1:443").is_ok());
+    }
+}

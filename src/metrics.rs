@@ -1,0 +1,121 @@
+//! Counting: the registry that every room puts its own families into, and the text that a scraper
+//! reads (OpenMetrics 1.0).
+//!
+//! Rooms own their counters and register them through [`Registry::room`]; label values come from
+//! outcome enums by way of [`Label`], so the set of series is bounded by the types. Nothing here
+//! knows what is counted, and there are no globals: tests make a registry each.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelSetEncoder, LabelValueEncoder};
+use prometheus_client::registry::Registry as Families;
+
+pub use prometheus_client::metrics::counter::Counter;
+pub use prometheus_client::metrics::family::Family;
+pub use prometheus_client::metrics::gauge::Gauge;
+
+/// The content type of [`Registry::text`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All families of one process. Cloning gives another handle to the same registry.
+#[derive(Clone)]
+pub struct Registry {
+    // Locked while a room registers (at start) and while a scrape is written; never on a request.
+    families: Arc<Mutex<Families>>,
+}
+
+impl Default for Registry {
+    fn default() -> Registry {
+        Registry { families: Arc::new(Mutex::new(Families::with_prefix("goanyway"))) }
+    }
+}
+
+impl Registry {
+    /// Lets a room register its families under `goanyway_<room>_`.
+    pub fn room(&self, room: &str, register: impl FnOnce(&mut Families)) {
+        let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+        register(families.sub_registry_with_prefix(room));
+    }
+
+    /// Everything, as OpenMetrics text.
+    pub fn text(&self) -> String {
+        let families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = String::new();
+        // Writing into a String cannot fail; a family that could not encode itself is left out.
+        let _ = encode(&mut text, &families);
+        text
+    }
+}
+
+/// An outcome that names itself in logs and metrics: one word, from a closed set.
+pub trait Label: Clone + Eq + std::hash::Hash + std::fmt::Debug + Send + Sync + 'static {
+    /// The label's key, `outcome` unless the type says better.
+    const KEY: &'static str = "outcome";
+    fn label(&self) -> &'static str;
+}
+
+/// A label set of one outcome, for a [`Family`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct By<L>(pub L);
+
+impl<L: Label> EncodeLabelSet for By<L> {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
+        write_pair(encoder, L::KEY, self.0.label())
+    }
+}
+
+/// A label set of two outcomes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct By2<A, B>(pub A, pub B);
+
+impl<A: Label, B: Label> EncodeLabelSet for By2<A, B> {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
+        write_pair(encoder, A::KEY, self.0.label())?;
+        write_pair(encoder, B::KEY, self.1.label())
+    }
+}
+
+fn write_pair(
+    encoder: &mut LabelSetEncoder<'_>,
+    key: &'static str,
+    value: &'static str,
+) -> Result<(), std::fmt::Error> {
+    use prometheus_client::encoding::EncodeLabelKey;
+    let mut label = encoder.encode_label();
+    let mut written = label.encode_label_key()?;
+    EncodeLabelKey::encode(&key, &mut written)?;
+    let mut written: LabelValueEncoder<'_> = written.encode_label_value()?;
+    EncodeLabelValue::encode(&value, &mut written)?;
+    written.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+    enum Weather {
+        Fair,
+    }
+
+    impl Label for Weather {
+        const KEY: &'static str = "weather";
+        fn label(&self) -> &'static str {
+            match self {
+                Weather::Fair => "fair",
+            }
+        }
+    }
+
+    #[test]
+    fn a_room_counts_by_outcome_under_its_own_name() {
+        let registry = Registry::default();
+        let days: Family<By<Weather>, Counter> = Family::default();
+        registry.room("garden", |families| families.register("days", "Days seen", days.clone()));
+        days.get_or_create(&By(Weather::Fair)).inc();
+        let text = registry.text();
+        assert!(text.contains("goanyway_garden_days_total{weather=\"fair\"} 1"), "{text}");
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

@@ -1,0 +1,138 @@
+//! The only maker of sockets: listeners, outgoing connections, and hickory's provider of both.
+//!
+//! What every socket of ours has in common is set here and nowhere else: `TCP_NODELAY` on both
+//! sides (without it a TLS server's session ticket waits 35 ms for an acknowledgement),
+//! `SO_REUSEPORT` for one listener a worker, `IPV6_V6ONLY` so that both families can be bound side
+//! by side. Who may be connected to is decided elsewhere: `connect` demands a judged address.
+
+use std::future::Future;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::time::Duration;
+
+use hickory_net::runtime::iocompat::AsyncIoTokioAsStd;
+use hickory_net::runtime::{RuntimeProvider, TokioHandle};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
+
+/// How many connections may wait for `accept`.
+const BACKLOG: i32 = 1024;
+
+/// One address, bound once for each worker.
+#[derive(Debug)]
+pub struct Listeners {
+    /// Where they listen; the port that the kernel chose where 0 was asked for.
+    pub address: SocketAddr,
+    sockets: Vec<std::net::TcpListener>,
+}
+
+impl Listeners {
+    /// Binds `address` for `workers` accept loops. The first bind is made without `SO_REUSEPORT`:
+    /// a second goanyway on the same port is told that the port is in use instead of joining.
+    pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Listeners> {
+        let probe = listening_socket(address, false)?;
+        let bound = probe.local_addr()?.as_socket().unwrap_or(address);
+        drop(probe);
+        let sockets = (0..workers).map(|_| listening_socket(bound, true).map(Into::into)).collect::<io::Result<_>>()?;
+        Ok(Listeners { address: bound, sockets })
+    }
+
+    /// The listeners, one a worker, still to be given to a runtime by [`accepting`].
+    pub fn into_sockets(self) -> Vec<std::net::TcpListener> {
+        self.sockets
+    }
+}
+
+/// Hands a bound listener to the runtime that this is called in.
+pub fn accepting(socket: std::net::TcpListener) -> io::Result<TcpListener> {
+    TcpListener::from_std(socket)
+}
+
+fn listening_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    #[cfg(unix)]
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    // The probe listens too: a bind alone succeeds beside a listener that has SO_REUSEADDR set.
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// Connects to an address. The caller sets the deadline.
+pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_nodelay(true)?;
+    socket.connect(address).await
+}
+
+/// A UDP socket of its own port, connected, so that refusals come back and strangers' packets stay out.
+pub async fn udp_to(server: SocketAddr) -> io::Result<UdpSocket> {
+    let any: SocketAddr = match server {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(any).await?;
+    socket.connect(server).await?;
+    Ok(socket)
+}
+
+/// hickory's way to sockets and tasks. It must outlive the exchanges made through it: their
+/// background tasks end with its last clone.
+#[derive(Clone, Default)]
+pub struct Provider(TokioHandle);
+
+impl RuntimeProvider for Provider {
+    type Handle = TokioHandle;
+    type Timer = hickory_net::runtime::TokioTime;
+    type Udp = UdpSocket;
+    type Tcp = AsyncIoTokioAsStd<TcpStream>;
+
+    fn create_handle(&self) -> TokioHandle {
+        self.0.clone()
+    }
+
+    fn connect_tcp(
+        &self,
+        server: SocketAddr,
+        _local: Option<SocketAddr>,
+        patience: Option<Duration>,
+    ) -> Pin<Box<dyn Send + Future<Output = io::Result<Self::Tcp>>>> {
+        Box::pin(async move {
+            let patience = patience.unwrap_or(Duration::from_secs(5));
+            match tokio::time::timeout(patience, connect(server)).await {
+                Ok(stream) => stream.map(AsyncIoTokioAsStd),
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            }
+        })
+    }
+
+    fn bind_udp(
+        &self,
+        _local: SocketAddr,
+        server: SocketAddr,
+    ) -> Pin<Box<dyn Send + Future<Output = io::Result<UdpSocket>>>> {
+        Box::pin(udp_to(server))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_is_shared_by_our_workers_and_by_nobody_else() {
+        let ours = Listeners::bind((Ipv4Addr::LOCALHOST, 0).into(), 2).unwrap();
+        assert_ne!(ours.address.port(), 0);
+        let second = Listeners::bind(ours.address, 2).unwrap_err();
+        assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(ours.into_sockets().len(), 2);
+    }
+}
