@@ -262,6 +262,7 @@ fn split_port(text: &str) -> Result<(&str, Option<&str>), BadTarget> {
     }
     let host_end = match text.strip_prefix('[') {
         Some(rest) => rest.find(']').ok_or(BadTarget::Brackets)? + 2,
+        None if text.matches(':').count() > 1 => return Err(BadTarget::Brackets),
         None => text.find(':').unwrap_or(text.len()),
     };
     match text[host_end..].strip_prefix(':') {
@@ -485,7 +486,7 @@ mod tests {
             ("a..b:443", BadTarget::NotAName),
             ("-a.b:443", BadTarget::NotAName),
             ("a b:443", BadTarget::NotAName),
-            ("::1:443", BadTarget::BadPort),
+            ("::1:443", BadTarget::Brackets),
             ("[::1:443", BadTarget::Brackets),
             ("[fe80::1%eth0]:443", BadTarget::Brackets),
             ("[goproxy.cn]:443", BadTarget::Brackets),
