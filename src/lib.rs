@@ -1,5 +1,7 @@
+pub mod accept;
 pub mod admit;
 pub mod cache;
+pub mod classify;
 pub mod connect;
 pub mod fetch;
 pub mod goproxy;
@@ -8,3 +10,4 @@ pub mod metrics;
 pub mod resolve;
 pub mod socket;
 pub mod target;
+pub mod tunnel;

@@ -1,0 +1,465 @@
+//! Bytes both ways between a client and an origin, untouched.
+//!
+//! Half-close is relayed: what one side still has to say after the other has finished arrives, for
+//! at most a minute. A tunnel in which nothing moves for ten minutes ends. While a flow is idle it
+//! holds no buffer: each worker lends one scratch buffer for the length of a read and a write, and
+//! a flow keeps only what could not be written. Once a direction is bulky its bytes move inside
+//! the kernel (`splice`) through a pooled 1 MiB pipe, which goes back to the pool when it idles.
+
+use std::cell::RefCell;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::metrics::{By, Counter, Family, Gauge, Label, Registry};
+
+/// No byte either way for so long ends a tunnel.
+const IDLE: Duration = Duration::from_secs(600);
+/// One side has finished, and the other says nothing for so long.
+const HALF_OPEN: Duration = Duration::from_secs(60);
+/// What a worker lends for a read: large enough that copying costs little, small enough for the cache.
+const SCRATCH: usize = 256 * 1024;
+/// A direction that has moved so much is bulky: a git pack, a zip, an image layer.
+const BULKY: u64 = 256 * 1024;
+
+/// Counts of all tunnels, shared by all workers.
+#[derive(Clone, Default)]
+pub struct Tunnels {
+    open: Gauge,
+    ended: Family<By<Ending>, Counter>,
+    bytes: Family<By<Direction>, Counter>,
+}
+
+impl Tunnels {
+    pub fn new(registry: &Registry) -> Tunnels {
+        let tunnels = Tunnels::default();
+        registry.room("tunnel", |families| {
+            families.register("open", "Tunnels open now", tunnels.open.clone());
+            families.register("ended", "Tunnels that ended, by how", tunnels.ended.clone());
+            families.register("bytes", "Bytes moved, by direction", tunnels.bytes.clone());
+        });
+        tunnels
+    }
+
+    /// Moves bytes until both sides have finished, or one failed, or nothing moves. `early` is what
+    /// the client sent before the tunnel stood.
+    pub async fn relay(&self, client: TcpStream, origin: TcpStream, early: Bytes) -> Carried {
+        self.open.inc();
+        let life = Life::default();
+        let ending = match write_early(&origin, early, &life).await {
+            Ok(()) => run(&client, &origin, &life).await,
+            Err(_) => Ending::Broken,
+        };
+        self.finish(&life, ending)
+    }
+
+    fn finish(&self, life: &Life, ending: Ending) -> Carried {
+        let carried = Carried { up: life.total(Direction::Up), down: life.total(Direction::Down), ending };
+        self.open.dec();
+        self.ended.get_or_create(&By(ending)).inc();
+        self.bytes.get_or_create(&By(Direction::Up)).inc_by(carried.up);
+        self.bytes.get_or_create(&By(Direction::Down)).inc_by(carried.down);
+        carried
+    }
+}
+
+/// What a tunnel carried, for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Carried {
+    /// Bytes from the client to the origin.
+    pub up: u64,
+    /// Bytes from the origin to the client.
+    pub down: u64,
+    pub ending: Ending,
+}
+
+/// How a tunnel ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ending {
+    /// Both sides finished.
+    Finished,
+    /// A side reset the connection, or could not be written to.
+    Broken,
+    /// Nothing moved for too long.
+    Idle,
+}
+
+impl Label for Ending {
+    const KEY: &'static str = "ending";
+
+    fn label(&self) -> &'static str {
+        match self {
+            Ending::Finished => "finished",
+            Ending::Broken => "broken",
+            Ending::Idle => "idle",
+        }
+    }
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    Up,
+    Down,
+}
+
+impl Label for Direction {
+    const KEY: &'static str = "direction";
+
+    fn label(&self) -> &'static str {
+        match self {
+            Direction::Up => "up",
+            Direction::Down => "down",
+        }
+    }
+}
+
+/// What both directions of one tunnel tell each other: bytes moved, and when last.
+struct Life {
+    start: Instant,
+    up: AtomicU64,
+    down: AtomicU64,
+    /// Milliseconds from `start` to the last byte.
+    last: AtomicU64,
+}
+
+impl Default for Life {
+    fn default() -> Life {
+        Life { start: Instant::now(), up: AtomicU64::new(0), down: AtomicU64::new(0), last: AtomicU64::new(0) }
+    }
+}
+
+impl Life {
+    fn moved(&self, direction: Direction, bytes: u64) {
+        self.counter(direction).fetch_add(bytes, Ordering::Relaxed);
+        let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(millis, Ordering::Relaxed);
+    }
+
+    fn total(&self, direction: Direction) -> u64 {
+        self.counter(direction).load(Ordering::Relaxed)
+    }
+
+    fn counter(&self, direction: Direction) -> &AtomicU64 {
+        match direction {
+            Direction::Up => &self.up,
+            Direction::Down => &self.down,
+        }
+    }
+
+    /// Returns when nothing has moved for `limit`.
+    async fn idle_for(&self, limit: Duration) {
+        loop {
+            let due = self.start + Duration::from_millis(self.last.load(Ordering::Relaxed)) + limit;
+            if Instant::now() >= due {
+                return;
+            }
+            tokio::time::sleep_until(due).await;
+        }
+    }
+}
+
+async fn run(client: &TcpStream, origin: &TcpStream, life: &Life) -> Ending {
+    let mut up = std::pin::pin!(pump(client, origin, Direction::Up, life));
+    let mut down = std::pin::pin!(pump(origin, client, Direction::Down, life));
+    let first = tokio::select! {
+        ended = &mut up => (Direction::Up, ended),
+        ended = &mut down => (Direction::Down, ended),
+        () = life.idle_for(IDLE) => return Ending::Idle,
+    };
+    if first.1.is_err() {
+        return Ending::Broken;
+    }
+    let second = async {
+        match first.0 {
+            Direction::Up => down.await,
+            Direction::Down => up.await,
+        }
+    };
+    tokio::select! {
+        ended = second => if ended.is_ok() { Ending::Finished } else { Ending::Broken },
+        () = life.idle_for(HALF_OPEN) => Ending::Idle,
+    }
+}
+
+async fn write_early(mut origin: &TcpStream, early: Bytes, life: &Life) -> io::Result<()> {
+    let length = early.len() as u64;
+    if length > 0 {
+        // `&TcpStream` writes through the same `try_write` as everything below.
+        write_all(&mut origin, early).await?;
+        life.moved(Direction::Up, length);
+    }
+    Ok(())
+}
+
+async fn write_all(to: &mut &TcpStream, mut bytes: Bytes) -> io::Result<()> {
+    while bytes.has_remaining() {
+        to.writable().await?;
+        match to.try_write(&bytes) {
+            Ok(written) => bytes.advance(written),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// One direction, to its end; then the end is passed on.
+async fn pump(from: &TcpStream, mut to: &TcpStream, direction: Direction, life: &Life) -> io::Result<()> {
+    loop {
+        from.readable().await?;
+        if life.total(direction) >= BULKY && bulk::splice_while_busy(from, to, direction, life).await? == Flow::Ended {
+            break;
+        }
+        match move_once(from, to) {
+            Ok(Moved::End) => break,
+            Ok(Moved::Some { total, rest }) => {
+                if let Some(rest) = rest {
+                    write_all(&mut to, rest).await?;
+                }
+                life.moved(direction, total as u64);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    finish_writing(to)
+}
+
+fn finish_writing(to: &TcpStream) -> io::Result<()> {
+    match socket2::SockRef::from(to).shutdown(std::net::Shutdown::Write) {
+        // The other side is gone already: nobody is left to be told.
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+        outcome => outcome,
+    }
+}
+
+enum Moved {
+    End,
+    Some { total: usize, rest: Option<Bytes> },
+}
+
+/// Whether a direction goes on after its busy stretch.
+#[derive(PartialEq, Eq)]
+enum Flow {
+    Ended,
+    Paused,
+}
+
+thread_local! {
+    /// Lent for one read and one write; never held across an await.
+    static LENT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+fn move_once(from: &TcpStream, to: &TcpStream) -> io::Result<Moved> {
+    LENT.with_borrow_mut(|scratch| {
+        scratch.resize(SCRATCH, 0);
+        let total = from.try_read(scratch)?;
+        if total == 0 {
+            return Ok(Moved::End);
+        }
+        let written = match to.try_write(&scratch[..total]) {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(error),
+        };
+        let rest = (written < total).then(|| Bytes::copy_from_slice(&scratch[written..total]));
+        Ok(Moved::Some { total, rest })
+    })
+}
+
+#[cfg(target_os = "linux")]
+mod bulk {
+    //! The kernel moves the bytes: socket to pipe, pipe to socket.
+
+    use super::*;
+    use std::os::fd::OwnedFd;
+    use std::sync::{Mutex, PoisonError};
+    use tokio::io::Interest;
+    use tokio::time::timeout;
+
+    use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
+
+    /// What a pipe should hold. The kernel's default of 64 KiB loses most of the gain.
+    const PIPE: usize = 1 << 20;
+    /// Below this a pipe is worse than copying: past the user's limit of pipe pages
+    /// (`pipe-user-pages-soft`) new pipes get 8 KiB.
+    const WORTH: usize = 256 * 1024;
+    /// A direction that had nothing to move for so long gives its pipe back.
+    const PAUSE: Duration = Duration::from_millis(200);
+    /// Pipes kept for the next bulky flow: what an unprivileged user may have at this size.
+    const POOLED: usize = 64;
+
+    static POOL: Mutex<Vec<Pipe>> = Mutex::new(Vec::new());
+
+    struct Pipe {
+        read: OwnedFd,
+        write: OwnedFd,
+        size: usize,
+    }
+
+    impl Pipe {
+        fn take() -> Option<Pipe> {
+            if let Some(pipe) = POOL.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+                return Some(pipe);
+            }
+            let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).ok()?;
+            // Refused past the user's limit; what was granted is read back.
+            let _ = fcntl_setpipe_size(&write, PIPE);
+            let size = fcntl_getpipe_size(&write).ok()?;
+            (size >= WORTH).then_some(Pipe { read, write, size })
+        }
+
+        /// Only an empty pipe may be lent again.
+        fn give_back(self) {
+            let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+            if pool.len() < POOLED {
+                pool.push(self);
+            }
+        }
+    }
+
+    pub(super) async fn splice_while_busy(
+        from: &TcpStream,
+        to: &TcpStream,
+        direction: Direction,
+        life: &Life,
+    ) -> io::Result<Flow> {
+        let Some(pipe) = Pipe::take() else { return Ok(Flow::Paused) };
+        loop {
+            let filled = timeout(PAUSE, from.async_io(Interest::READABLE, || fill(from, &pipe))).await;
+            let Ok(filled) = filled else {
+                pipe.give_back();
+                return Ok(Flow::Paused);
+            };
+            let mut left = filled?;
+            if left == 0 {
+                pipe.give_back();
+                return Ok(Flow::Ended);
+            }
+            life.moved(direction, left as u64);
+            while left > 0 {
+                left -= to.async_io(Interest::WRITABLE, || drain(&pipe, to, left)).await?;
+            }
+        }
+    }
+
+    fn fill(from: &TcpStream, pipe: &Pipe) -> io::Result<usize> {
+        Ok(splice(from, None, &pipe.write, None, pipe.size, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)?)
+    }
+
+    fn drain(pipe: &Pipe, to: &TcpStream, left: usize) -> io::Result<usize> {
+        Ok(splice(&pipe.read, None, to, None, left, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)?)
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod bulk {
+    //! Elsewhere everything is copied.
+
+    use super::*;
+
+    pub(super) async fn splice_while_busy(_: &TcpStream, _: &TcpStream, _: Direction, _: &Life) -> io::Result<Flow> {
+        Ok(Flow::Paused)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// Two connected sockets.
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (far, _) = listener.accept().await.unwrap();
+        (near, far)
+    }
+
+    struct Rig {
+        client: TcpStream,
+        origin: TcpStream,
+        carried: tokio::task::JoinHandle<Carried>,
+    }
+
+    async fn tunnel(early: &'static [u8]) -> Rig {
+        let (client, client_end) = pair().await;
+        let (origin, origin_end) = pair().await;
+        let tunnels = Tunnels::default();
+        let carried =
+            tokio::spawn(async move { tunnels.relay(client_end, origin_end, Bytes::from_static(early)).await });
+        Rig { client, origin, carried }
+    }
+
+    #[tokio::test]
+    async fn early_bytes_arrive_and_an_answer_after_half_close_too() {
+        let mut rig = tunnel(b"early ").await;
+        rig.client.write_all(b"late").await.unwrap();
+        rig.client.shutdown().await.unwrap();
+        let mut heard = String::new();
+        rig.origin.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "early late");
+        rig.origin.write_all(b"answer").await.unwrap();
+        rig.origin.shutdown().await.unwrap();
+        let mut answer = String::new();
+        rig.client.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "answer");
+        assert_eq!(rig.carried.await.unwrap(), Carried { up: 10, down: 6, ending: Ending::Finished });
+    }
+
+    #[tokio::test]
+    async fn bulk_arrives_whole_and_in_order_both_ways() {
+        const SIZE: usize = 24 << 20;
+        let rig = tunnel(b"").await;
+        let bytes: Vec<u8> = (0..SIZE).map(|at| (at * 31 % 251) as u8).collect();
+        let (client_in, client_out) = rig.client.into_split();
+        let (origin_in, origin_out) = rig.origin.into_split();
+        let send = |mut to: tokio::net::tcp::OwnedWriteHalf, bytes: Vec<u8>| async move {
+            to.write_all(&bytes).await.unwrap();
+            to.shutdown().await.unwrap();
+        };
+        let receive = |mut from: tokio::net::tcp::OwnedReadHalf| async move {
+            let mut heard = Vec::new();
+            from.read_to_end(&mut heard).await.unwrap();
+            heard
+        };
+        let (_, _, up, down) = tokio::join!(
+            send(client_out, bytes.clone()),
+            send(origin_out, bytes.clone()),
+            receive(origin_in),
+            receive(client_in)
+        );
+        assert!(up == bytes && down == bytes, "{} up, {} down", up.len(), down.len());
+        assert_eq!(rig.carried.await.unwrap().ending, Ending::Finished);
+    }
+
+    #[tokio::test]
+    async fn a_reset_ends_the_other_side() {
+        let mut rig = tunnel(b"").await;
+        socket2::SockRef::from(&rig.origin).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(rig.origin);
+        let mut heard = Vec::new();
+        // Whether the client sees a reset or an end, it is not left waiting.
+        let _ = rig.client.read_to_end(&mut heard).await;
+        assert_eq!(rig.carried.await.unwrap().ending, Ending::Broken);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends_a_tunnel_and_half_silence_sooner() {
+        let idle = tunnel(b"").await;
+        let begun = Instant::now();
+        assert_eq!(idle.carried.await.unwrap().ending, Ending::Idle);
+        assert_eq!(begun.elapsed().as_secs(), IDLE.as_secs());
+
+        let mut half = tunnel(b"").await;
+        half.client.shutdown().await.unwrap();
+        half.origin.read_to_end(&mut Vec::new()).await.unwrap();
+        assert_eq!(half.carried.await.unwrap().ending, Ending::Idle);
+    }
+}
