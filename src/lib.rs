@@ -4,6 +4,7 @@ pub mod cache;
 pub mod classify;
 pub mod connect;
 pub mod fetch;
+pub mod forward;
 pub mod goproxy;
 pub mod intercept;
 pub mod metrics;

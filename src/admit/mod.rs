@@ -148,6 +148,11 @@ impl Permit {
         self.standing
     }
 
+    /// The way to a parent proxy that stands between us and the target: the configuration names it.
+    pub fn to_parent(&self, parent: &Target) -> Permit {
+        Permit { target: parent.clone(), standing: Standing::Configured, rules: Arc::clone(&self.rules) }
+    }
+
     /// Judges one address of the target: what comes back is what may be dialled.
     pub fn judge(&self, address: IpAddr, heard: Heard) -> Result<Judged, Refusal> {
         let address = unwrap_mapped(address);

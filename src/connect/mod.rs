@@ -1,1 +1,353 @@
-//! connect
+//! Addresses to a stream: the only place where sockets are opened on a client's behalf, and only
+//! with its [`Permit`].
+//!
+//! [`Connector::dial`] gives a bare connection (for tunnels), [`Connector::dial_tls`] one that has
+//! shaken hands as the right host. Both drive a `resolve::Search`: each batch of addresses is
+//! judged by the permit, raced, and how it fared is reported back, so an answer whose addresses are
+//! dead or show somebody else's certificate sends the look-up to its next tier within the same
+//! call. A parent proxy, where there is one, is given the name instead.
+
+mod parent;
+mod race;
+mod tls;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+
+pub use parent::{BadParent, Parent, Parents};
+pub use tls::{Tls, speaks_h2};
+
+use crate::admit::{Heard, Judged, Permit, Refusal};
+use crate::metrics::{By, Counter, Family, Label, Registry};
+use crate::resolve::{self, Fate, Found, Resolver, Tier};
+use crate::socket;
+use crate::target::{Host, Scheme, Target};
+
+/// All of resolving, connecting and shaking hands: go waits 60 s for the answer to a CONNECT.
+const BUDGET: Duration = Duration::from_secs(50);
+
+/// What an operator may say about the way out.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Files of roots to trust beside the platform's (`fetch.extra_roots`).
+    pub extra_roots: Vec<PathBuf>,
+    pub parents: Parents,
+}
+
+/// The way out. Cloning gives another handle.
+#[derive(Clone)]
+pub struct Connector {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    resolver: Resolver,
+    tls: Tls,
+    parents: Parents,
+    attempts: Family<By<Attempt>, Counter>,
+}
+
+/// A stream to where the permit allows.
+#[derive(Debug)]
+pub struct Dialed<S> {
+    pub stream: S,
+    /// The address at the other end; the parent's, where one stands between.
+    pub address: SocketAddr,
+    /// Who gave the address, for the log.
+    pub heard_from: String,
+}
+
+impl Connector {
+    pub fn new(config: Config, resolver: Resolver, registry: &Registry) -> Result<Connector, tls::Error> {
+        let tls = Tls::new(&config.extra_roots)?;
+        let attempts = Family::default();
+        registry.room("connect", |families| {
+            families.register("attempts", "Connection attempts, by outcome", Family::clone(&attempts));
+        });
+        Ok(Connector { inner: Arc::new(Inner { resolver, tls, parents: config.parents, attempts }) })
+    }
+
+    /// The parent that plain http to this target goes to, for `fetch` to speak absolute form with.
+    pub fn http_parent(&self, target: &Target) -> Option<Parent> {
+        self.inner.parents.choose(Scheme::Http, target).cloned()
+    }
+
+    /// Connects, for a tunnel or plain http.
+    pub async fn dial(&self, permit: &Permit) -> Result<Dialed<TcpStream>, Error> {
+        within_budget(permit, async {
+            match self.inner.parents.choose(Scheme::Https, permit.target()) {
+                Some(parent) => self.dial_through(parent, permit).await,
+                None => self.dial_straight(permit).await,
+            }
+        })
+        .await
+    }
+
+    /// Connects past any parent: to a parent itself, or where none is wanted.
+    pub async fn dial_straight(&self, permit: &Permit) -> Result<Dialed<TcpStream>, Error> {
+        self.race(permit, |judged| self.connect(judged)).await
+    }
+
+    /// Connects and shakes hands as the target's host.
+    pub async fn dial_tls(&self, permit: &Permit) -> Result<Dialed<TlsStream<TcpStream>>, Error> {
+        within_budget(permit, async {
+            let host = &permit.target().host;
+            let Some(parent) = self.inner.parents.choose(Scheme::Https, permit.target()) else {
+                return self.race(permit, |judged| self.connect_tls(judged, host)).await;
+            };
+            let dialed = self.dial_through(parent, permit).await?;
+            let (address, heard_from) = (dialed.address, dialed.heard_from);
+            let stream = timeout(race::ATTEMPT, self.inner.tls.handshake(dialed.stream, host)).await;
+            match stream.map_err(|_| Miss::Silent).and_then(|outcome| outcome.map_err(Miss::Tls)) {
+                Ok(stream) => Ok(Dialed { stream, address, heard_from }),
+                Err(miss) => Err(Error::unreachable(permit, vec![(address, miss)])),
+            }
+        })
+        .await
+    }
+
+    async fn connect(&self, judged: Judged) -> Result<TcpStream, Miss> {
+        let outcome = match timeout(race::ATTEMPT, socket::connect(judged.address())).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(Miss::from_io(&error)),
+            Err(_) => Err(Miss::Silent),
+        };
+        self.count(outcome.as_ref().map_or_else(Miss::attempt, |_| Attempt::Connected));
+        outcome
+    }
+
+    async fn connect_tls(&self, judged: Judged, host: &Host) -> Result<TlsStream<TcpStream>, Miss> {
+        let stream = self.connect(judged).await?;
+        let shaken = timeout(race::ATTEMPT, self.inner.tls.handshake(stream, host)).await;
+        let outcome = shaken.map_err(|_| Miss::Silent).and_then(|outcome| outcome.map_err(Miss::Tls));
+        self.count(outcome.as_ref().map_or_else(Miss::attempt, |_| Attempt::Verified));
+        outcome
+    }
+
+    fn count(&self, attempt: Attempt) {
+        self.inner.attempts.get_or_create(&By(attempt)).inc();
+    }
+
+    /// Races attempts over batch after batch of the target's addresses.
+    async fn race<S, F>(&self, permit: &Permit, attempt: impl Fn(Judged) -> F) -> Result<Dialed<S>, Error>
+    where
+        S: Secured,
+        F: Future<Output = Result<S, Miss>>,
+    {
+        let name = match &permit.target().host {
+            Host::Addr(address) => {
+                let judged = permit.judge(*address, Heard::Literal)?;
+                let race = race::race(vec![judged], attempt).await;
+                return finish(permit, race, "its own text");
+            }
+            Host::Name(name) => name,
+        };
+        let mut search = self.inner.resolver.search(name);
+        let mut tried = Vec::new();
+        let mut refused = None;
+        loop {
+            let found = match search.next().await {
+                Ok(found) => found,
+                Err(_) if !tried.is_empty() => return Err(Error::unreachable(permit, tried)),
+                Err(failure) => return Err(refused.map_or(Error::Unresolved(failure), Error::Refused)),
+            };
+            let judged = judge_all(permit, &found, &mut refused);
+            let race = race::race(judged, &attempt).await;
+            for (judged, miss) in &race.losers {
+                search.report(judged.address().ip(), miss.fate());
+            }
+            if let Some((judged, stream)) = race.winner {
+                search.report(judged.address().ip(), S::FATE);
+                return Ok(Dialed { stream, address: judged.address(), heard_from: found.server.to_string() });
+            }
+            tried.extend(race.losers.into_iter().map(|(judged, miss)| (judged.address(), miss)));
+        }
+    }
+
+    async fn dial_through(&self, parent: &Parent, permit: &Permit) -> Result<Dialed<TcpStream>, Error> {
+        let by_name = self.ask_parent(parent, permit, &permit.target().to_string()).await;
+        let Host::Name(name) = &permit.target().host else { return by_name };
+        match by_name {
+            Err(Error::Parent { error, .. }) if error.may_be_about_the_name() => {
+                let mut refused = None;
+                let found = self.inner.resolver.search(name).next().await.map_err(Error::Unresolved)?;
+                let judged = judge_all(permit, &found, &mut refused);
+                let Some(first) = judged.first() else {
+                    return Err(refused.map_or(Error::Parent { parent: parent.to_string(), error }, Error::Refused));
+                };
+                self.ask_parent(parent, permit, &first.address().to_string()).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn ask_parent(&self, parent: &Parent, permit: &Permit, target: &str) -> Result<Dialed<TcpStream>, Error> {
+        let way = permit.to_parent(&parent.base.target);
+        // Boxed: a parent is dialled by the same code that is asking for it.
+        let dialed = Box::pin(self.dial_straight(&way)).await?;
+        let (address, heard_from) = (dialed.address, format!("the parent {parent}"));
+        let opened = timeout(BUDGET, parent.open(dialed.stream, target)).await;
+        let failed = |error| Error::Parent { parent: parent.to_string(), error };
+        let stream = opened.map_err(|_| failed(parent::Error::Broken("no answer".to_owned())))?.map_err(failed)?;
+        Ok(Dialed { stream, address, heard_from })
+    }
+}
+
+async fn within_budget<T>(permit: &Permit, dialing: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    match timeout(BUDGET, dialing).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Error::Deadline { target: permit.target().clone() }),
+    }
+}
+
+fn finish<S>(permit: &Permit, race: race::Race<S, Miss>, heard_from: &str) -> Result<Dialed<S>, Error> {
+    match race.winner {
+        Some((judged, stream)) => Ok(Dialed { stream, address: judged.address(), heard_from: heard_from.to_owned() }),
+        None => {
+            let tried = race.losers.into_iter().map(|(judged, miss)| (judged.address(), miss)).collect();
+            Err(Error::unreachable(permit, tried))
+        }
+    }
+}
+
+fn judge_all(permit: &Permit, found: &Found, refused: &mut Option<Refusal>) -> Vec<Judged> {
+    let heard = match found.tier {
+        Tier::Static | Tier::System => Heard::Inside,
+        Tier::Plain | Tier::Encrypted => Heard::Outside,
+    };
+    let judge = |address: &_| permit.judge(*address, heard).map_err(|refusal| *refused = Some(refusal)).ok();
+    found.addresses.iter().filter_map(judge).collect()
+}
+
+/// What a won race proves about the address.
+trait Secured {
+    const FATE: Fate;
+}
+
+impl Secured for TcpStream {
+    const FATE: Fate = Fate::Connected;
+}
+
+impl Secured for TlsStream<TcpStream> {
+    const FATE: Fate = Fate::Verified;
+}
+
+/// Why one address gave no stream.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Miss {
+    #[error("refused")]
+    Refused,
+    #[error("no route")]
+    NoRoute,
+    #[error("no answer")]
+    Silent,
+    #[error("{0}")]
+    Tls(tls::Error),
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Miss {
+    fn from_io(error: &io::Error) -> Miss {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Miss::Refused,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Miss::NoRoute,
+            io::ErrorKind::TimedOut => Miss::Silent,
+            _ => Miss::Other(error.to_string()),
+        }
+    }
+
+    fn fate(&self) -> Fate {
+        match self {
+            Miss::Tls(tls::Error::Untrusted(_)) => Fate::Distrusted,
+            _ => Fate::Unreachable,
+        }
+    }
+
+    fn attempt(&self) -> Attempt {
+        match self {
+            Miss::Refused => Attempt::Refused,
+            Miss::NoRoute => Attempt::NoRoute,
+            Miss::Silent => Attempt::Silent,
+            Miss::Tls(tls::Error::Untrusted(_)) => Attempt::Untrusted,
+            Miss::Tls(_) | Miss::Other(_) => Attempt::Broken,
+        }
+    }
+}
+
+/// What came of one attempt, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Attempt {
+    Connected,
+    Verified,
+    Refused,
+    NoRoute,
+    Silent,
+    Untrusted,
+    Broken,
+}
+
+impl Label for Attempt {
+    fn label(&self) -> &'static str {
+        match self {
+            Attempt::Connected => "connected",
+            Attempt::Verified => "verified",
+            Attempt::Refused => "refused",
+            Attempt::NoRoute => "no_route",
+            Attempt::Silent => "silent",
+            Attempt::Untrusted => "untrusted",
+            Attempt::Broken => "broken",
+        }
+    }
+}
+
+/// Why there is no stream.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The ladder found no address.
+    #[error("{0}")]
+    Unresolved(resolve::Failure),
+    /// Addresses there were, but none that this client may reach.
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    /// Every address was tried in vain; the first few with what they did.
+    #[error("cannot connect to {target}: {}", list(tried))]
+    Unreachable { target: Target, tried: Vec<(SocketAddr, Miss)> },
+    #[error("cannot connect to {target}: not done within {} s", BUDGET.as_secs())]
+    Deadline { target: Target },
+    #[error("the parent proxy {parent} opened no tunnel: {error}")]
+    Parent { parent: String, error: parent::Error },
+}
+
+impl Error {
+    fn unreachable(permit: &Permit, tried: Vec<(SocketAddr, Miss)>) -> Error {
+        Error::Unreachable { target: permit.target().clone(), tried }
+    }
+
+    /// Whether nobody answered at all, as opposed to somebody answering badly.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Error::Unresolved(failure) => failure.is_silence(),
+            Error::Unreachable { tried, .. } => tried.iter().all(|(_, miss)| matches!(miss, Miss::Silent)),
+            Error::Deadline { .. } => true,
+            Error::Refused(_) | Error::Parent { .. } => false,
+        }
+    }
+}
+
+fn list(tried: &[(SocketAddr, Miss)]) -> String {
+    const SHOWN: usize = 3;
+    let mut parts: Vec<_> = tried.iter().take(SHOWN).map(|(at, miss)| format!("{} {miss}", at.ip())).collect();
+    if tried.len() > SHOWN {
+        parts.push(format!("and {} more", tried.len() - SHOWN));
+    }
+    parts.join(", ")
+}

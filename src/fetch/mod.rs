@@ -1,22 +1,43 @@
 //! One request to one server and its answer: HTTP over connections that `connect` makes.
 //!
-//! Every stage has a deadline of its own (connect and TLS in `connect`, the first byte and the
+//! Every stage has a deadline of its own (connecting and TLS in `connect`, the first byte and the
 //! stall between bytes here); there is no limit on a body that moves. Connections are kept and
 //! used again, apart for each standing, so that none ever carries somebody's request further than
 //! its own permit would. Redirects are followed here where asked, without credentials to another
 //! host. Which server to ask, and whether to ask again, is `goproxy`'s to decide.
 
+mod body;
+mod wire;
+
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::timeout;
 
-use crate::admit::Standing;
-use crate::target::Base;
+pub use body::stalling;
+
+use crate::admit::{Admission, Refusal, Standing};
+use crate::connect::{self, Connector};
+use crate::target::{BadTarget, Base, Target};
+use wire::Wire;
 
 /// A body in either direction.
 pub type Body = UnsyncBoxBody<Bytes, Error>;
+
+/// A body of nothing.
+pub fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body that is already whole.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
 
 /// How long a stage may take.
 #[derive(Clone, Copy, Debug)]
@@ -27,22 +48,71 @@ pub struct Patience {
     pub stall: Duration,
 }
 
+/// How long an unused connection is kept: what Go's own transport does (net/http DefaultTransport).
+const KEEP: Duration = Duration::from_secs(90);
+/// Unused connections kept to one host.
+const KEPT: usize = 8;
+/// Redirects followed, as in net/http's client.
+const HOPS: usize = 10;
+
 /// The client side of HTTP. Cloning gives another handle to the same connections.
 #[derive(Clone)]
 pub struct Fetcher {
-    _todo: (),
+    connector: Connector,
+    configured: Client<Wire, Body>,
+    local: Client<Wire, Body>,
+    remote: Client<Wire, Body>,
 }
 
 impl Fetcher {
+    /// A client whose connections are driven by the runtime that requests are sent from.
+    pub fn new(connector: &Connector, admission: &Admission) -> Fetcher {
+        let client = |standing| {
+            let mut builder = Client::builder(TokioExecutor::new());
+            builder
+                .timer(TokioTimer::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(KEEP)
+                .pool_max_idle_per_host(KEPT)
+                // A request that may have had an effect is never sent twice on a guess.
+                .retry_canceled_requests(false)
+                .build(Wire::new(connector.clone(), admission.clone(), standing))
+        };
+        Fetcher {
+            connector: connector.clone(),
+            configured: client(Standing::Configured),
+            local: client(Standing::Local),
+            remote: client(Standing::Remote),
+        }
+    }
+
     /// Sends one request, whose URI is absolute, and returns as soon as the head of the answer is in.
     pub async fn send(
         &self,
         standing: Standing,
-        request: Request<Body>,
+        mut request: Request<Body>,
         patience: Patience,
     ) -> Result<Response<Body>, Error> {
-        let _ = (standing, request, patience);
-        unimplemented!()
+        if let Some(authorization) = self.parent_authorization(request.uri()) {
+            request.headers_mut().insert(header::PROXY_AUTHORIZATION, authorization);
+        }
+        let client = match standing {
+            Standing::Configured => &self.configured,
+            Standing::Local => &self.local,
+            Standing::Remote => &self.remote,
+        };
+        match timeout(patience.first_byte, client.request(request)).await {
+            Ok(Ok(response)) => Ok(response.map(|body| stalling(body, patience.stall))),
+            Ok(Err(error)) => Err(Error::from_client(&error)),
+            Err(_) => Err(Error::Silent(patience.first_byte)),
+        }
+    }
+
+    /// What a parent proxy wants to hear with a plain http request; with https it hears it in the CONNECT.
+    fn parent_authorization(&self, uri: &Uri) -> Option<HeaderValue> {
+        let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http"))?;
+        let target = Target::parse_authority(authority.as_str(), 80).ok()?;
+        HeaderValue::from_str(self.connector.http_parent(&target)?.authorization()?).ok()
     }
 
     /// GETs `base.path` + `path` (a path as it goes on the wire, starting with `/`), following at
@@ -55,27 +125,162 @@ impl Fetcher {
         headers: &HeaderMap,
         patience: Patience,
     ) -> Result<Response<Body>, Error> {
-        let _ = (standing, base, path, headers, patience);
-        unimplemented!()
+        let mut place = (standing, base.clone(), format!("{}{path}", base.path));
+        let mut headers = headers.clone();
+        for _ in 0..=HOPS {
+            let (standing, base, path) = &place;
+            let response = self.send(*standing, request(base, path, &headers)?, patience).await?;
+            let Some(next) = redirect(&response, base, path)? else { return Ok(response) };
+            if next.0.target != base.target {
+                // Another host is anybody's host: it gets no credentials and no more reach than a stranger has.
+                headers.remove(header::AUTHORIZATION);
+                headers.remove(header::COOKIE);
+                place = (Standing::Remote, next.0, next.1);
+            } else {
+                place = (*standing, next.0, next.1);
+            }
+        }
+        Err(Error::Redirected(format!("more than {HOPS} times")))
     }
+}
+
+fn request(base: &Base, path: &str, headers: &HeaderMap) -> Result<Request<Body>, Error> {
+    let uri = Uri::builder()
+        .scheme(base.scheme.as_str())
+        .authority(base.authority())
+        .path_and_query(path)
+        .build()
+        .map_err(|error| Error::Redirected(format!("to {path:?}: {error}")))?;
+    let mut request = Request::new(empty());
+    *request.method_mut() = Method::GET;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = headers.clone();
+    let agent = HeaderValue::from_static(concat!("goanyway/", env!("CARGO_PKG_VERSION")));
+    request.headers_mut().entry(header::USER_AGENT).or_insert(agent);
+    Ok(request)
+}
+
+/// Where a response sends us, if it does (RFC 9110 section 15.4).
+fn redirect<B>(response: &Response<B>, base: &Base, path: &str) -> Result<Option<(Base, String)>, Error> {
+    let followed = [
+        StatusCode::MOVED_PERMANENTLY,
+        StatusCode::FOUND,
+        StatusCode::SEE_OTHER,
+        StatusCode::TEMPORARY_REDIRECT,
+        StatusCode::PERMANENT_REDIRECT,
+    ];
+    if !followed.contains(&response.status()) {
+        return Ok(None);
+    }
+    let to = response.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
+    let to = to.ok_or_else(|| Error::Redirected("to nowhere".to_owned()))?;
+    let next = join(base, path, to).map_err(|error| Error::Redirected(format!("to {to:?}: {error}")))?;
+    if base.scheme == crate::target::Scheme::Https && next.0.scheme == crate::target::Scheme::Http {
+        return Err(Error::Redirected(format!("from https to {to:?}")));
+    }
+    Ok(Some(next))
+}
+
+/// Resolves a Location against where it was said (RFC 3986 section 5.2, the forms that servers use).
+fn join(base: &Base, path: &str, to: &str) -> Result<(Base, String), BadTarget> {
+    let to = to.split('#').next().unwrap_or(to);
+    let absolute = if let Some(rest) = to.strip_prefix("//") {
+        format!("{}://{rest}", base.scheme.as_str())
+    } else if to.contains("://") {
+        to.to_owned()
+    } else {
+        let here = if to.starts_with('/') { "" } else { &path[..path.rfind('/').map_or(0, |at| at + 1)] };
+        return Ok((Base { path: String::new(), ..base.clone() }, format!("{here}{to}")));
+    };
+    let after_scheme = absolute.find("://").map_or(0, |at| at + 3);
+    let path_at = absolute[after_scheme..].find(['/', '?']).map_or(absolute.len(), |at| after_scheme + at);
+    let (server, rest) = absolute.split_at(path_at);
+    let path = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
+    Ok((Base::parse(server)?, path))
 }
 
 /// Why there is no answer, or no whole one.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// No connection: resolving, connecting or TLS failed. The text is `connect`'s own diagnosis.
+    /// No connection: resolving, connecting or TLS failed.
     #[error("{0}")]
-    Connect(String),
+    Connect(connect::Error),
+    /// The rules do not let this standing go there.
+    #[error("{0}")]
+    Refused(Refusal),
     /// Connected, and then nothing came in time.
-    #[error("no answer within {0:?}")]
+    #[error("no answer within {} s", .0.as_secs())]
     Silent(Duration),
     /// The body stopped moving.
-    #[error("no byte for {0:?}")]
+    #[error("no byte for {} s", .0.as_secs())]
     Stalled(Duration),
     /// The connection ended, or spoke nonsense, before the answer was whole.
     #[error("the answer broke off: {0}")]
     Broken(String),
+    /// The body that was to be sent broke off: the client's doing.
+    #[error("the request broke off: {0}")]
+    Request(String),
     /// More redirects than anybody needs, or one to nowhere.
     #[error("redirected {0}")]
     Redirected(String),
+}
+
+impl Error {
+    /// Whether nobody answered at all, as opposed to somebody answering badly.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Error::Connect(error) => error.is_silence(),
+            Error::Silent(_) | Error::Stalled(_) => true,
+            _ => false,
+        }
+    }
+
+    /// What the client library wrapped: our own errors come back out of it as themselves.
+    fn from_client(error: &hyper_util::client::legacy::Error) -> Error {
+        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        let mut deepest = error.to_string();
+        while let Some(cause) = source {
+            if let Some(ours) = cause.downcast_ref::<Error>() {
+                return ours.clone();
+            }
+            deepest = cause.to_string();
+            source = cause.source();
+        }
+        Error::Broken(deepest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_location_is_read_against_where_it_was_said() {
+        let base = Base::parse("https://goproxy.cn").unwrap();
+        let table = [
+            ("https://storage.example/a.zip?x=1", "https://storage.example", "/a.zip?x=1"),
+            ("//b.example:8443/y", "https://b.example:8443", "/y"),
+            ("/z", "https://goproxy.cn", "/z"),
+            ("other.zip", "https://goproxy.cn", "/m/@v/other.zip"),
+            ("https://b.example", "https://b.example", "/"),
+            ("https://b.example?q", "https://b.example", "/?q"),
+            ("/z#part", "https://goproxy.cn", "/z"),
+        ];
+        for (to, server, path) in table {
+            let (next, next_path) = join(&base, "/m/@v/v1.0.0.zip", to).unwrap();
+            assert_eq!((next.to_string().as_str(), next_path.as_str()), (server, path), "{to}");
+        }
+    }
+
+    #[test]
+    fn https_is_never_left_for_http() {
+        let base = Base::parse("https://goproxy.cn").unwrap();
+        let to = |location| {
+            let response = Response::builder().status(302).header("location", location).body(()).unwrap();
+            redirect(&response, &base, "/x")
+        };
+        assert!(to("http://goproxy.cn/x").is_err());
+        assert!(to("ftp://goproxy.cn/x").is_err());
+        assert!(to("https://goproxy.cn/y").unwrap().is_some());
+    }
 }

@@ -1,0 +1,336 @@
+//! Parent proxies: a company's own way out, given by `--parent` or found in goanyway's environment.
+//!
+//! A parent gets the *name* at once, since it may be the only one who can resolve it; only where it
+//! says that it cannot does the ladder look up, and the CONNECT goes to the address. `NO_PROXY` is
+//! read as Go reads it (golang.org/x/net/http/httpproxy): names with what is beneath them, `.name`
+//! beneath only, networks, ports, `*`; loopback is never proxied.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ipnet::IpNet;
+use percent_encoding::percent_decode_str;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::target::{BadTarget, Base, Host, Scheme, Scope, Target};
+
+/// The parents, by the scheme of what is asked, and who goes around them.
+#[derive(Clone, Debug, Default)]
+pub struct Parents {
+    http: Option<Parent>,
+    https: Option<Parent>,
+    exempt: Exempt,
+}
+
+impl Parents {
+    /// One parent for everything but loopback.
+    pub fn all(parent: Parent) -> Parents {
+        Parents { http: Some(parent.clone()), https: Some(parent), exempt: Exempt::default() }
+    }
+
+    /// What the usual variables say; `read` is the environment. Unusable ones come back as sentences.
+    pub fn from_environment(read: impl Fn(&str) -> Option<String>) -> (Parents, Vec<String>) {
+        let mut said = Vec::new();
+        let either = |name: &str| read(name).or_else(|| read(&name.to_lowercase())).filter(|value| !value.is_empty());
+        let mut parent = |name: &str| {
+            let text = either(name)?;
+            text.parse().map_err(|error| said.push(format!("{name} is not used: {error}"))).ok()
+        };
+        let (http, https) = (parent("HTTP_PROXY"), parent("HTTPS_PROXY"));
+        let exempt = Exempt::parse(&either("NO_PROXY").unwrap_or_default());
+        (Parents { http, https, exempt }, said)
+    }
+
+    /// Takes out whatever is one of our own listeners; tells whether there was one.
+    pub fn without(&mut self, is_ours: impl Fn(&Target) -> bool) -> bool {
+        let mut found = false;
+        for slot in [&mut self.http, &mut self.https] {
+            if slot.as_ref().is_some_and(|parent| is_ours(&parent.base.target)) {
+                *slot = None;
+                found = true;
+            }
+        }
+        found
+    }
+
+    /// The parent for a target of this scheme; a CONNECT counts as https.
+    pub fn choose(&self, scheme: Scheme, target: &Target) -> Option<&Parent> {
+        let parent = match scheme {
+            Scheme::Http => &self.http,
+            Scheme::Https => &self.https,
+        };
+        parent.as_ref().filter(|_| !self.exempt.covers(target))
+    }
+
+    /// The parents in use, for the start to say.
+    pub fn describe(&self) -> Option<String> {
+        let parent = self.https.as_ref().or(self.http.as_ref())?;
+        Some(parent.to_string())
+    }
+}
+
+/// One parent: where it is, and what it wants to hear.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Parent {
+    pub base: Base,
+    /// The whole value of Proxy-Authorization, if the URL had user information.
+    authorization: Option<String>,
+}
+
+impl Parent {
+    pub fn authorization(&self) -> Option<&str> {
+        self.authorization.as_deref()
+    }
+
+    /// Asks the parent, over a connection to it, for a tunnel to `target`. Not a byte beyond its
+    /// answer's head is read, so a server that speaks first is heard.
+    pub async fn open(&self, mut stream: TcpStream, target: &str) -> Result<TcpStream, Error> {
+        let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
+        if let Some(authorization) = &self.authorization {
+            request.push_str(&format!("Proxy-Authorization: {authorization}\r\n"));
+        }
+        request.push_str("\r\n");
+        let failed = |error: std::io::Error| Error::Broken(error.to_string());
+        stream.write_all(request.as_bytes()).await.map_err(failed)?;
+        let head = read_head(&mut stream).await?;
+        let (status, reason) = status_line(&head).ok_or_else(|| Error::Broken("no HTTP answer".to_owned()))?;
+        if status == 200 { Ok(stream) } else { Err(Error::Refused { status, reason }) }
+    }
+}
+
+impl std::str::FromStr for Parent {
+    type Err = BadParent;
+
+    fn from_str(text: &str) -> Result<Parent, BadParent> {
+        let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+        let (scheme, rest) = text.split_once("://").unwrap_or(("http", &text));
+        if scheme != "http" {
+            return Err(BadParent::Scheme(scheme.to_owned()));
+        }
+        let (user, rest) = match rest.rsplit_once('@') {
+            Some((user, rest)) => (Some(user), rest),
+            None => (None, rest),
+        };
+        let base = Base::parse(&format!("http://{rest}"))?;
+        let authorization = user.map(|user| {
+            let decoded = percent_decode_str(user).decode_utf8_lossy().into_owned();
+            let pair = if decoded.contains(':') { decoded } else { decoded + ":" };
+            format!("Basic {}", STANDARD.encode(pair))
+        });
+        Ok(Parent { base, authorization })
+    }
+}
+
+impl fmt::Display for Parent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.base.fmt(f)
+    }
+}
+
+impl fmt::Debug for Parent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.base.fmt(f)
+    }
+}
+
+/// Why a text is no parent proxy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadParent {
+    #[error("a parent proxy is an http:// URL; {0}:// is not spoken to parents")]
+    Scheme(String),
+    #[error(transparent)]
+    Target(#[from] BadTarget),
+}
+
+/// Why a parent did not open a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("it answered {status} {reason}")]
+    Refused { status: u16, reason: String },
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl Error {
+    /// Whether it may be that the parent could not resolve the name: then an address may help.
+    pub fn may_be_about_the_name(&self) -> bool {
+        matches!(self, Error::Refused { status: 500 | 502 | 503 | 504, .. })
+    }
+}
+
+/// The longest head that a parent may answer with.
+const MAX_ANSWER: usize = 16 * 1024;
+
+async fn read_head(stream: &mut TcpStream) -> Result<Vec<u8>, Error> {
+    let failed = |error: std::io::Error| Error::Broken(error.to_string());
+    let mut head = Vec::new();
+    let mut seen = [0u8; 2048];
+    while head.len() < MAX_ANSWER {
+        let peeked = stream.peek(&mut seen).await.map_err(failed)?;
+        if peeked == 0 {
+            return Err(Error::Broken("it closed the connection".to_owned()));
+        }
+        let before = head.len();
+        head.extend_from_slice(&seen[..peeked]);
+        let end = head.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
+        let take = end.map_or(peeked, |end| end - before);
+        stream.read_exact(&mut seen[..take]).await.map_err(failed)?;
+        head.truncate(before + take);
+        if end.is_some() {
+            return Ok(head);
+        }
+    }
+    Err(Error::Broken("its answer's head does not end".to_owned()))
+}
+
+fn status_line(head: &[u8]) -> Option<(u16, String)> {
+    let mut fields = [httparse::EMPTY_HEADER; 64];
+    let mut response = httparse::Response::new(&mut fields);
+    response.parse(head).ok()?;
+    Some((response.code?, response.reason.unwrap_or_default().to_owned()))
+}
+
+/// Who goes around the parents.
+#[derive(Clone, Debug, Default)]
+struct Exempt {
+    everybody: bool,
+    names: Vec<ExemptName>,
+    nets: Vec<IpNet>,
+}
+
+#[derive(Clone, Debug)]
+struct ExemptName {
+    suffix: String,
+    /// `.foo.com` means what is beneath foo.com, and not foo.com.
+    beneath_only: bool,
+    port: Option<u16>,
+}
+
+impl Exempt {
+    fn parse(text: &str) -> Exempt {
+        let mut exempt = Exempt::default();
+        for entry in text.split([',', ' ']).map(str::trim).filter(|entry| !entry.is_empty()) {
+            if entry == "*" {
+                exempt.everybody = true;
+            } else if let Ok(net) = entry.parse::<IpNet>() {
+                exempt.nets.push(net);
+            } else if let Ok(address) = entry.trim_matches(['[', ']']).parse::<std::net::IpAddr>() {
+                exempt.nets.push(address.into());
+            } else {
+                exempt.names.extend(ExemptName::parse(entry));
+            }
+        }
+        exempt
+    }
+
+    fn covers(&self, target: &Target) -> bool {
+        if self.everybody {
+            return true;
+        }
+        match &target.host {
+            Host::Addr(address) => {
+                Scope::of(*address) == Scope::Loopback || self.nets.iter().any(|net| net.contains(address))
+            }
+            Host::Name(name) => {
+                name.is_under("localhost") || self.names.iter().any(|entry| entry.covers(name.as_str(), target.port))
+            }
+        }
+    }
+}
+
+impl ExemptName {
+    fn parse(entry: &str) -> Option<ExemptName> {
+        let (host, port) = match entry.rsplit_once(':') {
+            Some((host, port)) => (host, Some(port.parse().ok()?)),
+            None => (entry, None),
+        };
+        let host = host.to_ascii_lowercase();
+        let (suffix, beneath_only) = match host.strip_prefix("*.").or_else(|| host.strip_prefix('.')) {
+            Some(rest) => (rest.to_owned(), true),
+            None => (host, false),
+        };
+        Some(ExemptName { suffix, beneath_only, port })
+    }
+
+    fn covers(&self, name: &str, port: u16) -> bool {
+        let fits = match name.strip_suffix(&self.suffix) {
+            Some("") => !self.beneath_only,
+            Some(rest) => rest.ends_with('.'),
+            None => false,
+        };
+        fits && self.port.is_none_or(|own| own == port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(no_proxy: &str, target: &str) -> bool {
+        let (parents, said) = Parents::from_environment(|name| match name {
+            "https_proxy" => Some("http://proxy.corp.example:8080".to_owned()),
+            "NO_PROXY" => Some(no_proxy.to_owned()),
+            _ => None,
+        });
+        assert!(said.is_empty());
+        parents.choose(Scheme::Https, &Target::parse_connect(target).unwrap()).is_some()
+    }
+
+    #[test]
+    fn no_proxy_is_read_as_go_reads_it() {
+        let table = [
+            ("", "goproxy.cn:443", true),
+            ("", "localhost:443", false),
+            ("", "127.0.0.9:443", false),
+            ("corp.example", "corp.example:443", false),
+            ("corp.example", "git.corp.example:443", false),
+            ("corp.example", "evilcorp.example:443", true),
+            (".corp.example", "corp.example:443", true),
+            ("*.corp.example", "git.corp.example:443", false),
+            ("corp.example:8443", "git.corp.example:443", true),
+            ("10.0.0.0/8, 192.0.2.7", "10.9.9.9:443", false),
+            ("10.0.0.0/8, 192.0.2.7", "192.0.2.7:443", false),
+            ("*", "goproxy.cn:443", false),
+        ];
+        for (no_proxy, target, through) in table {
+            assert_eq!(chosen(no_proxy, target), through, "{no_proxy} {target}");
+        }
+    }
+
+    #[test]
+    fn a_parent_is_an_http_url_perhaps_with_a_user() {
+        let parent: Parent = "http://us%20er:p%40ss@proxy.corp.example:8080".parse().unwrap();
+        assert_eq!(parent.to_string(), "http://proxy.corp.example:8080");
+        assert_eq!(parent.authorization(), Some("Basic dXMgZXI6cEBzcw=="));
+        assert_eq!("proxy:3128".parse::<Parent>().unwrap().base.target.port, 3128);
+        assert_eq!("socks5://a".parse::<Parent>(), Err(BadParent::Scheme("socks5".to_owned())));
+    }
+
+    #[test]
+    fn our_own_listener_is_no_parent_of_ours() {
+        let mut parents = Parents::all("http://127.0.0.1:3128".parse().unwrap());
+        assert!(parents.without(|target| target.port == 3128));
+        assert_eq!(parents.describe(), None);
+    }
+
+    #[tokio::test]
+    async fn nothing_beyond_the_parents_head_is_swallowed() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let parent: Parent = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let serving = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = [0u8; 24];
+            stream.read_exact(&mut asked).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 Fine\r\nX: y\r\n\r\nSSH-2.0-first").await.unwrap();
+            asked
+        });
+        let stream = TcpStream::connect(parent.base.target.to_string()).await.unwrap();
+        let mut tunnel = parent.open(stream, "git.example:22").await.unwrap();
+        let mut first = [0u8; 13];
+        tunnel.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"SSH-2.0-first");
+        assert_eq!(&serving.await.unwrap(), b"CONNECT git.example:22 H");
+    }
+}

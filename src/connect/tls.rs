@@ -1,0 +1,98 @@
+//! TLS to origins and mirrors: always verified, against the platform's roots and those that the
+//! configuration adds. No switch turns that off, and no session of one host is resumed for another.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::client::Resumption;
+use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::target::Host;
+
+/// The one TLS client of the process.
+#[derive(Clone)]
+pub struct Tls {
+    connector: TlsConnector,
+}
+
+impl Tls {
+    /// Loads the roots. What cannot be read is said and left out; a named file that cannot is an error.
+    pub fn new(extra_roots: &[PathBuf]) -> Result<Tls, Error> {
+        let loaded = rustls_native_certs::load_native_certs();
+        for error in &loaded.errors {
+            tracing::warn!(%error, "a root certificate store could not be read");
+        }
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(loaded.certs);
+        for path in extra_roots {
+            roots.add_parsable_certificates(read_pem(path)?);
+        }
+        Ok(Tls::trusting(roots))
+    }
+
+    /// A client that trusts exactly these roots.
+    pub fn trusting(roots: RootCertStore) -> Tls {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap_or_else(|error| unreachable!("the provider speaks TLS 1.2 and 1.3: {error}"));
+        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // A mirror is dialled seldom and kept; what resumption saves is not worth sessions to guard.
+        config.resumption = Resumption::disabled();
+        Tls { connector: TlsConnector::from(Arc::new(config)) }
+    }
+
+    /// Shakes hands over a connected stream, as whoever `host` is.
+    pub async fn handshake(&self, stream: TcpStream, host: &Host) -> Result<TlsStream<TcpStream>, Error> {
+        let name = match host {
+            Host::Name(name) => ServerName::try_from(name.as_str().to_owned()).map_err(|_| Error::Name)?,
+            Host::Addr(address) => ServerName::IpAddress((*address).into()),
+        };
+        self.connector.connect(name, stream).await.map_err(Error::from_io)
+    }
+}
+
+fn read_pem(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let failed = |why: String| Error::Roots { path: path.clone(), why };
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
+        .map_err(|error| failed(error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(failed("no certificate in it".to_owned()));
+    }
+    Ok(certificates)
+}
+
+/// Whether ALPN settled on HTTP/2.
+pub fn speaks_h2(stream: &TlsStream<TcpStream>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(b"h2")
+}
+
+/// Why TLS did not come about.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The server's certificate is not good for its name: the address may be a lie.
+    #[error("certificate refused: {0}")]
+    Untrusted(String),
+    /// Anything else: an alert, nonsense, a connection that ended.
+    #[error("TLS failed: {0}")]
+    Broken(String),
+    #[error("not a name that a certificate can have")]
+    Name,
+    #[error("roots in {}: {why}", path.display())]
+    Roots { path: PathBuf, why: String },
+}
+
+impl Error {
+    fn from_io(error: std::io::Error) -> Error {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(rustls::Error::InvalidCertificate(why)) => Error::Untrusted(why.to_string()),
+            _ => Error::Broken(error.to_string()),
+        }
+    }
+}
