@@ -2,6 +2,7 @@ pub mod accept;
 pub mod admit;
 pub mod cache;
 pub mod classify;
+pub mod config;
 pub mod connect;
 pub mod fetch;
 pub mod forward;

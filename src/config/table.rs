@@ -1,0 +1,117 @@
+//! Every setting there is, one row each. Flags, variables, file keys, help and the example file all
+//! come from here, so that none of them can know a setting that the others do not.
+
+/// How several values of one setting go together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Many {
+    /// One value; the highest source wins.
+    One,
+    /// A list that stands in place of the default.
+    Replace,
+    /// A list that is added to the default.
+    Add,
+}
+
+/// One setting.
+#[derive(Debug)]
+pub struct Row {
+    /// Its key in the file, dots for tables.
+    pub key: &'static str,
+    /// Its flag, without the dashes.
+    pub flag: Option<&'static str>,
+    /// What a value is called in the help.
+    pub value: &'static str,
+    pub many: Many,
+    pub about: &'static str,
+    /// What holds without it, in words.
+    pub default: &'static str,
+}
+
+impl Row {
+    /// The environment variable: `GOANYWAY_` and the flag's name, or the key's where there is no flag.
+    pub fn variable(&self) -> String {
+        let name = self.flag.unwrap_or(self.key);
+        format!("GOANYWAY_{}", name.replace(['-', '.'], "_").to_ascii_uppercase())
+    }
+}
+
+const fn row(
+    key: &'static str,
+    flag: &'static str,
+    value: &'static str,
+    many: Many,
+    about: &'static str,
+    default: &'static str,
+) -> Row {
+    let flag = if flag.is_empty() { None } else { Some(flag) };
+    Row { key, flag, value, many, about, default }
+}
+
+use Many::{Add, One, Replace};
+
+/// The settings, in the order of DESIGN.md section 3.
+#[rustfmt::skip]
+pub static ROWS: &[Row] = &[
+    row("listen", "listen", "ADDR", Replace, "where clients reach us", "127.0.0.1:3128"),
+    row("listen_names", "", "NAME", Add, "other names of ours: a service name, a virtual address", "none"),
+    row("admin.listen", "admin", "ADDR|none", One, "health and metrics", "127.0.0.1:3127"),
+    row("admin.hosts", "", "NAME", Add, "further names that the admin port's Host may be", "none"),
+    row("cache.dir", "cache-dir", "DIR", One, "where modules are kept", "goanyway in the cache folder"),
+    row("cache.size", "cache-size", "SIZE", One, "the most that is kept on disk", "20GiB"),
+    row("cache.memory", "cache-memory", "SIZE", One, "the most that is kept in memory", "256MiB or an eighth of the memory limit"),
+    row("state_dir", "state-dir", "DIR", One, "what is learnt: names, health", "goanyway in the state folder"),
+    row("intercept.ca_dir", "ca-dir", "DIR", One, "the local CA", "goanyway/certs in the data folder"),
+    row("intercept.hosts", "intercept", "HOST", Add, "hosts whose TLS is ended here", "the known mirrors and checksum databases"),
+    row("intercept.mode", "intercept-mode", "auto|always|off", One, "for which clients", "auto"),
+    row("intercept.trusted_by", "trusted-by", "CIDR", Add, "client networks that trust our CA", "none"),
+    row("resolve.nameservers", "nameserver", "SERVER", Replace, "name servers asked first", "system"),
+    row("resolve.fallback", "fallback", "SERVER|none", Replace, "name servers asked when those fail", "8.8.8.8, 1.1.1.1, 223.5.5.5 and their encrypted forms"),
+    row("resolve.scope", "", "public|known|off", One, "which names may be asked outside", "public"),
+    row("resolve.private", "private", "SUFFIX", Add, "names that never leave", "localhost, local, internal, home.arpa, single labels"),
+    row("resolve.known", "known", "SUFFIX", Add, "public names that may be asked outside at once", "module mirrors and code hosts"),
+    row("resolve.hosts", "host", "NAME=ADDR", Add, "names with fixed addresses", "/etc/hosts"),
+    row("resolve.zones", "zone", "SUFFIX=SERVER", Add, "private names with a server of their own", "none"),
+    row("goproxy.upstreams", "upstream", "URL", Replace, "module mirrors", "the go command's own; goproxy.cn after it, on faults only"),
+    row("goproxy.sumdb", "sumdb", "\"NAME[+KEY] [URL]\"|off", Replace, "checksum databases", "the go command's own"),
+    row("goproxy.private", "goprivate", "PATTERNS", Add, "modules never asked of public mirrors", "GOPRIVATE or GONOPROXY of go's settings"),
+    row("goproxy.hold", "hold", "SIZE", One, "zips up to this are whole and right before the first byte (0: off)", "16MiB"),
+    row("goproxy.hold_for", "", "DURATION", One, "the longest that a zip is held", "5s"),
+    row("goproxy.fresh", "", "DURATION", One, "how long a list or a query is fresh", "60s"),
+    row("connect.parent", "parent", "URL|env|none", One, "a proxy that stands between us and the world", "env: HTTPS_PROXY, HTTP_PROXY, NO_PROXY"),
+    row("fetch.extra_roots", "", "FILE", Add, "root certificates trusted beside the platform's", "none"),
+    row("admit.allow", "allow-target", "CIDR", Add, "destinations opened in spite of what they are", "none"),
+    row("admit.deny", "deny-target", "CIDR", Add, "destinations closed to everybody", "none"),
+    row("admit.ports", "allow-port", "PORT", Add, "ports opened beside the usual ones", "443 8443 22 9418; http 80 8080 8081"),
+    row("admit.clients", "client", "CIDR", Add, "client networks admitted beside this host", "none"),
+    row("log.level", "log-level", "LEVEL", One, "error, warn, info, debug or trace", "info"),
+    row("log.format", "log-format", "text|json", One, "how log lines look", "text"),
+];
+
+/// The row of a key.
+pub fn find(key: &str) -> Option<&'static Row> {
+    ROWS.iter().find(|row| row.key == key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_is_named_for_the_flag_and_else_for_the_key() {
+        let variable = |key| find(key).unwrap().variable();
+        assert_eq!(variable("admit.allow"), "GOANYWAY_ALLOW_TARGET");
+        assert_eq!(variable("resolve.fallback"), "GOANYWAY_FALLBACK");
+        assert_eq!(variable("goproxy.hold_for"), "GOANYWAY_GOPROXY_HOLD_FOR");
+        assert_eq!(variable("state_dir"), "GOANYWAY_STATE_DIR");
+    }
+
+    #[test]
+    fn no_name_is_given_twice() {
+        let mut names: Vec<_> =
+            ROWS.iter().map(Row::variable).chain(ROWS.iter().map(|row| row.key.to_owned())).collect();
+        let all = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+}

@@ -1,0 +1,254 @@
+//! What was typed: values as text, each with the place it came from, flag over variable over file.
+//!
+//! Nothing is understood here beyond keys and lists; what a value means is [`super::settings`]'
+//! business, and its complaints name the place that this file remembers.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::table::{self, Many, ROWS, Row};
+
+/// Where a value was typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Flag(&'static str),
+    Variable(String),
+    File { path: PathBuf, line: usize, key: String },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Flag(flag) => write!(f, "--{flag}"),
+            Origin::Variable(name) => f.write_str(name),
+            Origin::File { path, line, key } => write!(f, "{}:{line}: {key}", path.display()),
+        }
+    }
+}
+
+/// One value as typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub text: String,
+    pub origin: Origin,
+}
+
+/// Everything that was typed, by key.
+#[derive(Clone, Debug, Default)]
+pub struct Typed(HashMap<&'static str, Vec<Entry>>);
+
+impl Typed {
+    /// Gathers from all three sources; for each key the highest that has it wins.
+    pub fn gather(
+        flags: &HashMap<&'static str, Vec<String>>,
+        environment: &dyn Fn(&str) -> Option<String>,
+        file: Option<&Path>,
+    ) -> Result<Typed, Error> {
+        let mut typed = match file {
+            Some(path) => read_file(path)?,
+            None => Typed::default(),
+        };
+        for row in ROWS {
+            let variable = row.variable();
+            if let Some(text) = environment(&variable).filter(|text| !text.is_empty()) {
+                let origin = Origin::Variable(variable);
+                let entry = |text: &str| Entry { text: text.trim().to_owned(), origin: origin.clone() };
+                typed.0.insert(row.key, split(row, &text).map(entry).collect());
+            }
+            if let Some(values) = flags.get(row.key).filter(|values| !values.is_empty()) {
+                let origin = Origin::Flag(row.flag.unwrap_or(row.key));
+                let entry = |text: &String| Entry { text: text.clone(), origin: origin.clone() };
+                typed.0.insert(row.key, values.iter().map(entry).collect());
+            }
+        }
+        Ok(typed)
+    }
+
+    /// The values of a key, none if nobody typed any.
+    pub fn all(&self, key: &'static str) -> Option<&[Entry]> {
+        debug_assert!(table::find(key).is_some(), "no row for {key}");
+        self.0.get(key).map(Vec::as_slice)
+    }
+
+    /// The one value of a key.
+    pub fn one(&self, key: &'static str) -> Option<&Entry> {
+        self.all(key)?.last()
+    }
+}
+
+fn split<'a>(row: &Row, text: &'a str) -> Box<dyn Iterator<Item = &'a str> + 'a> {
+    match row.many {
+        Many::One => Box::new(std::iter::once(text)),
+        Many::Replace | Many::Add => Box::new(text.split(',').filter(|part| !part.trim().is_empty())),
+    }
+}
+
+fn read_file(path: &Path) -> Result<Typed, Error> {
+    let unreadable = |error: std::io::Error| Error::Unreadable { path: path.to_owned(), why: error.to_string() };
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    parse_file(path, &text)
+}
+
+fn parse_file(path: &Path, text: &str) -> Result<Typed, Error> {
+    let table = DeTable::parse(text).map_err(|error| Error::Syntax {
+        path: path.to_owned(),
+        line: error.span().map_or(1, |span| line_of(text, span.start)),
+        why: error.message().to_owned(),
+    })?;
+    let mut typed = Typed::default();
+    File { path, text }.collect("", table.get_ref(), &mut typed)?;
+    Ok(typed)
+}
+
+struct File<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl File<'_> {
+    fn collect(&self, prefix: &str, table: &DeTable<'_>, typed: &mut Typed) -> Result<(), Error> {
+        for (name, value) in table {
+            let key = format!("{prefix}{}", name.get_ref());
+            let origin = self.origin(name.span().start, &key);
+            match (table::find(&key), value.get_ref()) {
+                (Some(row), _) => {
+                    let entries = self.entries(row, value, &origin)?;
+                    typed.0.insert(row.key, entries);
+                }
+                (None, DeValue::Table(inner)) if ROWS.iter().any(|row| row.key.starts_with(&format!("{key}."))) => {
+                    self.collect(&format!("{key}."), inner, typed)?;
+                }
+                (None, _) => return Err(Error::UnknownKey { near: nearest(&key), origin }),
+            }
+        }
+        Ok(())
+    }
+
+    fn entries(&self, row: &Row, value: &Spanned<DeValue<'_>>, origin: &Origin) -> Result<Vec<Entry>, Error> {
+        let scalar = |value: &Spanned<DeValue<'_>>, origin: Origin| match scalar(value.get_ref()) {
+            Some(text) => Ok(Entry { text, origin }),
+            None => Err(Error::BadType { origin, got: value.get_ref().type_str(), wanted: row.value }),
+        };
+        match value.get_ref() {
+            DeValue::Array(items) if row.many != Many::One => items
+                .iter()
+                .map(|item| {
+                    let Origin::File { key, .. } = origin else { return scalar(item, origin.clone()) };
+                    scalar(item, self.origin(item.span().start, key))
+                })
+                .collect(),
+            _ => Ok(vec![scalar(value, origin.clone())?]),
+        }
+    }
+
+    fn origin(&self, at: usize, key: &str) -> Origin {
+        Origin::File { path: self.path.to_owned(), line: line_of(self.text, at), key: key.to_owned() }
+    }
+}
+
+fn scalar(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) => Some(number.as_str().to_owned()),
+        DeValue::Boolean(truth) => Some(truth.to_string()),
+        _ => None,
+    }
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    text.as_bytes().iter().take(at).filter(|&&byte| byte == b'\n').count() + 1
+}
+
+/// The known key that a mistyped one is closest to, if any is close.
+fn nearest(key: &str) -> Option<&'static str> {
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let score = |known: &str| distance(key, known).min(distance(&last(key), &last(known)) + 1);
+    let best = ROWS.iter().map(|row| row.key).min_by_key(|known| score(known))?;
+    (score(best) <= 3).then_some(best)
+}
+
+/// Levenshtein's distance.
+fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (i, a) in from.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, &b) in to.iter().enumerate() {
+            let changed = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+/// What is wrong with the places, before anything is understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("cannot read {}: {why}", path.display())]
+    Unreadable { path: PathBuf, why: String },
+    #[error("{}:{line}: {why}", path.display())]
+    Syntax { path: PathBuf, line: usize, why: String },
+    #[error("{origin} is no setting{}", near.map(|near| format!("; did you mean {near}?")).unwrap_or_default())]
+    UnknownKey { origin: Origin, near: Option<&'static str> },
+    #[error("{origin}: expected {wanted}, not {got}")]
+    BadType { origin: Origin, got: &'static str, wanted: &'static str },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Typed, Error> {
+        parse_file(Path::new("goanyway.toml"), text)
+    }
+
+    fn texts(typed: &Typed, key: &'static str) -> Vec<String> {
+        typed.all(key).unwrap_or_default().iter().map(|entry| entry.text.clone()).collect()
+    }
+
+    #[test]
+    fn flag_beats_variable_beats_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "[cache]\nsize = \"1GiB\"\nmemory = \"2MiB\"\ndir = \"/file\"\n").unwrap();
+        let flags = HashMap::from([("cache.size", vec!["3GiB".to_owned()])]);
+        let environment = |name: &str| match name {
+            "GOANYWAY_CACHE_SIZE" => Some("4GiB".to_owned()),
+            "GOANYWAY_CACHE_MEMORY" => Some("5MiB".to_owned()),
+            "GOANYWAY_FALLBACK" => Some("8.8.8.8, tls://1.1.1.1#one.one".to_owned()),
+            _ => None,
+        };
+        let typed = Typed::gather(&flags, &environment, Some(file.path())).unwrap();
+        let one = |key| typed.one(key).unwrap().text.as_str();
+        assert_eq!((one("cache.size"), one("cache.memory"), one("cache.dir")), ("3GiB", "5MiB", "/file"));
+        assert_eq!(texts(&typed, "resolve.fallback"), ["8.8.8.8", "tls://1.1.1.1#one.one"]);
+        assert_eq!(typed.one("cache.size").unwrap().origin.to_string(), "--cache-size");
+    }
+
+    #[test]
+    fn lists_may_be_lists_or_one_value() {
+        let typed = parsed("listen = [\"127.0.0.1:1\", \"[::1]:1\"]\n[admit]\nports = 8444\n").unwrap();
+        assert_eq!(texts(&typed, "listen"), ["127.0.0.1:1", "[::1]:1"]);
+        assert_eq!(texts(&typed, "admit.ports"), ["8444"]);
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_its_place() {
+        let table = [
+            ("[cache]\nsise = 1\n", "goanyway.toml:2: cache.sise is no setting; did you mean cache.size?"),
+            ("nameservers = 1\n", "goanyway.toml:1: nameservers is no setting; did you mean resolve.nameservers?"),
+            ("[nonsense]\nx = 1\n", "goanyway.toml:1: nonsense is no setting"),
+            ("\n\nlisten = [[1]]\n", "goanyway.toml:3: listen: expected ADDR, not array"),
+            ("[cache]\nsize = [1]\n", "goanyway.toml:2: cache.size: expected SIZE, not array"),
+        ];
+        for (text, said) in table {
+            assert_eq!(parsed(text).unwrap_err().to_string(), said);
+        }
+        assert!(parsed("a = \n").unwrap_err().to_string().starts_with("goanyway.toml:1: "));
+    }
+}
