@@ -93,6 +93,12 @@ impl Admission {
         clients::admit(&self.rules.config, ends, authorization).inspect_err(|refusal| self.count(refusal.decision()))
     }
 
+    /// Whether a client may ask in origin form, and what it asks for. go refuses to send a password
+    /// over plain http, so where one is demanded the path begins with it instead.
+    pub fn origin<'a>(&self, ends: Ends, path: &'a str) -> Result<&'a str, Refusal> {
+        clients::admit_origin(&self.rules.config, ends, path).inspect_err(|refusal| self.count(refusal.decision()))
+    }
+
     /// Whether somebody of this standing may name this target.
     pub fn target(&self, standing: Standing, dialect: Dialect, target: &Target) -> Result<Permit, Refusal> {
         let permit = self.judge_target(standing, dialect, target);
@@ -228,6 +234,8 @@ pub enum Refusal {
     Client(IpAddr),
     #[error("this proxy wants the password that its operator set")]
     Credentials,
+    #[error("this proxy is private: its paths begin with a secret")]
+    Prefix,
     #[error("port {0} is not open through this proxy; allow: --allow-port {0}")]
     Port(u16),
     #[error("{address} is a {} address; allow: --allow-target {address}", scope.describe())]
@@ -244,7 +252,7 @@ impl Refusal {
     pub fn decision(&self) -> Decision {
         match self {
             Refusal::Client(_) => Decision::Client,
-            Refusal::Credentials => Decision::Credentials,
+            Refusal::Credentials | Refusal::Prefix => Decision::Credentials,
             Refusal::Port(_) => Decision::Port,
             Refusal::Address { .. } => Decision::Address,
             Refusal::Denied(_) => Decision::Denied,

@@ -1,0 +1,427 @@
+//! The corridor: accept → classify → admit → intercept | tunnel | forward | goproxy → respond.
+//!
+//! One connection comes in at [`Worker::serve`]; each of its requests walks down [`Worker::answer`],
+//! which is the program. Every arm is a call into a room, every early return a [`Trouble`] for
+//! `respond` to put into words. Rooms do not know each other; they meet here.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::accept::Arrival;
+use crate::admit::{Admission, Client, Dialect, Ends, Permit};
+use crate::cache::Content;
+use crate::classify::{self, Guarded, Intent, Verdict};
+use crate::connect::{self, Connector};
+use crate::fetch::{self, Body};
+use crate::forward::{Forwarder, Identity};
+use crate::goproxy::{self, Goproxy, ModuleRequest, Place};
+use crate::intercept::{Interceptor, Stance, Terminated};
+use crate::respond::{self, Id, Trouble};
+use crate::target::{Base, Host, Name, Scheme, Target, unwrap_mapped};
+use crate::tunnel::Tunnels;
+
+/// A head that comes slower is not worth waiting for.
+const HEAD_PATIENCE: Duration = Duration::from_secs(15);
+
+/// What all workers share.
+pub struct Rooms {
+    pub admission: Admission,
+    pub interceptor: Interceptor,
+    pub goproxy: Goproxy,
+    pub tunnels: Tunnels,
+    pub connector: Connector,
+    pub identity: Identity,
+    pub ours: Ours,
+}
+
+/// Which targets are this proxy itself.
+#[derive(Default)]
+pub struct Ours {
+    /// Set once the listeners are bound.
+    pub listeners: OnceLock<Vec<SocketAddr>>,
+    /// Other names of ours (`listen_names`).
+    pub names: Vec<Name>,
+}
+
+impl Ours {
+    /// Whether `target` is one of our proxy listeners; `local` is where this client reached us.
+    fn are(&self, target: &Target, local: SocketAddr) -> bool {
+        let listeners = self.listeners.get().map_or(&[][..], Vec::as_slice);
+        if !listeners.iter().any(|own| own.port() == target.port) {
+            return false;
+        }
+        match &target.host {
+            Host::Name(name) => name.as_str() == "localhost" || self.names.contains(name),
+            Host::Addr(address) => {
+                *address == unwrap_mapped(local.ip()) || listeners.iter().any(|own| own.ip() == *address)
+            }
+        }
+    }
+}
+
+/// One worker: the rooms, and connections to origins of its own.
+pub struct Worker {
+    pub rooms: Arc<Rooms>,
+    pub forwarder: Forwarder,
+    /// Everything that this worker has begun and not finished.
+    pub tasks: TaskTracker,
+    /// Told when the house closes: connections finish what they are at.
+    pub drain: CancellationToken,
+}
+
+/// What is known of a connection before its first request.
+#[derive(Clone)]
+struct Door {
+    ends: Ends,
+    verdict: Verdict,
+}
+
+/// An intercepted connection: whose it is, and the one host that it leads to.
+#[derive(Clone)]
+struct Inside {
+    client: Client,
+    base: Base,
+    verdict: Option<Verdict>,
+}
+
+impl Worker {
+    /// Serves one connection to its end.
+    pub async fn serve(self: Arc<Self>, arrival: Arrival) {
+        let ends = Ends { peer: arrival.peer, local: arrival.local };
+        let guarded = Guarded::new(arrival.stream);
+        let door = Door { ends, verdict: guarded.verdict() };
+        let worker = Arc::clone(&self);
+        let service = service_fn(move |request| {
+            let (worker, door) = (Arc::clone(&worker), door.clone());
+            async move { Ok::<_, Infallible>(worker.answer(door, request).await) }
+        });
+        let serving = http1().serve_connection(TokioIo::new(guarded), service).with_upgrades();
+        let mut serving = std::pin::pin!(serving);
+        let ended = tokio::select! {
+            ended = &mut serving => ended,
+            () = self.drain.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(peer = %ends.peer, %error, "connection ended");
+        }
+        drop(arrival.place);
+    }
+
+    /// The corridor itself.
+    async fn answer(self: Arc<Self>, door: Door, request: Request<Incoming>) -> Response<Body> {
+        let id = Id::draw();
+        let connect = request.method() == Method::CONNECT;
+        let line = Line::of(&request, door.ends.peer, id);
+        let outcome = Arc::clone(&self).dispatch(door, request, id).await;
+        let response = outcome.unwrap_or_else(|trouble| {
+            line.trouble(&trouble);
+            let us = self.rooms.identity.pseudonym();
+            if connect { respond::refuse_connect(&trouble, id, us) } else { respond::refuse(&trouble, id, us) }
+        });
+        line.answered(&response);
+        response
+    }
+
+    async fn dispatch(
+        self: Arc<Self>,
+        door: Door,
+        request: Request<Incoming>,
+        id: Id,
+    ) -> Result<Response<Body>, Trouble> {
+        if let Some(fault) = door.verdict.refused() {
+            return Err(fault.into());
+        }
+        match classify::intent(&request)? {
+            Intent::Connect(target) => self.connect(door, target, request, id).await,
+            Intent::Forward { base, path } if self.rooms.ours.are(&base.target, door.ends.local) => {
+                self.own(door, &path, &request).await
+            }
+            Intent::Forward { base, path } => self.forward(door, base, &path, request).await,
+            Intent::Origin { path } => self.own(door, &path, &request).await,
+        }
+    }
+
+    /// CONNECT: an intercepted host is answered at once, a tunnel once it stands.
+    async fn connect(
+        self: Arc<Self>,
+        door: Door,
+        target: Target,
+        request: Request<Incoming>,
+        id: Id,
+    ) -> Result<Response<Body>, Trouble> {
+        let client = self.admitted(&door, &request)?;
+        let permit = self.rooms.admission.target(client.standing, Dialect::Connect, &target)?;
+        let stance = self.rooms.interceptor.stance(client.address, client.user.as_deref(), &target.host);
+        tracing::debug!(%id, %target, ?stance, "connect");
+        if let (Stance::Intercept, Host::Name(name)) = (&stance, &target.host) {
+            let name = name.clone();
+            let worker = Arc::clone(&self);
+            self.tasks.spawn(async move {
+                if let Some((stream, early)) = taken_over(request).await {
+                    worker.intercept(client, permit, name, stream, early, id).await;
+                }
+            });
+            return Ok(Response::new(fetch::empty()));
+        }
+        let dialed = self.rooms.connector.dial(&permit).await?;
+        tracing::debug!(%id, address = %dialed.address, heard_from = %dialed.heard_from, "tunnel stands");
+        let tunnels = self.rooms.tunnels.clone();
+        self.tasks.spawn(async move {
+            if let Some((stream, early)) = taken_over(request).await {
+                let carried = tunnels.relay(stream, dialed.stream, early).await;
+                tracing::debug!(%id, up = carried.up, down = carried.down, ending = ?carried.ending, "tunnel ended");
+            }
+        });
+        Ok(Response::new(fetch::empty()))
+    }
+
+    /// Ends TLS for an admitted host and serves what comes out of it; what cannot be ended is
+    /// carried on as a tunnel, its first bytes replayed.
+    async fn intercept(
+        self: Arc<Self>,
+        client: Client,
+        permit: Permit,
+        name: Name,
+        stream: TcpStream,
+        early: Bytes,
+        id: Id,
+    ) {
+        let ended = self.rooms.interceptor.terminate(stream, early, &name, client.address, client.user.as_deref()).await;
+        match ended {
+            Ok(Terminated::Tls { stream, h2 }) => {
+                let target = permit.target().clone();
+                let base = Base { scheme: Scheme::Https, target, path: String::new() };
+                self.serve_inside(Inside { client, base, verdict: None }, stream, h2).await;
+            }
+            Ok(Terminated::Passed { stream, early, why }) => {
+                tracing::debug!(%id, host = %name, ?why, "passed on unread");
+                match self.rooms.connector.dial(&permit).await {
+                    Ok(dialed) => drop(self.rooms.tunnels.relay(stream, dialed.stream, early).await),
+                    Err(error) => tracing::info!(%id, host = %name, %error, "cannot be passed on"),
+                }
+            }
+            Err(error) => tracing::info!(%id, host = %name, client = %client.address, %error, "interception ended"),
+        }
+    }
+
+    async fn serve_inside<S>(self: Arc<Self>, inside: Inside, stream: S, h2: bool)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let worker = Arc::clone(&self);
+        let serve = move |inside: Inside| {
+            service_fn(move |request| {
+                let (worker, inside) = (Arc::clone(&worker), inside.clone());
+                async move { Ok::<_, Infallible>(worker.answer_inside(inside, request).await) }
+            })
+        };
+        let ended = if h2 {
+            let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            builder.timer(TokioTimer::new()).max_concurrent_streams(250);
+            let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), serve(inside)));
+            tokio::select! {
+                ended = &mut serving => ended,
+                () = self.drain.cancelled() => {
+                    serving.as_mut().graceful_shutdown();
+                    serving.await
+                }
+            }
+        } else {
+            let guarded = Guarded::new(stream);
+            let inside = Inside { verdict: Some(guarded.verdict()), ..inside };
+            let mut serving = std::pin::pin!(http1().serve_connection(TokioIo::new(guarded), serve(inside)));
+            tokio::select! {
+                ended = &mut serving => ended,
+                () = self.drain.cancelled() => {
+                    serving.as_mut().graceful_shutdown();
+                    serving.await
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "intercepted connection ended");
+        }
+    }
+
+    async fn answer_inside(self: Arc<Self>, inside: Inside, request: Request<Incoming>) -> Response<Body> {
+        let id = Id::draw();
+        let line = Line::of(&request, SocketAddr::new(inside.client.address, 0), id);
+        let response = self.dispatch_inside(inside, request).await.unwrap_or_else(|trouble| {
+            line.trouble(&trouble);
+            respond::refuse(&trouble, id, self.rooms.identity.pseudonym())
+        });
+        line.answered(&response);
+        response
+    }
+
+    async fn dispatch_inside(&self, inside: Inside, request: Request<Incoming>) -> Result<Response<Body>, Trouble> {
+        if let Some(fault) = inside.verdict.as_ref().and_then(Verdict::refused) {
+            return Err(fault.into());
+        }
+        let Intent::Origin { path } = classify::intent(&request)? else { return Err(Trouble::Misdirected) };
+        if !leads_to(&request, &inside.base) {
+            return Err(Trouble::Misdirected);
+        }
+        if let Some(wanted) = module_request(&request, &path, &inside.base) {
+            let place = Place::Host { base: inside.base, standing: inside.client.standing };
+            return self.module(&wanted, &place).await;
+        }
+        Ok(self.forwarder.pass(inside.client.standing, &inside.base, &path, request).await?)
+    }
+
+    /// Absolute form: a module host's requests are recognised, everything else passes through.
+    async fn forward(
+        &self,
+        door: Door,
+        base: Base,
+        path: &str,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Trouble> {
+        let client = self.admitted(&door, &request)?;
+        if let Some((base, rest)) = self.rooms.goproxy.listed(&base, path)
+            && let Some(wanted) = module_request(&request, rest, &base)
+        {
+            let place = Place::Host { base, standing: client.standing };
+            return self.module(&wanted, &place).await;
+        }
+        self.rooms.admission.target(client.standing, Dialect::Http, &base.target)?;
+        Ok(self.forwarder.pass(client.standing, &base, path, request).await?)
+    }
+
+    /// Origin form: modules, and the few files of our own.
+    async fn own(&self, door: Door, path: &str, request: &Request<Incoming>) -> Result<Response<Body>, Trouble> {
+        let path = self.rooms.admission.origin(door.ends, path)?;
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            return Err(Trouble::Method);
+        }
+        let no_ca = Trouble::Absent("this proxy has no CA: it was started without interception");
+        match path {
+            "/ca.pem" => self.rooms.interceptor.root_pem().map(|pem| certificates(pem.to_owned())).ok_or(no_ca),
+            "/ca-bundle.pem" => self.rooms.interceptor.bundle_pem().map(certificates).ok_or(no_ca),
+            _ => self.module(&goproxy::parse(path)?, &Place::Ours).await,
+        }
+    }
+
+    async fn module(&self, wanted: &ModuleRequest, place: &Place) -> Result<Response<Body>, Trouble> {
+        let reply = self.rooms.goproxy.serve(wanted, place, SystemTime::now()).await?;
+        Ok(module_response(reply))
+    }
+
+    fn admitted<B>(&self, door: &Door, request: &Request<B>) -> Result<Client, Trouble> {
+        let authorization = request.headers().get(header::PROXY_AUTHORIZATION).map(HeaderValue::as_bytes);
+        Ok(self.rooms.admission.client(door.ends, authorization)?)
+    }
+}
+
+fn http1() -> hyper::server::conn::http1::Builder {
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE).max_headers(100).half_close(true);
+    builder
+}
+
+/// The client's socket after our 200, with what it sent early.
+async fn taken_over(request: Request<Incoming>) -> Option<(TcpStream, Bytes)> {
+    let upgraded = hyper::upgrade::on(request).await.ok()?;
+    let parts = upgraded.downcast::<TokioIo<Guarded<TcpStream>>>().ok()?;
+    let (stream, held) = parts.io.into_inner().into_parts();
+    let early = if held.is_empty() { parts.read_buf } else { [parts.read_buf, held].concat().into() };
+    Some((stream, early))
+}
+
+/// Whether a request inside an intercepted connection is for the host that was admitted.
+fn leads_to<B>(request: &Request<B>, base: &Base) -> bool {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let authority = request.uri().authority().map(|authority| authority.as_str()).or(host);
+    let port = base.scheme.default_port();
+    authority.is_some_and(|text| Target::parse_authority(text, port).is_ok_and(|target| target == base.target))
+}
+
+/// The module request in this one, if it is one that may be answered from what everybody gets:
+/// with credentials or cookies the answer may be for this client alone.
+fn module_request<B>(request: &Request<B>, path: &str, base: &Base) -> Option<ModuleRequest> {
+    let readable = request.method() == Method::GET || request.method() == Method::HEAD;
+    let personal = request.headers().contains_key(header::AUTHORIZATION) || request.headers().contains_key(header::COOKIE);
+    if !readable || personal {
+        return None;
+    }
+    goproxy::parse_on(path, &base.target.host).ok()
+}
+
+fn module_response(reply: goproxy::Reply) -> Response<Body> {
+    let length = reply.content.length();
+    let mut response = Response::new(body_of(reply.content));
+    *response.status_mut() = reply.status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
+    if let Some(length) = length {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    headers.insert(HeaderName::from_static("cache-status"), HeaderValue::from_static(reply.served.cache_status()));
+    response
+}
+
+fn body_of(content: Content) -> Body {
+    let pieces = stream::unfold(content, |mut content| async move {
+        let piece = content.next().await?;
+        Some((piece.map(Frame::data).map_err(|error| fetch::Error::Broken(error.to_string())), content))
+    });
+    StreamBody::new(pieces).boxed_unsync()
+}
+
+fn certificates(pem: String) -> Response<Body> {
+    let mut response = Response::new(fetch::full(pem));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-pem-file"));
+    response
+}
+
+/// One request as the log tells it: no query strings, no credentials.
+struct Line {
+    id: Id,
+    peer: SocketAddr,
+    method: Method,
+    what: String,
+    begun: std::time::Instant,
+}
+
+impl Line {
+    fn of<B>(request: &Request<B>, peer: SocketAddr, id: Id) -> Line {
+        let uri = request.uri();
+        let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
+        let authority = authority.rsplit('@').next().unwrap_or_default();
+        let what = format!("{authority}{}", if request.method() == Method::CONNECT { "" } else { uri.path() });
+        Line { id, peer, method: request.method().clone(), what, begun: std::time::Instant::now() }
+    }
+
+    fn trouble(&self, trouble: &Trouble) {
+        let (id, peer, method, what) = (self.id, self.peer, &self.method, &self.what);
+        if trouble.is_the_clients() {
+            tracing::debug!(%id, %peer, %method, what, %trouble, "refused");
+        } else {
+            tracing::info!(%id, %peer, %method, what, %trouble, "failed");
+        }
+    }
+
+    fn answered(&self, response: &Response<Body>) {
+        let (id, peer, method, what) = (self.id, self.peer, &self.method, &self.what);
+        let (status, ms) = (response.status().as_u16(), self.begun.elapsed().as_millis());
+        tracing::debug!(%id, %peer, %method, what, status, ms, "answered");
+    }
+}

@@ -1,0 +1,257 @@
+//! The only writer of errors, in the two voices that users hear (DESIGN.md section 9).
+//!
+//! Voice one: of a refused CONNECT, go and npm print the *reason phrase* and nothing else, so the
+//! diagnosis stands there, in at most 160 printable bytes. Voice two: of a failed module request go
+//! prints a `text/plain` body, up to the first blank line, eight lines and 648 bytes
+//! (cmd/go/internal/web/api.go). Both end in an id that the log carries too. `Proxy-Status`
+//! (RFC 9209) says the same to machines.
+
+use std::fmt;
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use hyper::ext::ReasonPhrase;
+
+use crate::admit::Refusal;
+use crate::fetch::{self, Body};
+use crate::{classify, connect, forward, goproxy, resolve};
+
+/// The longest reason phrase: what fits a terminal line or two beside go's own words.
+const PHRASE: usize = 160;
+/// What go prints of a body: so many lines, so many bytes.
+const BODY_LINES: usize = 8;
+const BODY_BYTES: usize = 648;
+
+/// What a request is called in answers and in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Id(u32);
+
+impl Id {
+    /// A new one: random, so that two daemons' logs can be told apart.
+    pub fn draw() -> Id {
+        Id(fastrand::u32(..1 << 24))
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:06x}", self.0)
+    }
+}
+
+/// Everything that can stand between a request and its answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Trouble {
+    #[error("{0}")]
+    Request(#[from] classify::Fault),
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    #[error("{0}")]
+    Connect(#[from] connect::Error),
+    #[error("{0}")]
+    Forward(#[from] forward::Failure),
+    #[error("{0}")]
+    Module(#[from] goproxy::Failure),
+    /// Origin form that is no module request.
+    #[error("{0}")]
+    Path(#[from] goproxy::BadPath),
+    /// A request for another host than the one this connection was opened for.
+    #[error("this connection leads to another host")]
+    Misdirected,
+    /// Something of ours that is not there, with the reason.
+    #[error("{0}")]
+    Absent(&'static str),
+    /// A method that this path does not have.
+    #[error("only GET and HEAD are served here")]
+    Method,
+}
+
+impl Trouble {
+    /// The status: 502 a fault, 504 silence, 403 policy; an upstream's own where it said so.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Trouble::Request(fault) => fault.status(),
+            Trouble::Refused(refusal) => of_refusal(refusal),
+            Trouble::Connect(error) => of_connect(error),
+            Trouble::Forward(forward::Failure::Loop) => StatusCode::BAD_GATEWAY,
+            Trouble::Forward(forward::Failure::Uri(_)) => StatusCode::BAD_REQUEST,
+            Trouble::Forward(forward::Failure::Fetch(error)) => of_fetch(error),
+            Trouble::Module(failure) => failure.status(),
+            Trouble::Path(_) | Trouble::Absent(_) => StatusCode::NOT_FOUND,
+            Trouble::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Trouble::Method => StatusCode::METHOD_NOT_ALLOWED,
+        }
+    }
+
+    /// The word that RFC 9209 section 2.3 has for it.
+    fn token(&self) -> &'static str {
+        match self {
+            Trouble::Request(_) | Trouble::Misdirected | Trouble::Method => "http_request_error",
+            Trouble::Refused(Refusal::Address { .. } | Refusal::Denied(_) | Refusal::Metadata) => {
+                "destination_ip_prohibited"
+            }
+            Trouble::Refused(_) => "http_request_denied",
+            Trouble::Connect(error) => connect_token(error),
+            Trouble::Forward(forward::Failure::Loop) => "proxy_loop_detected",
+            Trouble::Forward(forward::Failure::Uri(_)) => "http_request_error",
+            Trouble::Forward(forward::Failure::Fetch(error)) => fetch_token(error),
+            Trouble::Module(failure) if failure.status() == StatusCode::GATEWAY_TIMEOUT => "http_response_timeout",
+            Trouble::Module(_) => "http_protocol_error",
+            Trouble::Path(_) | Trouble::Absent(_) => "http_request_denied",
+        }
+    }
+
+    /// Whether it is the fault of whoever asked: then the log says it at debug only.
+    pub fn is_the_clients(&self) -> bool {
+        match self {
+            Trouble::Request(_) | Trouble::Path(_) | Trouble::Misdirected | Trouble::Absent(_) | Trouble::Method => true,
+            Trouble::Module(failure) => failure.status().is_client_error(),
+            _ => false,
+        }
+    }
+
+    /// What to type next, where there is something.
+    fn hint(&self) -> Option<String> {
+        match self {
+            Trouble::Connect(connect::Error::Unresolved(failure)) => {
+                Some(format!("goanyway resolve {}", failure.name()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Voice two's lines; a module failure brings its own.
+    fn lines(&self) -> Vec<String> {
+        match self {
+            Trouble::Module(failure) => failure.lines(),
+            _ => {
+                let mut lines = vec![self.to_string()];
+                lines.extend(self.hint().map(|hint| format!("hint: {hint}")));
+                lines
+            }
+        }
+    }
+}
+
+/// Voice one: the refusal of a CONNECT. It closes the connection (RFC 9931).
+pub fn refuse_connect(trouble: &Trouble, id: Id, us: &str) -> Response<Body> {
+    let try_next = trouble.hint().map(|hint| format!("; try: {hint}")).unwrap_or_default();
+    let tail = format!("{try_next} [{id}]");
+    let head = format!("goanyway: {trouble}");
+    let phrase = format!("{}{tail}", clip(&printable(&head), PHRASE - tail.len().min(PHRASE)));
+    let mut response = answer(trouble, &phrase, id, us);
+    if let Ok(phrase) = ReasonPhrase::try_from(phrase.into_bytes()) {
+        response.extensions_mut().insert(phrase);
+    }
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// Voice two: any other request that failed.
+pub fn refuse(trouble: &Trouble, id: Id, us: &str) -> Response<Body> {
+    let mut text = String::from("goanyway: ");
+    let tail = format!(" [{id}]\n");
+    let lines: Vec<String> = trouble.lines().iter().map(|line| printable(line)).filter(|line| !line.is_empty()).collect();
+    let shown = lines.iter().take(BODY_LINES).map(String::as_str).collect::<Vec<_>>().join("\n");
+    text.push_str(&clip(&shown, BODY_BYTES - text.len() - tail.len()));
+    text.push_str(&tail);
+    let mut response = answer(trouble, &text, id, us);
+    if matches!(trouble, Trouble::Request(_)) {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn answer(trouble: &Trouble, text: &str, id: Id, us: &str) -> Response<Body> {
+    let mut response = Response::new(fetch::full(text.to_owned()));
+    *response.status_mut() = trouble.status();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(status) = HeaderValue::from_str(&proxy_status(trouble, id, us)) {
+        headers.insert(HeaderName::from_static("proxy-status"), status);
+    }
+    if matches!(trouble, Trouble::Refused(Refusal::Credentials)) {
+        headers.insert(header::PROXY_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"goanyway\""));
+    }
+    response
+}
+
+fn proxy_status(trouble: &Trouble, id: Id, us: &str) -> String {
+    let details = trouble.to_string().replace(['"', '\\'], "'");
+    let mut status = format!("{us}; error={}; details=\"{} [{id}]\"", trouble.token(), clip(&printable(&details), 200));
+    if let Trouble::Connect(connect::Error::Unresolved(failure)) = trouble
+        && let Some(rcode) = failure.rcode()
+    {
+        status.push_str(&format!("; rcode=\"{rcode}\""));
+    }
+    status
+}
+
+fn of_refusal(refusal: &Refusal) -> StatusCode {
+    match refusal {
+        Refusal::Credentials => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+        _ => StatusCode::FORBIDDEN,
+    }
+}
+
+fn of_connect(error: &connect::Error) -> StatusCode {
+    match error {
+        connect::Error::Refused(refusal) => of_refusal(refusal),
+        connect::Error::Unresolved(resolve::Failure::Blocked { .. }) => StatusCode::FORBIDDEN,
+        _ if error.is_silence() => StatusCode::GATEWAY_TIMEOUT,
+        _ => StatusCode::BAD_GATEWAY,
+    }
+}
+
+fn of_fetch(error: &fetch::Error) -> StatusCode {
+    match error {
+        fetch::Error::Connect(error) => of_connect(error),
+        fetch::Error::Refused(refusal) => of_refusal(refusal),
+        fetch::Error::Request(_) => StatusCode::BAD_REQUEST,
+        _ if error.is_silence() => StatusCode::GATEWAY_TIMEOUT,
+        _ => StatusCode::BAD_GATEWAY,
+    }
+}
+
+fn connect_token(error: &connect::Error) -> &'static str {
+    use connect::Miss;
+    match error {
+        connect::Error::Unresolved(failure) if failure.is_silence() => "dns_timeout",
+        connect::Error::Unresolved(_) => "dns_error",
+        connect::Error::Refused(_) => "destination_ip_prohibited",
+        connect::Error::Unreachable { tried, .. } => match tried.last() {
+            Some((_, Miss::Refused)) => "connection_refused",
+            Some((_, Miss::NoRoute)) => "destination_ip_unroutable",
+            Some((_, Miss::Silent)) => "connection_timeout",
+            Some((_, Miss::Tls(_))) => "tls_certificate_error",
+            _ => "connection_terminated",
+        },
+        connect::Error::Deadline { .. } => "connection_timeout",
+        connect::Error::Parent { .. } => "connection_terminated",
+    }
+}
+
+fn fetch_token(error: &fetch::Error) -> &'static str {
+    match error {
+        fetch::Error::Connect(error) => connect_token(error),
+        fetch::Error::Refused(_) => "destination_ip_prohibited",
+        fetch::Error::Silent(_) => "http_response_timeout",
+        fetch::Error::Stalled(_) | fetch::Error::Broken(_) => "http_response_incomplete",
+        fetch::Error::Request(_) => "http_request_error",
+        fetch::Error::Redirected(_) => "http_protocol_error",
+    }
+}
+
+/// Printable ASCII alone, on one line: whatever an upstream or a server said must not write our lines.
+fn printable(text: &str) -> String {
+    text.chars().map(|char| if matches!(char, ' '..='~') { char } else { ' ' }).collect::<String>().trim().to_owned()
+}
+
+fn clip(text: &str, limit: usize) -> String {
+    if text.len() <= limit {
+        return text.to_owned();
+    }
+    // Line feeds and printable ASCII are all there is, so every byte is a boundary.
+    format!("{}...", &text[..limit.saturating_sub(3)])
+}
