@@ -129,13 +129,17 @@ impl Worker {
     async fn answer(self: Arc<Self>, door: Door, request: Request<Incoming>) -> Response<Body> {
         let id = Id::draw();
         let connect = request.method() == Method::CONNECT;
+        let opened = classify::opens_the_gate(&request);
         let line = Line::of(&request, door.ends.peer, id);
         let outcome = Arc::clone(&self).dispatch(door, request, id).await;
-        let response = outcome.unwrap_or_else(|trouble| {
+        let mut response = outcome.unwrap_or_else(|trouble| {
             line.trouble(&trouble);
             let us = self.rooms.identity.pseudonym();
             if connect { respond::refuse_connect(&trouble, id, us) } else { respond::refuse(&trouble, id, us) }
         });
+        if opened {
+            close(&mut response);
+        }
         line.answered(&response);
         response
     }
@@ -263,11 +267,15 @@ impl Worker {
 
     async fn answer_inside(self: Arc<Self>, inside: Inside, request: Request<Incoming>) -> Response<Body> {
         let id = Id::draw();
+        let opened = inside.verdict.is_some() && classify::opens_the_gate(&request);
         let line = Line::of(&request, SocketAddr::new(inside.client.address, 0), id);
-        let response = self.dispatch_inside(inside, request).await.unwrap_or_else(|trouble| {
+        let mut response = self.dispatch_inside(inside, request).await.unwrap_or_else(|trouble| {
             line.trouble(&trouble);
             respond::refuse(&trouble, id, self.rooms.identity.pseudonym())
         });
+        if opened {
+            close(&mut response);
+        }
         line.answered(&response);
         response
     }
@@ -335,6 +343,11 @@ fn http1() -> hyper::server::conn::http1::Builder {
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE).max_headers(100).half_close(true);
     builder
+}
+
+/// The last answer of its connection: what follows it was never checked.
+fn close(response: &mut Response<Body>) {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// The client's socket after our 200, with what it sent early.

@@ -1,1 +1,7 @@
-fn main() {}
+//! goanyway: parse, run, exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    goanyway::cli::run(std::env::args_os())
+}

@@ -57,6 +57,14 @@ pub fn intent<B>(request: &Request<B>) -> Result<Intent, Fault> {
     }
 }
 
+/// Whether the guard could not follow this request to its end, so that its answer must close the
+/// connection. A CONNECT is not among them: a granted one takes the connection over.
+pub fn opens_the_gate<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    request.method() != Method::CONNECT
+        && (headers.contains_key(header::TRANSFER_ENCODING) || headers.contains_key(header::UPGRADE))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,207 @@
+//! What a user types. One file a command; this one parses, gathers the settings, and turns
+//! outcomes into exit codes: 0 done, 1 the answer is no, 2 wrong usage or configuration, 3 could
+//! not find out.
+//!
+//! Data goes to standard output, everything else to standard error. An error is one line; what to
+//! do follows after an empty one.
+
+mod ca;
+mod env;
+mod resolve;
+mod run;
+mod serve;
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+
+use crate::config::table::{Many, ROWS, Row};
+use crate::config::{self, Settings, Typed, folders};
+use crate::daemon;
+
+/// Runs what was typed.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let matches = match command().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => {
+            // Help and version end here too, with 0; a pipe that closed is no news.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match dispatch(&matches) {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn dispatch(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    match matches.subcommand() {
+        Some(("serve", matches)) => serve::serve(settings(matches)?, matches.get_one::<PathBuf>("ready-file")),
+        Some(("run", matches)) => run::run(settings(matches)?, &run::RunArgs::from_arg_matches(matches)?),
+        Some(("resolve", matches)) => resolve::resolve(settings(matches)?, &resolve::ResolveArgs::from_arg_matches(matches)?),
+        Some(("env", matches)) => env::env(settings(matches)?, &env::EnvArgs::from_arg_matches(matches)?),
+        Some(("ca", matches)) => ca::ca(settings(matches)?, &ca::CaArgs::from_arg_matches(matches)?),
+        _ => unreachable!("clap wants one of the commands above"),
+    }
+}
+
+/// The whole command line.
+fn command() -> Command {
+    let everything: &[&str] = &[""];
+    Command::new("goanyway")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Go builds go through, anyway: a DNS-resilient forward proxy and module cache")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            with_settings(Command::new("serve").about("Run the proxy (defaults need no file and no flag)"), everything)
+                .arg(
+                    Arg::new("ready-file")
+                        .long("ready-file")
+                        .value_name("FILE")
+                        .value_parser(clap::value_parser!(PathBuf))
+                        .help("Written when serving: one listen= or admin=ADDRESS a line"),
+                ),
+        )
+        .subcommand(with_settings(
+            run::RunArgs::augment_args(Command::new("run").about("Start a private proxy and run one command through it")),
+            &["cache", "state_dir", "intercept", "resolve", "goproxy", "connect", "fetch", "admit", "log"],
+        ))
+        .subcommand(with_settings(
+            resolve::ResolveArgs::augment_args(
+                Command::new("resolve").about("Resolve as the proxy would, and show every server's answer"),
+            ),
+            &["resolve", "state_dir", "admit.allow", "goproxy.private", "log"],
+        ))
+        .subcommand(with_settings(
+            env::EnvArgs::augment_args(Command::new("env").about("Print the settings that a client needs")),
+            &["listen", "intercept", "state_dir", "log"],
+        ))
+        .subcommand(with_settings(
+            ca::CaArgs::augment_args(Command::new("ca").about("Make and show the local CA")),
+            &["intercept", "state_dir", "log"],
+        ))
+}
+
+/// Adds the flags of all settings under these keys.
+fn with_settings(command: Command, keys: &[&str]) -> Command {
+    let concerns = |row: &&Row| keys.iter().any(|key| row.key.starts_with(key));
+    let file = Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .value_parser(clap::value_parser!(PathBuf))
+        .help_heading("Settings")
+        .help("The file of settings, instead of the usual ones");
+    let mut command = command.arg(file);
+    for row in ROWS.iter().filter(concerns) {
+        let Some(flag) = row.flag else { continue };
+        let action = if row.many == Many::One { ArgAction::Set } else { ArgAction::Append };
+        let help = format!("{} [{}]", capital(row.about), row.default);
+        let arg = Arg::new(row.key).long(flag).value_name(row.value).action(action).help(help).help_heading("Settings");
+        command = command.arg(arg);
+        if flag == "intercept-mode" {
+            let off = Arg::new("no-intercept").long("no-intercept").action(ArgAction::SetTrue).help_heading("Settings");
+            command = command.arg(off.conflicts_with(row.key).help("The same as --intercept-mode off"));
+        }
+    }
+    command
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
+}
+
+/// The settings of a command: its flags over the environment over the file.
+fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
+    let mut flags: HashMap<&'static str, Vec<String>> = HashMap::new();
+    for row in ROWS {
+        if let Ok(Some(values)) = matches.try_get_many::<String>(row.key) {
+            flags.insert(row.key, values.cloned().collect());
+        }
+    }
+    if matches.try_get_one::<bool>("no-intercept").ok().flatten() == Some(&true) {
+        flags.insert("intercept.mode", vec!["off".to_owned()]);
+    }
+    let around = |name: &str| std::env::var(name).ok();
+    let named = matches.get_one::<PathBuf>("config").cloned().or_else(|| around("GOANYWAY_CONFIG").map(PathBuf::from));
+    let file = named.or_else(|| folders::config_file(&around));
+    let typed = Typed::gather(&flags, &around, file.as_deref()).map_err(config::Error::from)?;
+    let settings = Settings::understand(&typed, &around)?;
+    start_log(settings.log);
+    Ok(settings)
+}
+
+/// The log of a command: standard error, our own lines at the level asked for, libraries' warnings.
+fn start_log(log: config::Log) {
+    use tracing_subscriber::EnvFilter;
+    let filter = format!("warn,goanyway={}", log.level).parse().unwrap_or_else(|_| EnvFilter::new("warn"));
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi);
+    // A second start in one process (tests) keeps the first log.
+    let _ = if log.json { builder.json().try_init() } else { builder.with_target(false).try_init() };
+}
+
+/// Why a command ends without having done what it was for.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Settings(#[from] config::Error),
+    #[error("{0}")]
+    Usage(#[from] clap::Error),
+    #[error("{0}")]
+    Start(#[from] daemon::Error),
+    #[error("{0}")]
+    Resolve(#[from] crate::resolve::Error),
+    #[error("{0}")]
+    Authority(#[from] crate::intercept::Error),
+    #[error("cannot write {path}: {error}", path = path.display())]
+    Write { path: PathBuf, error: std::io::Error },
+    #[error("{0}")]
+    System(#[from] std::io::Error),
+}
+
+impl Failure {
+    fn report(&self) -> ExitCode {
+        anstream::eprintln!("error: {self}");
+        if let Some(hint) = self.hint() {
+            anstream::eprintln!("\nhint: {hint}");
+        }
+        ExitCode::from(2)
+    }
+
+    fn hint(&self) -> Option<&'static str> {
+        match self {
+            Failure::Settings(_) => Some("goanyway serve --help lists every setting, its default and its flag"),
+            _ => None,
+        }
+    }
+}
+
+/// Writes a small file whole or not at all.
+fn write_aside(path: &Path, text: &str) -> Result<(), Failure> {
+    let failed = |error| Failure::Write { path: path.to_owned(), error };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    std::io::Write::write_all(&mut file, text.as_bytes()).map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_its_help_fits_a_screen() {
+        command().debug_assert();
+        for mut sub in command().get_subcommands().cloned() {
+            let lines = sub.render_help().to_string().lines().count();
+            assert!(lines <= 60, "-h of {} has {lines} lines", sub.get_name());
+        }
+    }
+}

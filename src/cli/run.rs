@@ -1,0 +1,133 @@
+//! `goanyway run -- COMMAND`: a private proxy on free ports, one command through it, its exit code,
+//! and two lines on what was served.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Args;
+
+use super::{Failure, env};
+use crate::admit::Credential;
+use crate::config::Settings;
+use crate::daemon::{self, Running};
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    command: Vec<std::ffi::OsString>,
+}
+
+/// What a shell says of a command that is not there.
+const NOT_FOUND: u8 = 127;
+/// What a shell adds to a signal's number.
+const SIGNALLED: i32 = 128;
+
+pub(super) fn run(mut settings: Settings, args: &RunArgs) -> Result<ExitCode, Failure> {
+    let password = secret()?;
+    settings.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
+    settings.admin = None;
+    settings.admit.credential = Some(Credential::new(&password));
+    let state_dir = settings.state_dir.path.clone();
+    let running = daemon::start(settings)?;
+    for notice in &running.notices {
+        anstream::eprintln!("goanyway: {notice}");
+    }
+    let begun = Instant::now();
+    let variables = env::for_child(&running, &password, state_dir.as_deref())?;
+    let code = running.runtime().block_on(command(args, variables))?;
+    anstream::eprint!("{}", summary(&running, begun));
+    // The command is done: nothing of ours is worth waiting for.
+    running.cutter().cancel();
+    running.stop();
+    Ok(code)
+}
+
+/// 128 bits that nobody else on this machine can guess; also a valid path component.
+fn secret() -> Result<String, Failure> {
+    use rustls::crypto::SecureRandom;
+    let mut bytes = [0u8; 16];
+    let random: &dyn SecureRandom = rustls::crypto::aws_lc_rs::default_provider().secure_random;
+    random.fill(&mut bytes).map_err(|_| std::io::Error::other("the system gives no random bytes"))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+async fn command(args: &RunArgs, variables: Vec<(String, String)>) -> Result<ExitCode, Failure> {
+    let program = &args.command[0];
+    let mut command = tokio::process::Command::new(program);
+    command.args(&args.command[1..]).envs(variables);
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            anstream::eprintln!("error: cannot run {}: {error}", program.display());
+            return Ok(ExitCode::from(NOT_FOUND));
+        }
+    };
+    let status = wait(&mut child).await?;
+    Ok(ExitCode::from(exit_code(status)))
+}
+
+/// Waits for the child and passes on what we are told: a terminal's Ctrl-C reaches it without us,
+/// a SIGTERM does not.
+#[cfg(unix)]
+async fn wait(child: &mut tokio::process::Child) -> Result<std::process::ExitStatus, Failure> {
+    use rustix::process::{Pid, Signal, kill_process};
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    loop {
+        tokio::select! {
+            status = child.wait() => return Ok(status?),
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {
+                let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).unwrap_or(0)));
+                if let Some(pid) = pid {
+                    // It may have ended this very moment; then the wait above says so.
+                    let _ = kill_process(pid, Signal::TERM);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(not(unix))]
+async fn wait(child: &mut tokio::process::Child) -> Result<std::process::ExitStatus, Failure> {
+    Ok(child.wait().await?)
+}
+
+fn exit_code(status: std::process::ExitStatus) -> u8 {
+    #[cfg(unix)]
+    if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
+        return u8::try_from(SIGNALLED + signal).unwrap_or(1);
+    }
+    u8::try_from(status.code().unwrap_or(1)).unwrap_or(1)
+}
+
+/// Two lines: what was served and saved, what was rescued.
+fn summary(running: &Running, begun: Instant) -> String {
+    let (served, names) = (running.goproxy.tally(), running.resolver.tally());
+    let saved = bytesize::ByteSize(served.bytes_from_cache).display().si();
+    let fetched = bytesize::ByteSize(served.bytes_from_upstream).display().si();
+    format!(
+        "goanyway: {} files from the cache ({saved} saved), {} from upstream ({fetched}), {:.1} s\n\
+         goanyway: {} names looked up, {} of them rescued; {} upstream faults absorbed\n",
+        served.from_cache,
+        served.from_upstream,
+        begun.elapsed().as_secs_f64(),
+        names.looked_up,
+        names.rescued,
+        served.faults_absorbed,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_long_and_new_each_time() {
+        let (one, other) = (secret().unwrap(), secret().unwrap());
+        assert_eq!(one.len(), 32);
+        assert_ne!(one, other);
+    }
+}

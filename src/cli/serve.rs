@@ -1,0 +1,112 @@
+//! `goanyway serve`: start, say what is where, serve until told to stop.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::{Failure, write_aside};
+use crate::config::Settings;
+use crate::daemon::{self, Running};
+
+pub(super) fn serve(settings: Settings, ready_file: Option<&PathBuf>) -> Result<ExitCode, Failure> {
+    let banner = Banner::of(&settings);
+    let running = daemon::start(settings)?;
+    anstream::eprint!("{}", banner.text(&running));
+    if let Some(path) = ready_file {
+        write_aside(path, &running.bound.lines())?;
+    }
+    let cutter = running.cutter();
+    let signals = running.runtime().block_on(Signals::listen())?;
+    let signal = running.runtime().block_on(signals.first());
+    tracing::info!(signal, "closing: finishing what is under way, {} s at most", daemon::GRACE.as_secs());
+    running.runtime().spawn(async move {
+        // A second signal means now.
+        if let Ok(signals) = Signals::listen().await {
+            signals.first().await;
+            cutter.cancel();
+        }
+    });
+    let cut = running.stop();
+    if cut > 0 {
+        tracing::warn!(cut, "connections were cut");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What only the settings know of what the start says.
+struct Banner {
+    mirrors: String,
+    cache: String,
+    parent: Option<String>,
+}
+
+impl Banner {
+    fn of(settings: &Settings) -> Banner {
+        let mirrors: Vec<String> = settings.goproxy.upstreams.iter().map(ToString::to_string).collect();
+        let cache = settings.cache_dir.path.as_ref().map_or("memory alone".to_owned(), |path| path.display().to_string());
+        Banner { mirrors: mirrors.join(", "), cache, parent: settings.connect.parents.describe() }
+    }
+
+    fn text(&self, running: &Running) -> String {
+        let listen: Vec<String> = running.bound.listen.iter().map(ToString::to_string).collect();
+        let mut text = format!("goanyway {}\n", env!("CARGO_PKG_VERSION"));
+        let mut row = |what: &str, value: &str| text.push_str(&format!("  {what:<9} {value}\n"));
+        row("listening", &format!("{} (CONNECT, http and GOPROXY)", listen.join(", ")));
+        if let Some(admin) = running.bound.admin {
+            row("admin", &format!("http://{admin}/metrics"));
+        }
+        row("names", &running.resolver.describe());
+        row("mirrors", &self.mirrors);
+        if let Some(parent) = &self.parent {
+            row("parent", parent);
+        }
+        row("cache", &self.cache);
+        match (running.interceptor.ca_file(), running.interceptor.fingerprint()) {
+            (Some(file), Some(print)) => row("CA", &format!("{} (fingerprint {print})", file.display())),
+            _ => row("CA", "none: every TLS connection is tunnelled"),
+        }
+        for notice in &running.notices {
+            row("note", notice);
+        }
+        if let Some(first) = running.bound.listen.first() {
+            text.push_str(&format!("\nmodules only:      export GOPROXY=http://{first}\n"));
+            let at = if running.bound.listen[0].port() == 3128 { String::new() } else { format!(" --listen {first}") };
+            text.push_str(&format!("everything, safe:  eval \"$(goanyway env{at})\"\n"));
+        }
+        text
+    }
+}
+
+/// The signals that mean stop.
+struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    #[cfg(unix)]
+    async fn listen() -> std::io::Result<Signals> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    #[cfg(unix)]
+    async fn first(mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+
+    #[cfg(not(unix))]
+    async fn listen() -> std::io::Result<Signals> {
+        Ok(Signals {})
+    }
+
+    #[cfg(not(unix))]
+    async fn first(self) -> &'static str {
+        let _ = tokio::signal::ctrl_c().await;
+        "Ctrl-C"
+    }
+}

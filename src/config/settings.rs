@@ -1,0 +1,380 @@
+//! What the typed values mean: the sum of the rooms' own `Config`s.
+//!
+//! Every complaint names the place where the value was typed, the value, and what was expected.
+//! What the surroundings add (go's own settings, folders, the memory limit) is read here and
+//! nowhere else.
+
+use std::fmt::Display;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use ipnet::IpNet;
+
+use super::typed::{self, Entry, Origin, Typed};
+use super::{defaults, folders};
+use crate::connect::Parents;
+use crate::target::{Base, Name, Scope};
+use crate::{admit, cache, connect, goproxy, intercept, resolve};
+
+/// The effective settings.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub listen: Vec<SocketAddr>,
+    pub listen_names: Vec<Name>,
+    pub admin: Option<SocketAddr>,
+    pub admin_hosts: Vec<String>,
+    pub cache_dir: Folder,
+    pub state_dir: Folder,
+    pub cache: cache::Config,
+    pub intercept: intercept::Config,
+    pub resolve: resolve::Config,
+    pub goproxy: goproxy::Config,
+    pub connect: connect::Config,
+    pub admit: admit::Config,
+    pub log: Log,
+    /// What was noticed on the way: said at the start.
+    pub notices: Vec<String>,
+}
+
+/// A folder of ours, and whether the user named it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folder {
+    /// What is kept there, as a message calls it.
+    pub what: &'static str,
+    /// The flag that names another.
+    pub flag: &'static str,
+    /// Nothing where the surroundings give no place at all (no home).
+    pub path: Option<PathBuf>,
+    /// A named folder must be usable; a default one need not.
+    pub named: bool,
+}
+
+/// How the log looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    pub level: tracing::level_filters::LevelFilter,
+    pub json: bool,
+}
+
+/// Why the settings cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Typed(#[from] typed::Error),
+    #[error("{origin} = {value:?}: {why}")]
+    Value { origin: Origin, value: String, why: String },
+    #[error("--listen {0} is open to the network, so it must be said who may use it: --client CIDR")]
+    Open(SocketAddr),
+}
+
+impl Settings {
+    /// Gives meaning to what was typed, in these surroundings.
+    pub fn understand(typed: &Typed, around: &dyn Fn(&str) -> Option<String>) -> Result<Settings, Error> {
+        let read = Reader { typed };
+        let mut notices = Vec::new();
+        let admit = understand_admit(&read)?;
+        let upstreams = read.list::<Base>("goproxy.upstreams")?;
+        let private = match read.list::<Patterns>("goproxy.private")? {
+            listed if listed.is_empty() => folders::go_private(around),
+            listed => listed.into_iter().flat_map(|patterns| patterns.0).collect(),
+        };
+        let goproxy = understand_goproxy(&read, upstreams.clone(), private.clone())?;
+        let intercept = understand_intercept(&read, around)?;
+        let resolve = understand_resolve(&read, &admit, &goproxy, &intercept)?;
+        let connect = understand_connect(&read, around, &mut notices)?;
+        let settings = Settings {
+            listen: read.list_or("listen", vec![defaults::LISTEN])?,
+            listen_names: read.list("listen_names")?,
+            admin: understand_admin(&read)?,
+            admin_hosts: read.list("admin.hosts")?,
+            cache_dir: read.folder("cache.dir", "the cache", "cache-dir", folders::cache(around))?,
+            state_dir: read.folder("state_dir", "the state", "state-dir", folders::state(around))?,
+            cache: cache::Config {
+                dir: None,
+                size: read.parsed::<Size>("cache.size")?.map_or(defaults::CACHE_SIZE, |size| size.0),
+                memory: read.parsed::<Size>("cache.memory")?.map_or_else(folders::cache_memory, |size| size.0),
+            },
+            intercept,
+            resolve,
+            goproxy,
+            connect,
+            admit,
+            log: Log {
+                level: read.parsed("log.level")?.unwrap_or(tracing::level_filters::LevelFilter::INFO),
+                json: read.word("log.format", &["text", "json"])?.is_some_and(|word| word == "json"),
+            },
+            notices,
+        };
+        settings.check()
+    }
+
+    /// A listener beyond this host needs to be told who may use it.
+    fn check(self) -> Result<Settings, Error> {
+        let guarded = !self.admit.clients.is_empty() || self.admit.credential.is_some();
+        let open = self.listen.iter().find(|address| Scope::of(address.ip()) != Scope::Loopback || address.ip().is_unspecified());
+        match open {
+            Some(address) if !guarded => Err(Error::Open(*address)),
+            _ => Ok(self),
+        }
+    }
+}
+
+fn understand_admit(read: &Reader<'_>) -> Result<admit::Config, Error> {
+    Ok(admit::Config {
+        allow: read.networks("admit.allow")?,
+        deny: read.networks("admit.deny")?,
+        ports: read.list("admit.ports")?,
+        clients: read.networks("admit.clients")?,
+        credential: None,
+    })
+}
+
+fn understand_admin(read: &Reader<'_>) -> Result<Option<SocketAddr>, Error> {
+    match read.typed.one("admin.listen") {
+        None => Ok(Some(defaults::ADMIN)),
+        Some(entry) if entry.text == "none" => Ok(None),
+        Some(entry) => parse(entry).map(Some),
+    }
+}
+
+fn understand_goproxy(read: &Reader<'_>, upstreams: Vec<Base>, private: Vec<String>) -> Result<goproxy::Config, Error> {
+    let default = goproxy::Config::default();
+    Ok(goproxy::Config {
+        upstreams: if upstreams.is_empty() { default.upstreams } else { upstreams },
+        sumdb: match read.typed.all("goproxy.sumdb") {
+            None => default.sumdb,
+            Some(entries) => goproxy::SumdbConfig::parse(&entries.iter().map(|entry| entry.text.as_str()).collect::<Vec<_>>())
+                .map_err(|why| complain(&entries[0], why))?,
+        },
+        private,
+        hold: read.parsed::<Size>("goproxy.hold")?.map_or(default.hold, |size| size.0),
+        hold_for: read.parsed::<Span>("goproxy.hold_for")?.map_or(default.hold_for, |span| span.0),
+        fresh: read.parsed::<Span>("goproxy.fresh")?.map_or(default.fresh, |span| span.0),
+        ..default
+    })
+}
+
+fn understand_intercept(read: &Reader<'_>, around: &dyn Fn(&str) -> Option<String>) -> Result<intercept::Config, Error> {
+    let folder = read.folder("intercept.ca_dir", "the CA", "ca-dir", folders::ca(around))?;
+    let mut hosts = intercept::HostPattern::defaults();
+    hosts.extend(read.list::<intercept::HostPattern>("intercept.hosts")?);
+    Ok(intercept::Config {
+        ca_dir: folder.path,
+        ca_dir_named: folder.named,
+        hosts,
+        mode: read.parsed("intercept.mode")?.unwrap_or(intercept::Mode::Auto),
+        trusted_by: read.networks("intercept.trusted_by")?,
+    })
+}
+
+fn understand_resolve(
+    read: &Reader<'_>,
+    admit: &admit::Config,
+    goproxy: &goproxy::Config,
+    intercept: &intercept::Config,
+) -> Result<resolve::Config, Error> {
+    let default = resolve::Config::default();
+    let fallback = match read.typed.all("resolve.fallback") {
+        None => default.fallback,
+        Some([only]) if only.text == "none" => Vec::new(),
+        Some(entries) => entries.iter().map(parse).collect::<Result<_, _>>()?,
+    };
+    Ok(resolve::Config {
+        nameservers: read.list_or("resolve.nameservers", default.nameservers)?,
+        fallback,
+        scope: read.parsed("resolve.scope")?.unwrap_or(default.scope),
+        private: read.list("resolve.private")?,
+        known: read.list("resolve.known")?,
+        hosts: read.list::<NamedAddress>("resolve.hosts")?.into_iter().map(|host| (host.name, host.address)).collect(),
+        zones: read.list::<Zone>("resolve.zones")?.into_iter().map(|zone| (zone.suffix, zone.server)).collect(),
+        allow: admit.allow.clone(),
+        configured_hosts: configured_hosts(goproxy, intercept),
+        private_hosts: goproxy.private.clone(),
+        ..default
+    })
+}
+
+/// Hosts that the user named, as opposed to those that are built in.
+fn configured_hosts(goproxy: &goproxy::Config, intercept: &intercept::Config) -> Vec<Name> {
+    let upstreams = goproxy.upstreams.iter().filter_map(|base| base.target.host.name().cloned());
+    let built_in = intercept::HostPattern::defaults();
+    let hosts = intercept.hosts.iter().filter(|host| !built_in.contains(host)).map(|host| host.name().clone());
+    upstreams.chain(hosts).collect()
+}
+
+fn understand_connect(
+    read: &Reader<'_>,
+    around: &dyn Fn(&str) -> Option<String>,
+    notices: &mut Vec<String>,
+) -> Result<connect::Config, Error> {
+    let parents = match read.typed.one("connect.parent") {
+        Some(entry) if entry.text == "none" => Parents::default(),
+        Some(entry) if entry.text != "env" => Parents::all(parse(entry)?),
+        _ => {
+            let (parents, said) = Parents::from_environment(around);
+            notices.extend(said);
+            parents
+        }
+    };
+    Ok(connect::Config { extra_roots: read.list("fetch.extra_roots")?, parents })
+}
+
+/// Reads typed values as what they are meant to be.
+struct Reader<'a> {
+    typed: &'a Typed,
+}
+
+impl Reader<'_> {
+    fn parsed<T: FromStr<Err: Display>>(&self, key: &'static str) -> Result<Option<T>, Error> {
+        self.typed.one(key).map(parse).transpose()
+    }
+
+    fn list<T: FromStr<Err: Display>>(&self, key: &'static str) -> Result<Vec<T>, Error> {
+        self.typed.all(key).unwrap_or_default().iter().map(parse).collect()
+    }
+
+    fn list_or<T: FromStr<Err: Display>>(&self, key: &'static str, default: Vec<T>) -> Result<Vec<T>, Error> {
+        let listed = self.list(key)?;
+        Ok(if listed.is_empty() { default } else { listed })
+    }
+
+    fn networks(&self, key: &'static str) -> Result<Vec<IpNet>, Error> {
+        Ok(self.list::<Network>(key)?.into_iter().map(|network| network.0).collect())
+    }
+
+    fn word(&self, key: &'static str, words: &[&str]) -> Result<Option<String>, Error> {
+        let Some(entry) = self.typed.one(key) else { return Ok(None) };
+        if words.contains(&entry.text.as_str()) {
+            return Ok(Some(entry.text.clone()));
+        }
+        Err(complain(entry, format!("expected {}", words.join(" or "))))
+    }
+
+    fn folder(
+        &self,
+        key: &'static str,
+        what: &'static str,
+        flag: &'static str,
+        default: Option<PathBuf>,
+    ) -> Result<Folder, Error> {
+        let Some(entry) = self.typed.one(key) else { return Ok(Folder { what, flag, path: default, named: false }) };
+        if entry.text.is_empty() {
+            return Err(complain(entry, "expected a folder"));
+        }
+        let path = Path::new(&entry.text);
+        let path = std::path::absolute(path).map_err(|error| complain(entry, error))?;
+        Ok(Folder { what, flag, path: Some(path), named: true })
+    }
+}
+
+fn parse<T: FromStr<Err: Display>>(entry: &Entry) -> Result<T, Error> {
+    entry.text.parse().map_err(|why: T::Err| complain(entry, expected::<T>().unwrap_or(why.to_string())))
+}
+
+/// Better words than the standard library has for what it could not read.
+fn expected<T>() -> Option<String> {
+    let name = std::any::type_name::<T>();
+    let said = if name.ends_with("SocketAddr") {
+        "expected ADDRESS:PORT, such as 127.0.0.1:3128 or [::1]:3128"
+    } else if name == "u16" {
+        "expected a port from 1 to 65535"
+    } else if name.ends_with("LevelFilter") {
+        "expected error, warn, info, debug or trace"
+    } else {
+        return None;
+    };
+    Some(said.to_owned())
+}
+
+fn complain(entry: &Entry, why: impl Display) -> Error {
+    Error::Value { origin: entry.origin.clone(), value: entry.text.clone(), why: why.to_string() }
+}
+
+/// `20GiB`, `64 MB`, `1024`.
+struct Size(u64);
+
+impl FromStr for Size {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Size, &'static str> {
+        text.parse::<ByteSize>().map(|size| Size(size.0)).map_err(|_| "expected a size such as 20GiB, 500MB or 0")
+    }
+}
+
+/// `5s`, `1m 30s`, `200ms`.
+struct Span(Duration);
+
+impl FromStr for Span {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Span, &'static str> {
+        let span: Result<jiff::SignedDuration, _> = text.parse();
+        let span = span.ok().and_then(|span| Duration::try_from(span).ok());
+        span.map(Span).ok_or("expected a duration such as 5s, 200ms or 10m")
+    }
+}
+
+/// A network, or one address.
+struct Network(IpNet);
+
+impl FromStr for Network {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Network, &'static str> {
+        let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        net.map(Network).map_err(|_| "expected a network such as 10.7.0.0/16, or one address")
+    }
+}
+
+/// Comma-separated GOPRIVATE patterns.
+struct Patterns(Vec<String>);
+
+impl FromStr for Patterns {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Patterns, std::convert::Infallible> {
+        Ok(Patterns(text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()))
+    }
+}
+
+/// `NAME=ADDR`.
+struct NamedAddress {
+    name: Name,
+    address: IpAddr,
+}
+
+impl FromStr for NamedAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<NamedAddress, String> {
+        let (name, address) = text.split_once('=').ok_or("expected NAME=ADDRESS")?;
+        let name = name.trim().parse().map_err(|error| format!("{name:?}: {error}"))?;
+        let address = address.trim().parse().map_err(|_| format!("{address:?} is no IP address"))?;
+        Ok(NamedAddress { name, address })
+    }
+}
+
+/// `SUFFIX=SERVER`.
+struct Zone {
+    suffix: Name,
+    server: resolve::Server,
+}
+
+impl FromStr for Zone {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Zone, String> {
+        let (suffix, server) = text.split_once('=').ok_or("expected SUFFIX=SERVER")?;
+        let suffix = suffix.trim().parse().map_err(|error| format!("{suffix:?}: {error}"))?;
+        let server = server.trim().parse().map_err(|error| format!("{server:?}: {error}"))?;
+        Ok(Zone { suffix, server })
+    }
+}
+
+/// Kept beside the reader so that a listener's address is never typed twice.
+pub(super) const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}

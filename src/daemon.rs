@@ -1,0 +1,338 @@
+//! Builds the rooms, binds, runs the doors, drains.
+//!
+//! One front worker a core, each a thread with a runtime and listeners of its own; fills and
+//! look-ups run on one shared runtime beside them, so that whoever started one may leave. Nothing
+//! that takes time (counting the cache, sweeping leftovers) stands between the start and the first
+//! `accept`.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use tokio::runtime::{Builder, Runtime};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::accept::House;
+use crate::admin::Admin;
+use crate::admit::Admission;
+use crate::cache::{self, Cache};
+use crate::config::{Folder, Settings};
+use crate::connect::{self, Connector};
+use crate::fetch::Fetcher;
+use crate::flow::{Ours, Rooms, Worker};
+use crate::forward::{Forwarder, Identity};
+use crate::goproxy::{self, Goproxy};
+use crate::intercept::{self, Interceptor};
+use crate::metrics::Registry;
+use crate::resolve::{self, Resolver};
+use crate::socket::{self, Listeners};
+use crate::tunnel::Tunnels;
+
+/// How long a closing house waits for what is under way.
+pub const GRACE: Duration = Duration::from_secs(30);
+
+/// A daemon that serves until it is told to stop.
+pub struct Running {
+    pub bound: Bound,
+    /// What the start has to say: notices of the rooms, in the order of their importance.
+    pub notices: Vec<String>,
+    pub interceptor: Interceptor,
+    pub resolver: Resolver,
+    pub goproxy: Goproxy,
+    pub registry: Registry,
+    ready: Arc<AtomicBool>,
+    ends: Ends,
+    workers: Vec<JoinHandle<usize>>,
+    // Last: everything above may still use it while it ends.
+    shared: Runtime,
+}
+
+/// The three ends of a daemon, in the order in which they come.
+#[derive(Clone, Default)]
+struct Ends {
+    /// No further connection is accepted.
+    accepting: CancellationToken,
+    /// Connections finish what they are at.
+    drain: CancellationToken,
+    /// What has not finished is dropped.
+    cut: CancellationToken,
+}
+
+/// The addresses that were bound.
+#[derive(Clone, Debug, Default)]
+pub struct Bound {
+    pub listen: Vec<SocketAddr>,
+    pub admin: Option<SocketAddr>,
+}
+
+impl Bound {
+    /// The lines of a ready file: `listen=ADDRESS`, `admin=ADDRESS`.
+    pub fn lines(&self) -> String {
+        let listen = self.listen.iter().map(|address| format!("listen={address}\n"));
+        let admin = self.admin.iter().map(|address| format!("admin={address}\n"));
+        listen.chain(admin).collect()
+    }
+}
+
+/// Starts everything. When this returns, clients are being served.
+pub fn start(settings: Settings) -> Result<Running, Error> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let shared = Builder::new_multi_thread()
+        .worker_threads(cores)
+        .thread_name("goanyway-shared")
+        .enable_all()
+        .build()
+        .map_err(Error::Runtime)?;
+    let listeners = bind(&settings.listen, cores)?;
+    let admin = settings.admin.map(|address| bind(&[address], 1)).transpose()?;
+    let bound = Bound {
+        listen: listeners.iter().map(|listeners| listeners.address).collect(),
+        admin: admin.iter().flatten().map(|listeners| listeners.address).next(),
+    };
+    let registry = Registry::default();
+    let mut notices = settings.notices.clone();
+    let rooms = build(settings, &bound, &shared, &registry, &mut notices)?;
+
+    let ready = Arc::new(AtomicBool::new(false));
+    let ends = Ends::default();
+    if let Some(socket) = admin.into_iter().flatten().flat_map(Listeners::into_sockets).next() {
+        let door = Admin { registry: registry.clone(), hosts: rooms.admin_hosts, ready: Arc::clone(&ready) };
+        let _inside = shared.enter();
+        let listener = socket::accepting(socket).map_err(Error::Runtime)?;
+        shared.spawn(door.run(listener, ends.drain.clone()));
+    }
+    let house = House::new(&registry);
+    let workers = spawn_workers(listeners, cores, &rooms.rooms, &house, &ends)?;
+    ready.store(true, Ordering::Release);
+    Ok(Running {
+        bound,
+        notices,
+        interceptor: rooms.rooms.interceptor.clone(),
+        resolver: rooms.resolver,
+        goproxy: rooms.rooms.goproxy.clone(),
+        registry,
+        ready,
+        ends,
+        workers,
+        shared,
+    })
+}
+
+impl Running {
+    /// The runtime of look-ups and fills, for waiting on signals beside them.
+    pub fn runtime(&self) -> &Runtime {
+        &self.shared
+    }
+
+    /// Cancelled, this cuts a drain short.
+    pub fn cutter(&self) -> CancellationToken {
+        self.ends.cut.clone()
+    }
+
+    /// Stops accepting, lets what is under way finish for at most [`GRACE`], and tells how many
+    /// connections and tunnels were cut.
+    pub fn stop(self) -> usize {
+        self.ready.store(false, Ordering::Release);
+        self.ends.accepting.cancel();
+        self.ends.drain.cancel();
+        let cut = self.workers.into_iter().map(|worker| worker.join().unwrap_or(0)).sum();
+        // Fills that nobody waits for any more are not waited for either; what they wrote aside is swept.
+        self.shared.shutdown_timeout(Duration::from_secs(1));
+        cut
+    }
+}
+
+struct Built {
+    rooms: Arc<Rooms>,
+    resolver: Resolver,
+    admin_hosts: Vec<String>,
+}
+
+/// Builds the rooms from the lowest up.
+fn build(
+    settings: Settings,
+    bound: &Bound,
+    shared: &Runtime,
+    registry: &Registry,
+    notices: &mut Vec<String>,
+) -> Result<Built, Error> {
+    let handle = shared.handle().clone();
+    let admission = Admission::new(settings.admit, registry);
+    admission.own(bound.admin.iter().chain(&bound.listen).copied().collect());
+    let state_dir = usable(&settings.state_dir, notices)?;
+    let resolver = Resolver::new(resolve::Config { state_dir, ..settings.resolve }, handle.clone(), registry)?;
+    let mut connect = settings.connect;
+    let own_ports = bound.listen.clone();
+    if connect.parents.without(|target| own_ports.iter().any(|own| is_at(own, target))) {
+        notices.push("the parent proxy in our environment is this very proxy: ignored".to_owned());
+    }
+    let connector = Connector::new(connect, resolver.clone(), registry)?;
+    let (interceptor, said) = Interceptor::open(settings.intercept, SystemTime::now(), registry)?;
+    notices.extend(said.iter().map(ToString::to_string));
+    let dir = usable(&settings.cache_dir, notices)?;
+    let cache = Cache::open(cache::Config { dir, ..settings.cache }, handle.clone(), registry)?;
+    let fetcher = Fetcher::new(&connector, &admission);
+    let goproxy = Goproxy::new(settings.goproxy, cache, fetcher, handle, registry);
+    let ours = Ours { names: settings.listen_names, ..Ours::default() };
+    // Set once, here: the listeners are bound before the rooms are built.
+    let _ = ours.listeners.set(bound.listen.clone());
+    let identity = Identity::new(registry);
+    let tunnels = Tunnels::new(registry);
+    let rooms = Rooms { admission, interceptor, goproxy, tunnels, connector, identity, ours };
+    Ok(Built { rooms: Arc::new(rooms), resolver, admin_hosts: settings.admin_hosts })
+}
+
+fn is_at(own: &SocketAddr, target: &crate::target::Target) -> bool {
+    use crate::target::{Host, Scope};
+    let here = match &target.host {
+        Host::Name(name) => name.as_str() == "localhost",
+        Host::Addr(address) => {
+            *address == own.ip() || own.ip().is_unspecified() && Scope::of(*address) == Scope::Loopback
+        }
+    };
+    here && own.port() == target.port
+}
+
+/// A folder that can be written. A default one that cannot is no reason to stop; a named one is.
+fn usable(folder: &Folder, notices: &mut Vec<String>) -> Result<Option<PathBuf>, Error> {
+    let Some(path) = &folder.path else {
+        notices.push(format!("no place for {}: going on without; name one with --{}", folder.what, folder.flag));
+        return Ok(None);
+    };
+    match try_write(path) {
+        Ok(()) => Ok(Some(path.clone())),
+        Err(error) if folder.named => Err(Error::Folder { what: folder.what, path: path.clone(), error }),
+        Err(error) => {
+            let (what, path, flag) = (folder.what, path.display(), folder.flag);
+            notices.push(format!("{what} {path} cannot be written ({error}): going on without; name another with --{flag}"));
+            Ok(None)
+        }
+    }
+}
+
+fn try_write(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)?;
+    tempfile::Builder::new().prefix(".writable").tempfile_in(path).map(drop)
+}
+
+fn bind(addresses: &[SocketAddr], workers: usize) -> Result<Vec<Listeners>, Error> {
+    let bind_one = |&address: &SocketAddr| {
+        Listeners::bind(address, workers).map_err(|error| Error::Listen { address, error })
+    };
+    addresses.iter().map(bind_one).collect()
+}
+
+fn spawn_workers(
+    listeners: Vec<Listeners>,
+    count: usize,
+    rooms: &Arc<Rooms>,
+    house: &House,
+    ends: &Ends,
+) -> Result<Vec<JoinHandle<usize>>, Error> {
+    let mut shares: Vec<Vec<std::net::TcpListener>> = (0..count).map(|_| Vec::new()).collect();
+    for listener in listeners {
+        for (share, socket) in shares.iter_mut().zip(listener.into_sockets()) {
+            share.push(socket);
+        }
+    }
+    shares
+        .into_iter()
+        .enumerate()
+        .map(|(number, sockets)| {
+            let front = Front { rooms: Arc::clone(rooms), house: house.clone(), ends: ends.clone() };
+            std::thread::Builder::new()
+                .name(format!("goanyway-{number}"))
+                .spawn(move || front.run(sockets))
+                .map_err(Error::Runtime)
+        })
+        .collect()
+}
+
+/// What one front worker is made of.
+struct Front {
+    rooms: Arc<Rooms>,
+    house: House,
+    ends: Ends,
+}
+
+impl Front {
+    /// Serves until the drain is over; tells how many tasks it cut.
+    fn run(self, sockets: Vec<std::net::TcpListener>) -> usize {
+        let runtime = match Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                tracing::error!(%error, "a worker has no runtime");
+                return 0;
+            }
+        };
+        runtime.block_on(self.serve(sockets))
+    }
+
+    async fn serve(self, sockets: Vec<std::net::TcpListener>) -> usize {
+        let fetcher = Fetcher::new(&self.rooms.connector, &self.rooms.admission);
+        let worker = Arc::new(Worker {
+            forwarder: Forwarder::new(fetcher, self.rooms.identity.clone()),
+            rooms: self.rooms,
+            tasks: TaskTracker::new(),
+            drain: self.ends.drain.clone(),
+        });
+        let tasks = worker.tasks.clone();
+        for socket in sockets {
+            let Ok(listener) = socket::accepting(socket) else { continue };
+            let (house, accepting, worker) = (self.house.clone(), self.ends.accepting.clone(), Arc::clone(&worker));
+            tasks.spawn(async move {
+                let tasks = worker.tasks.clone();
+                let serve = move |arrival| drop(tasks.spawn(Arc::clone(&worker).serve(arrival)));
+                house.run(listener, accepting, serve).await;
+            });
+        }
+        self.ends.drain.cancelled().await;
+        tasks.close();
+        tokio::select! {
+            () = tasks.wait() => {}
+            () = tokio::time::sleep(GRACE) => {}
+            () = self.ends.cut.cancelled() => {}
+        }
+        tasks.len()
+    }
+}
+
+/// Why the daemon cannot start: the operator's to mend, each with what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot listen on {address}: {error}{}", port_hint(error))]
+    Listen { address: SocketAddr, error: io::Error },
+    #[error("{what} {} cannot be written: {error}", path.display())]
+    Folder { what: &'static str, path: PathBuf, error: io::Error },
+    #[error("{0}")]
+    Resolve(#[from] resolve::Error),
+    #[error("{0}")]
+    Roots(#[from] connect::RootsError),
+    #[error("{0}")]
+    Intercept(#[from] intercept::Error),
+    #[error("{0}")]
+    Cache(#[from] cache::Error),
+    #[error("{0}")]
+    Goproxy(#[from] goproxy::ConfigError),
+    #[error("the system gives no thread or socket: {0}")]
+    Runtime(io::Error),
+}
+
+fn port_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another program (another goanyway?) has it, choose one with --listen or --admin",
+        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 want root or CAP_NET_BIND_SERVICE",
+        _ => "",
+    }
+}

@@ -1,0 +1,114 @@
+//! Plain http in absolute form: passed on as RFC 9110 wants it, cut where the origin cut it.
+
+use tokio::net::TcpStream;
+
+use crate::support::client::{get, get_through, raw, request};
+use crate::support::daemon::goanyway;
+use crate::support::mirror::Mirror;
+use crate::support::origin::{Origin, closed_port, scripted, text};
+
+#[tokio::test]
+async fn a_request_goes_on_without_what_was_meant_for_us() {
+    let origin = Origin::plain(|_| {
+        let mut response = text(200, "fine");
+        response.headers_mut().insert("connection", "x-hop".parse().unwrap());
+        response.headers_mut().insert("x-hop", "1".parse().unwrap());
+        response
+    })
+    .await;
+    let proxy = goanyway().knowing("origin.example", origin.address).start();
+    let authority = format!("origin.example:{}", origin.address.port());
+    let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+    let head = format!(
+        "GET http://{authority}/a?b=c HTTP/1.1\r\nHost: evil.example\r\nConnection: close, X-Foo\r\nX-Foo: 1\r\n\
+         Keep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nProxy-Authorization: Basic eDp5\r\nTE: trailers\r\n\
+         X-Kept: yes\r\n\r\n"
+    );
+    let answer = request(&mut stream, &head).await;
+    assert_eq!((answer.status, answer.text().as_str(), answer.header("x-hop")), (200, "fine", None));
+    assert!(answer.header("via").unwrap().starts_with("1.1 goanyway-"));
+
+    let heard = origin.heard().remove(0);
+    assert_eq!(heard.uri, "/a?b=c");
+    assert_eq!(heard.headers["host"], authority);
+    assert_eq!(heard.headers["x-kept"], "yes");
+    assert!(heard.headers["via"].to_str().unwrap().starts_with("1.1 goanyway-"));
+    for gone in ["x-foo", "keep-alive", "proxy-connection", "proxy-authorization", "te"] {
+        assert!(!heard.headers.contains_key(gone), "{gone} was passed on");
+    }
+}
+
+#[tokio::test]
+async fn bodies_go_both_ways() {
+    let origin = Origin::plain(|heard| text(200, heard.body.clone())).await;
+    let proxy = goanyway().and("admit.ports", &origin.address.port().to_string()).start();
+    let url = format!("http://{}/", origin.address);
+    let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+    let sized = format!("POST {url} HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nsized");
+    assert_eq!(request(&mut stream, &sized).await.text(), "sized");
+    let chunked =
+        format!("POST {url} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nchu\r\n4\r\nnked\r\n0\r\n\r\n");
+    assert_eq!(request(&mut stream, &chunked).await.text(), "chunked");
+}
+
+#[tokio::test]
+async fn a_body_that_the_origin_cuts_is_cut_to_the_client() {
+    let origin = scripted(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this").await;
+    let proxy = goanyway().and("admit.ports", &origin.port().to_string()).start();
+    let answer = get_through(proxy.address(), &format!("http://{origin}/")).await;
+    assert!(answer.status == 200 && answer.cut, "{answer:?}");
+
+    let origin = scripted(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nonly\r\n").await;
+    let proxy = goanyway().and("admit.ports", &origin.port().to_string()).start();
+    let answer = get_through(proxy.address(), &format!("http://{origin}/")).await;
+    assert!(answer.status == 200 && answer.cut, "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_request_that_comes_round_again_is_a_loop() {
+    // Two proxies, each the other's parent: the request must not circle.
+    let first = goanyway().start();
+    let second = goanyway().with("connect.parent", &format!("http://{}", first.address())).start();
+    let address = first.address();
+    let folder = first.stop();
+    let first = goanyway()
+        .after(folder)
+        .with("listen", &address.to_string())
+        .with("connect.parent", &format!("http://{}", second.address()))
+        .start();
+    let answer = get_through(first.address(), "http://origin.example/").await;
+    assert_eq!(answer.status, 502);
+    assert!(answer.text().contains("loop"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn failures_are_told_in_a_body_that_go_prints() {
+    let closed = closed_port().await;
+    let proxy = goanyway().and("admit.ports", &closed.port().to_string()).start();
+    let answer = get_through(proxy.address(), &format!("http://{closed}/")).await;
+    assert_eq!((answer.status, answer.header("content-type")), (502, Some("text/plain; charset=utf-8")));
+    assert!(answer.text().starts_with("goanyway: cannot connect to"), "{}", answer.text());
+}
+
+/// With HTTP_PROXY and GOPROXY at the same address of ours, go sends absolute form that names us.
+#[tokio::test]
+async fn absolute_form_that_names_ourselves_is_served() {
+    let mirror = Mirror::of("example.com/m", &["v1.0.0"]).await;
+    let proxy = goanyway().with("goproxy.upstreams", &mirror.url()).start();
+    let direct = get(proxy.address(), "/example.com/m/@v/list").await;
+    let absolute = get_through(proxy.address(), &format!("http://{}/example.com/m/@v/list", proxy.address())).await;
+    assert_eq!((direct.status, direct.text().trim()), (200, "v1.0.0"));
+    assert_eq!((absolute.status, absolute.text()), (200, direct.text()));
+}
+
+#[tokio::test]
+async fn the_admin_port_answers_its_own_names_alone() {
+    let proxy = goanyway().start();
+    assert_eq!(get(proxy.admin(), "/healthz").await.text(), "ok\n");
+    assert_eq!(get(proxy.admin(), "/readyz").await.status, 200);
+    let metrics = get(proxy.admin(), "/metrics").await;
+    assert!(metrics.header("content-type").unwrap().starts_with("application/openmetrics-text"));
+    assert!(metrics.text().contains("goanyway_accept_connections") && metrics.text().ends_with("# EOF\n"));
+    let rebound = raw(proxy.admin(), b"GET /metrics HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n").await;
+    assert!(rebound.starts_with("HTTP/1.1 403"), "{rebound}");
+}

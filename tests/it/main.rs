@@ -1,0 +1,9 @@
+//! The chapters: what the product promises, told against in-process origins and scripted servers.
+
+mod support;
+
+mod forward;
+mod goproxy;
+mod hostile;
+mod intercept;
+mod tunnel;

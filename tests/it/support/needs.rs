@@ -1,0 +1,31 @@
+//! What a test needs of its machine. What is lacking is said by name and the test is skipped, except
+//! where `GOANYWAY_TEST_REQUIRE=all` makes that a failure.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Whether everything in `needed` is here; if not, the skip has been said.
+pub fn have(test: &str, needed: &[&str]) -> bool {
+    let lacking: Vec<&str> = needed.iter().copied().filter(|need| !is_here(need)).collect();
+    if lacking.is_empty() {
+        return true;
+    }
+    let lacking = lacking.join(", ");
+    assert!(std::env::var("GOANYWAY_TEST_REQUIRE").as_deref() != Ok("all"), "{test} needs {lacking}");
+    // Past the harness, which swallows what passing tests print.
+    let _ = writeln!(std::io::stderr(), "skipped: {test} needs {lacking}");
+    false
+}
+
+fn is_here(need: &str) -> bool {
+    match need {
+        "root" => rustix::process::geteuid().is_root(),
+        program => find(program).is_some(),
+    }
+}
+
+/// A program on the PATH.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path| path.is_file())
+}

@@ -1,0 +1,94 @@
+//! A machine of its own: a network namespace with loopback and a resolv.conf, in which real programs
+//! run and in-process servers listen on the ports that the world knows them by.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::sync::oneshot;
+
+pub struct Netns {
+    name: String,
+}
+
+impl Netns {
+    /// A namespace whose programs read this resolv.conf.
+    pub fn with_resolv_conf(text: &str) -> Netns {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("goanyway-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        run("ip", &["netns", "add", &name]);
+        run("ip", &["-n", &name, "link", "set", "lo", "up"]);
+        let netns = Netns { name };
+        fs::create_dir_all(netns.etc()).unwrap();
+        fs::write(netns.etc().join("resolv.conf"), text).unwrap();
+        netns
+    }
+
+    /// A command that will run inside.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, program]).env_clear();
+        command.env("PATH", std::env::var("PATH").unwrap());
+        command
+    }
+
+    /// Runs servers inside on a thread of their own, until the guard is dropped. `serve` starts them;
+    /// what it returns is handed back once they listen, and dropped at the end.
+    pub fn serve<F, T>(&self, serve: impl FnOnce() -> F + Send + 'static) -> Serving
+    where
+        F: Future<Output = T>,
+    {
+        let path = format!("/run/netns/{}", self.name);
+        let (listening, heard) = std::sync::mpsc::channel();
+        let (end, ended) = oneshot::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let namespace = fs::File::open(path).unwrap();
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let kept = serve().await;
+                listening.send(()).unwrap();
+                let _ = ended.await;
+                drop(kept);
+            });
+        });
+        heard.recv().expect("the servers inside did not start");
+        Serving { end: Some(end), thread: Some(thread) }
+    }
+
+    fn etc(&self) -> PathBuf {
+        PathBuf::from("/etc/netns").join(&self.name)
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+        let _ = fs::remove_dir_all(self.etc());
+    }
+}
+
+/// Servers inside a namespace.
+pub struct Serving {
+    end: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if let Some(end) = self.end.take() {
+            let _ = end.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let status = Command::new(program).args(arguments).status().unwrap();
+    assert!(status.success(), "{program} {arguments:?}: {status}");
+}

@@ -1,0 +1,145 @@
+//! Origins: a hyper one that answers what a closure says, over TLS where a test wants it, and a
+//! raw one that plays a script byte by byte. Both remember what they were asked.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+/// What an origin heard of one request.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    pub method: String,
+    pub uri: String,
+    pub headers: http::HeaderMap,
+    pub body: Bytes,
+}
+
+type Answer = dyn Fn(&Heard) -> Response<Full<Bytes>> + Send + Sync;
+
+/// An HTTP origin. It ends with the runtime of its test.
+pub struct Origin {
+    pub address: SocketAddr,
+    heard: Arc<Mutex<Vec<Heard>>>,
+}
+
+impl Origin {
+    pub async fn plain(answer: impl Fn(&Heard) -> Response<Full<Bytes>> + Send + Sync + 'static) -> Origin {
+        Origin::start(None, Arc::new(answer)).await
+    }
+
+    pub async fn tls(
+        config: Arc<ServerConfig>,
+        answer: impl Fn(&Heard) -> Response<Full<Bytes>> + Send + Sync + 'static,
+    ) -> Origin {
+        Origin::start(Some(TlsAcceptor::from(config)), Arc::new(answer)).await
+    }
+
+    async fn start(tls: Option<TlsAcceptor>, answer: Arc<Answer>) -> Origin {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = Origin { address: listener.local_addr().unwrap(), heard: Arc::default() };
+        let heard = Arc::clone(&origin.heard);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (tls, answer, heard) = (tls.clone(), Arc::clone(&answer), Arc::clone(&heard));
+                tokio::spawn(async move {
+                    match tls {
+                        None => serve(stream, answer, heard).await,
+                        Some(tls) => {
+                            // A handshake that fails is the client's to notice.
+                            let Ok(stream) = tls.accept(stream).await else { return };
+                            serve(stream, answer, heard).await;
+                        }
+                    }
+                });
+            }
+        });
+        origin
+    }
+
+    /// Everything asked so far.
+    pub fn heard(&self) -> Vec<Heard> {
+        self.heard.lock().unwrap().clone()
+    }
+}
+
+async fn serve<S>(stream: S, answer: Arc<Answer>, heard: Arc<Mutex<Vec<Heard>>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (answer, heard) = (Arc::clone(&answer), Arc::clone(&heard));
+        async move {
+            let (head, body) = request.into_parts();
+            let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            let entry =
+                Heard { method: head.method.to_string(), uri: head.uri.to_string(), headers: head.headers, body };
+            let response = answer(&entry);
+            heard.lock().unwrap().push(entry);
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+}
+
+/// A response with a text.
+pub fn text(status: u16, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    Response::builder().status(status).body(Full::new(text.into())).unwrap()
+}
+
+/// Sends back whatever it hears, and finishes when its peer has.
+pub async fn echo() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut from, mut to) = stream.split();
+                let _ = tokio::io::copy(&mut from, &mut to).await;
+                let _ = to.shutdown().await;
+            });
+        }
+    });
+    address
+}
+
+/// For each connection: reads a request head, writes `answer`, closes.
+pub async fn scripted(answer: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(play(stream, answer));
+        }
+    });
+    address
+}
+
+async fn play(mut stream: TcpStream, answer: &'static [u8]) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        if stream.read(&mut byte).await.unwrap_or(0) == 0 {
+            return;
+        }
+        head.push(byte[0]);
+    }
+    let _ = stream.write_all(answer).await;
+    let _ = stream.shutdown().await;
+}
+
+/// An address that refuses: it was bound a moment ago, and is not any more.
+pub async fn closed_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
