@@ -1,1 +1,3 @@
+//! The program: still to be filled.
+
 fn main() {}

@@ -21,6 +21,7 @@ pub struct Target {
 }
 
 impl Target {
+    /// Joins the two.
     pub fn new(host: Host, port: u16) -> Target {
         Target { host, port }
     }
@@ -62,6 +63,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
+    /// The port where a URL writes none.
     pub fn default_port(self) -> u16 {
         match self {
             Scheme::Http => 80,
@@ -69,6 +71,7 @@ impl Scheme {
         }
     }
 
+    /// As a URL writes it.
     pub fn as_str(self) -> &'static str {
         match self {
             Scheme::Http => "http",
@@ -142,6 +145,7 @@ impl Host {
         Name::parse(text).map(Host::Name)
     }
 
+    /// The name, where it is one.
     pub fn name(&self) -> Option<&Name> {
         match self {
             Host::Name(name) => Some(name),
@@ -166,6 +170,7 @@ impl fmt::Display for Host {
 pub struct Name(Arc<str>);
 
 impl Name {
+    /// Reads a name in any spelling: case, a trailing dot, Unicode.
     pub fn parse(text: &str) -> Result<Name, BadTarget> {
         let text = text.strip_suffix('.').unwrap_or(text);
         if text.is_empty() {
@@ -182,6 +187,7 @@ impl Name {
         if fits { Ok(Name(ascii.into())) } else { Err(BadTarget::NotAName) }
     }
 
+    /// The canonical spelling.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -195,6 +201,7 @@ impl Name {
         }
     }
 
+    /// Whether no dot is in it: a name that only a search list or the own network knows.
     pub fn is_single_label(&self) -> bool {
         !self.0.contains('.')
     }
@@ -373,6 +380,7 @@ impl Scope {
         }
     }
 
+    /// Whether it is reached over the public Internet.
     pub fn is_global(self) -> bool {
         self == Scope::Global
     }
