@@ -138,11 +138,13 @@ impl Host {
         if text.contains(':') {
             return Err(BadTarget::Brackets);
         }
-        let bare = text.strip_suffix('.').unwrap_or(text);
-        if ends_in_number(bare) {
-            return parse_ipv4(bare).map(|address| Host::Addr(IpAddr::V4(address))).ok_or(BadTarget::NotIpv4);
+        let name = Name::parse(text)?;
+        // Judged after the mapping, which makes digits of other characters: `①` is `1`, `。` is a dot.
+        if !ends_in_number(name.as_str()) {
+            return Ok(Host::Name(name));
         }
-        Name::parse(text).map(Host::Name)
+        let address = parse_ipv4(name.as_str()).ok_or(BadTarget::NotIpv4)?;
+        Ok(Host::Addr(IpAddr::V4(address)))
     }
 
     /// The name, where it is one.
@@ -522,6 +524,10 @@ mod tests {
             ("[::ffff:127.0.0.1]:443", "127.0.0.1:443"),
             ("[2001:DB8::1]:443", "[2001:db8::1]:443"),
             ("bücher.example:80", "xn--bcher-kva.example:80"),
+            // Found by fuzz/: digits and dots of other scripts made a name out of an address.
+            ("²1:80", "0.0.0.21:80"),
+            ("127。0。0。1:80", "127.0.0.1:80"),
+            ("１２７.0.0.１:80", "127.0.0.1:80"),
         ];
         for (text, canonical) in same {
             assert_eq!(Target::parse_connect(text).unwrap().to_string(), canonical, "{text}");
