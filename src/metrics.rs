@@ -52,6 +52,7 @@ impl Registry {
 pub trait Label: Clone + Eq + std::hash::Hash + std::fmt::Debug + Send + Sync + 'static {
     /// The label's key, `outcome` unless the type says better.
     const KEY: &'static str = "outcome";
+    /// The word.
     fn label(&self) -> &'static str;
 }
 

@@ -21,6 +21,7 @@ pub struct Target {
 }
 
 impl Target {
+    /// Joins the two.
     pub fn new(host: Host, port: u16) -> Target {
         Target { host, port }
     }
@@ -62,6 +63,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
+    /// The port where a URL writes none.
     pub fn default_port(self) -> u16 {
         match self {
             Scheme::Http => 80,
@@ -69,6 +71,7 @@ impl Scheme {
         }
     }
 
+    /// As a URL writes it.
     pub fn as_str(self) -> &'static str {
         match self {
             Scheme::Http => "http",
@@ -135,13 +138,16 @@ impl Host {
         if text.contains(':') {
             return Err(BadTarget::Brackets);
         }
-        let bare = text.strip_suffix('.').unwrap_or(text);
-        if ends_in_number(bare) {
-            return parse_ipv4(bare).map(|address| Host::Addr(IpAddr::V4(address))).ok_or(BadTarget::NotIpv4);
+        let name = Name::parse(text)?;
+        // Judged after the mapping, which makes digits of other characters: `①` is `1`, `。` is a dot.
+        if !ends_in_number(name.as_str()) {
+            return Ok(Host::Name(name));
         }
-        Name::parse(text).map(Host::Name)
+        let address = parse_ipv4(name.as_str()).ok_or(BadTarget::NotIpv4)?;
+        Ok(Host::Addr(IpAddr::V4(address)))
     }
 
+    /// The name, where it is one.
     pub fn name(&self) -> Option<&Name> {
         match self {
             Host::Name(name) => Some(name),
@@ -166,6 +172,7 @@ impl fmt::Display for Host {
 pub struct Name(Arc<str>);
 
 impl Name {
+    /// Reads a name in any spelling: case, a trailing dot, Unicode.
     pub fn parse(text: &str) -> Result<Name, BadTarget> {
         let text = text.strip_suffix('.').unwrap_or(text);
         if text.is_empty() {
@@ -182,6 +189,7 @@ impl Name {
         if fits { Ok(Name(ascii.into())) } else { Err(BadTarget::NotAName) }
     }
 
+    /// The canonical spelling.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -195,6 +203,7 @@ impl Name {
         }
     }
 
+    /// Whether no dot is in it: a name that only a search list or the own network knows.
     pub fn is_single_label(&self) -> bool {
         !self.0.contains('.')
     }
@@ -373,6 +382,7 @@ impl Scope {
         }
     }
 
+    /// Whether it is reached over the public Internet.
     pub fn is_global(self) -> bool {
         self == Scope::Global
     }
@@ -514,6 +524,10 @@ mod tests {
             ("[::ffff:127.0.0.1]:443", "127.0.0.1:443"),
             ("[2001:DB8::1]:443", "[2001:db8::1]:443"),
             ("bücher.example:80", "xn--bcher-kva.example:80"),
+            // Found by fuzz/: digits and dots of other scripts made a name out of an address.
+            ("²1:80", "0.0.0.21:80"),
+            ("127。0。0。1:80", "127.0.0.1:80"),
+            ("１２７.0.0.１:80", "127.0.0.1:80"),
         ];
         for (text, canonical) in same {
             assert_eq!(Target::parse_connect(text).unwrap().to_string(), canonical, "{text}");

@@ -44,6 +44,7 @@ pub struct Credential {
 }
 
 impl Credential {
+    /// What a client must present: this password, under any user.
     pub fn new(password: &str) -> Credential {
         Credential { password: password.into() }
     }
@@ -70,6 +71,7 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Reads a `Proxy-Authorization` field of the Basic scheme (RFC 7617); none where it is no such thing.
     pub fn parse(field: &[u8]) -> Option<Identity> {
         let (scheme, encoded) = std::str::from_utf8(field).ok()?.split_once(' ')?;
         if !scheme.eq_ignore_ascii_case("basic") {

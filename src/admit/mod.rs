@@ -74,6 +74,7 @@ struct Rules {
 }
 
 impl Admission {
+    /// The rules that a configuration makes, counting in `registry`.
     pub fn new(config: Config, registry: &Registry) -> Admission {
         let decisions = Family::default();
         registry.room("admit", |families| {
@@ -146,10 +147,12 @@ pub struct Permit {
 }
 
 impl Permit {
+    /// Where this permit leads.
     pub fn target(&self) -> &Target {
         &self.target
     }
 
+    /// On whose account it was given.
     pub fn standing(&self) -> Standing {
         self.standing
     }
@@ -211,6 +214,7 @@ fn within(nets: &[IpNet], address: IpAddr) -> bool {
 pub struct Judged(SocketAddr);
 
 impl Judged {
+    /// The address to dial.
     pub fn address(self) -> SocketAddr {
         self.0
     }
@@ -249,6 +253,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// The outcome as counters know it.
     pub fn decision(&self) -> Decision {
         match self {
             Refusal::Client(_) => Decision::Client,

@@ -28,9 +28,11 @@ pub struct Config {
 pub struct Key(String);
 
 impl Key {
+    /// The key of a relative path; none where it breaks a rule above.
     pub fn new(path: &str) -> Option<Key> {
         Some(Key(path.to_owned()))
     }
+    /// The path.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -82,6 +84,7 @@ pub struct Draft {
 }
 
 impl Draft {
+    /// Appends a piece.
     pub async fn write(&mut self, piece: Bytes) -> Result<(), Error> {
         let _ = piece;
         unimplemented!()
@@ -95,9 +98,11 @@ impl Draft {
         let _ = (length, facts);
         unimplemented!()
     }
+    /// Whether readers may have what was written before the verdict.
     pub fn is_released(&self) -> bool {
         unimplemented!()
     }
+    /// How many bytes were written.
     pub fn written(&self) -> u64 {
         unimplemented!()
     }
@@ -157,6 +162,7 @@ impl<E: Clone + Send + Sync + From<Error> + 'static> Cache<E> {
         let _ = (key, at_ms, facts);
         unimplemented!()
     }
+    /// Takes a file out, with its note.
     pub async fn remove(&self, key: &Key) -> Result<(), Error> {
         let _ = key;
         unimplemented!()

@@ -46,8 +46,9 @@ async fn bodies_go_both_ways() {
     let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
     let sized = format!("POST {url} HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nsized");
     assert_eq!(request(&mut stream, &sized).await.text(), "sized");
-    let chunked =
-        format!("POST {url} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nchu\r\n4\r\nnked\r\n0\r\n\r\n");
+    let chunked = format!(
+        "POST {url} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nchu\r\n4\r\nnked\r\n0\r\n\r\n"
+    );
     assert_eq!(request(&mut stream, &chunked).await.text(), "chunked");
 }
 

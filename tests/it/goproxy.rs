@@ -83,8 +83,7 @@ async fn a_second_mirror_serves_when_the_first_fails() {
     let (first, second) = (Mirror::of(MODULE, &["v1.0.0"]).await, Mirror::of(MODULE, &["v1.0.0"]).await);
     for status in [500, 502, 503, 403, 429] {
         first.becomes(Mood::Says(status));
-        let proxy =
-            goanyway().with("goproxy.upstreams", &first.url()).and("goproxy.upstreams", &second.url()).start();
+        let proxy = goanyway().with("goproxy.upstreams", &first.url()).and("goproxy.upstreams", &second.url()).start();
         for path in &paths()[..5] {
             let answer = get(proxy.address(), path).await;
             assert_eq!(answer.status, 200, "{status} {path}: {}", answer.text());

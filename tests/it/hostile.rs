@@ -12,7 +12,10 @@ const TABLE: &[(&str, u16)] = &[
     ("GET http://{origin}/ HTTP/1.1\r\n\r\n", 400),
     ("GET http://{origin}/ HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
     ("GET http://{origin}/ HTTP/1.1\r\nHost: a, b\r\n\r\n", 400),
-    ("POST http://{origin}/ HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    (
+        "POST http://{origin}/ HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
     ("POST http://{origin}/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity, chunked\r\n\r\n0\r\n\r\n", 400),
     ("POST http://{origin}/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", 400),
     ("POST http://{origin}/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400),

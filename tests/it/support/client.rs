@@ -123,8 +123,7 @@ pub async fn connect(proxy: SocketAddr, target: &str, user: Option<&str>) -> (An
         let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{user}:x"));
         format!("Proxy-Authorization: Basic {encoded}\r\n")
     });
-    let head =
-        format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{}\r\n", authorization.unwrap_or_default());
+    let head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{}\r\n", authorization.unwrap_or_default());
     let answer = request(&mut stream, &head).await;
     (answer, stream)
 }
