@@ -2,6 +2,7 @@
 
 mod support;
 
+mod cli;
 mod forward;
 mod goproxy;
 mod hostile;

@@ -1,7 +1,10 @@
 //! The vocabulary: what the chapters are told in. Everything listens on loopback, port 0.
 
 pub mod authority;
+pub mod binary;
 pub mod client;
 pub mod daemon;
 pub mod mirror;
+pub mod needs;
+pub mod netns;
 pub mod origin;

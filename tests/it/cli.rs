@@ -1,0 +1,183 @@
+//! The program as typed: exit codes, one clear sentence for each mistake, and a quiet end.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::support::binary::{Ended, home, listing};
+use crate::support::client::{connect, get};
+use crate::support::mirror::Mirror;
+use crate::support::origin::echo;
+
+/// The line that begins with `error: `.
+fn error(ended: &Ended) -> &str {
+    ended.err.lines().find(|line| line.starts_with("error: ")).unwrap_or_else(|| panic!("no error: {ended:?}"))
+}
+
+#[test]
+fn a_wrong_setting_is_told_with_its_place_and_ends_with_2() {
+    let home = home();
+    let file = home.at("goanyway.toml");
+    let at = file.display().to_string();
+    let table: &[(&str, &[&str], &str)] = &[
+        ("[cache]\nsise = \"1GiB\"\n", &[], ":2: cache.sise is no setting; did you mean cache.size?"),
+        ("[cache]\nsize = \"much\"\n", &[], ":2: cache.size = \"much\": expected a size such as 20GiB"),
+        ("listen = \"here\"\n", &[], ":1: listen = \"here\": expected ADDRESS:PORT"),
+        ("listen = \n", &[], ":1: "),
+        ("", &["--allow-port", "99999"], "--allow-port = \"99999\": expected a port"),
+        ("", &["--client", "10.0.0.0/33"], "--client = \"10.0.0.0/33\": expected a network"),
+        ("", &["--upstream", "ftp://x"], "--upstream = \"ftp://x\": a URL here starts with http:// or https://"),
+        ("", &["--listen", "0.0.0.0:0"], "--client CIDR"),
+        ("", &["--parent", "socks5://x"], "--parent = \"socks5://x\": a parent proxy is an http:// URL"),
+        ("", &["--host", "a.example"], "--host = \"a.example\": expected NAME=ADDRESS"),
+        ("", &["--log-level", "loud"], "--log-level = \"loud\": expected error, warn, info, debug or trace"),
+    ];
+    for (text, flags, sentence) in table {
+        fs::write(&file, text).unwrap();
+        let ended = home.run(&[&["serve", "--config", &at], *flags].concat());
+        assert_eq!(ended.code, Some(2), "{text}{flags:?}: {ended:?}");
+        assert!(error(&ended).contains(sentence), "{}", error(&ended));
+    }
+    let unreadable = home.run(&["serve", "--config", "/nowhere/goanyway.toml"]);
+    assert_eq!(unreadable.code, Some(2));
+    assert!(error(&unreadable).contains("cannot read /nowhere/goanyway.toml"));
+    assert_eq!(home.run(&["serve", "--nonsense"]).code, Some(2));
+}
+
+#[test]
+fn an_address_that_cannot_be_had_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let ended = home().run(&["serve", "--listen", &address]);
+    assert_eq!(ended.code, Some(2));
+    assert!(error(&ended).contains(&format!("cannot listen on {address}")), "{}", error(&ended));
+    assert!(error(&ended).contains("--listen"), "{}", error(&ended));
+}
+
+#[test]
+fn a_named_folder_must_be_usable_and_a_default_one_need_not() {
+    let home = home();
+    let file = home.at("a-file");
+    fs::write(&file, "not a folder").unwrap();
+    let inside = file.join("cache").display().to_string();
+    for flag in ["--cache-dir", "--state-dir", "--ca-dir"] {
+        let ended = home.run(&["serve", "--listen", "127.0.0.1:0", "--admin", "none", flag, &inside]);
+        assert_eq!(ended.code, Some(2), "{flag}: {ended:?}");
+        assert!(error(&ended).contains(&inside), "{flag}: {}", error(&ended));
+    }
+    let mut command = home.goanyway(&["serve", "--listen", "127.0.0.1:0", "--admin", "none"]);
+    for variable in ["XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME"] {
+        command.env(variable, &inside);
+    }
+    let served = home.spawn(command);
+    assert_eq!(served.said.matches("note").count(), 3, "{}", served.said);
+    assert!(served.said.contains("--cache-dir") && served.said.contains("--state-dir"), "{}", served.said);
+}
+
+#[test]
+fn a_broken_ca_key_stops_the_start_and_is_left_alone() {
+    let home = home();
+    assert_eq!(home.run(&["ca", "init"]).code, Some(0));
+    let dir = home.at("data/goanyway/certs");
+    fs::write(dir.join("issuer.key"), "-----BEGIN PRIVATE KEY-----\nbm9uc2Vuc2U=\n-----END PRIVATE KEY-----\n")
+        .unwrap();
+    let before = listing(&dir);
+    let ended = home.run(&["serve", "--listen", "127.0.0.1:0", "--admin", "none"]);
+    assert_eq!(ended.code, Some(2));
+    assert!(error(&ended).contains("issuer.key"), "{}", error(&ended));
+    assert_eq!(listing(&dir), before);
+}
+
+#[test]
+fn a_cache_from_the_future_is_refused() {
+    let home = home();
+    drop(home.serve(&[]));
+    let layout = home.at("cache/goanyway/layout");
+    fs::write(&layout, "99\n").unwrap();
+    let ended = home.run(&["serve", "--listen", "127.0.0.1:0", "--admin", "none"]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(error(&ended).contains("99"), "{}", error(&ended));
+    assert_eq!(fs::read_to_string(&layout).unwrap(), "99\n");
+}
+
+#[tokio::test]
+async fn told_to_stop_it_finishes_what_is_under_way_and_ends_with_0() {
+    let home = home();
+    let origin = echo().await;
+    let served = home.serve(&["--allow-port", &origin.port().to_string()]);
+    let ready = fs::read_to_string(home.at("ready")).unwrap();
+    assert!(ready.contains(&format!("listen={}\n", served.address)) && ready.contains("admin=127.0.0.1:"), "{ready}");
+
+    let (_, mut tunnel) = connect(served.address, &origin.to_string(), None).await;
+    tunnel.write_all(b"before").await.unwrap();
+    tunnel.read_exact(&mut [0; 6]).await.unwrap();
+    served.tell_to_stop();
+    tunnel.write_all(b"after").await.unwrap();
+    let mut heard = [0; 5];
+    tunnel.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"after");
+    drop(tunnel);
+    let (code, _) = tokio::task::spawn_blocking(move || served.ended()).await.unwrap();
+    assert_eq!(code, Some(0));
+}
+
+#[test]
+fn run_passes_on_the_code_of_its_command() {
+    let home = home();
+    assert_eq!(home.run(&["run", "--", "sh", "-c", "exit 7"]).code, Some(7));
+    assert_eq!(home.run(&["run", "--", "sh", "-c", "kill -9 $$"]).code, Some(137));
+    let absent = home.run(&["run", "--", "/nowhere/program"]);
+    assert_eq!(absent.code, Some(127));
+    assert!(error(&absent).contains("/nowhere/program"));
+    let said = home.run(&["run", "--", "true"]);
+    assert_eq!(said.err.lines().filter(|line| line.starts_with("goanyway: ")).count(), 2 + 1, "{}", said.err);
+}
+
+#[tokio::test]
+async fn run_is_private_to_its_command() {
+    let home = home();
+    let mirror = Mirror::of("example.com/m", &["v1.0.0"]).await;
+    let (url, asking) = (mirror.url(), "printf '%s %s' \"$HTTPS_PROXY\" \"$SSL_CERT_FILE\"");
+    let run = move || home.run(&["run", "--upstream", &url, "--", "sh", "-c", asking]);
+    let ended = tokio::task::spawn_blocking(run).await.unwrap();
+    let (proxy, bundle) = ended.out.split_once(' ').unwrap();
+    let (user, rest) = proxy.strip_prefix("http://").unwrap().split_once('@').unwrap();
+    assert!(user.starts_with("ca-") && user.len() > "ca-12345678:".len() + 16, "{proxy}");
+    assert!(rest.starts_with("127.0.0.1:"), "{proxy}");
+    assert!(!bundle.is_empty(), "{ended:?}");
+}
+
+#[tokio::test]
+async fn env_prints_what_a_shell_can_take() {
+    let home = home();
+    let served = home.serve(&[]);
+    let at = served.address.to_string();
+    let ended = home.run(&["env", "--listen", &at]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let script = format!("{}\nprintf '%s|%s|%s' \"$HTTPS_PROXY\" \"$NO_PROXY\" \"$SSL_CERT_FILE\"", ended.out);
+    let mut shell = Command::new("sh");
+    home.surround(&mut shell);
+    let taken = Ended::of(shell.env("NO_PROXY", "corp.example").args(["-c", &script]).output().unwrap());
+    let parts: Vec<&str> = taken.out.split('|').collect();
+    assert!(parts[0].starts_with("http://ca-") && parts[0].ends_with(&at), "{taken:?}");
+    let bundle = fs::read_to_string(parts[2]).unwrap();
+    let ca = get(served.address, "/ca.pem").await.text();
+    assert!(bundle.contains(ca.trim()), "the bundle has our root");
+    assert!(bundle.matches("BEGIN CERTIFICATE").count() > 1, "and the system's");
+}
+
+#[test]
+fn the_ca_is_made_once_and_shown() {
+    let home = home();
+    assert_eq!(home.run(&["ca", "show"]).code, Some(1));
+    assert_eq!(home.run(&["ca", "init"]).code, Some(0));
+    let again = home.run(&["ca", "init"]);
+    assert_eq!(again.code, Some(2), "{again:?}");
+    let shown = home.run(&["ca", "show"]);
+    assert_eq!(shown.code, Some(0));
+    assert!(shown.out.contains("ca.pem"), "{}", shown.out);
+    let key = fs::metadata(home.at("data/goanyway/certs/issuer.key")).unwrap();
+    assert_eq!(key.permissions().mode() & 0o777, 0o600);
+}
