@@ -28,21 +28,29 @@ pub struct Mirror {
 impl Mirror {
     /// A mirror of `module` at these versions.
     pub async fn of(module: &str, versions: &[&str]) -> Mirror {
-        Mirror::start(None, module, versions).await
+        Mirror::at("127.0.0.1:0", module, versions).await
+    }
+
+    pub async fn at(address: &str, module: &str, versions: &[&str]) -> Mirror {
+        Mirror::start(address, None, module, versions).await
     }
 
     pub async fn tls(config: Arc<ServerConfig>, module: &str, versions: &[&str]) -> Mirror {
-        Mirror::start(Some(config), module, versions).await
+        Mirror::tls_at("127.0.0.1:0", config, module, versions).await
     }
 
-    async fn start(tls: Option<Arc<ServerConfig>>, module: &str, versions: &[&str]) -> Mirror {
+    pub async fn tls_at(address: &str, config: Arc<ServerConfig>, module: &str, versions: &[&str]) -> Mirror {
+        Mirror::start(address, Some(config), module, versions).await
+    }
+
+    async fn start(address: &str, tls: Option<Arc<ServerConfig>>, module: &str, versions: &[&str]) -> Mirror {
         let files = Arc::new(files(module, versions));
         let mood = Arc::new(Mutex::new(Mood::Healthy));
         let answering = Arc::clone(&mood);
         let answer = move |heard: &Heard| respond(&files, *answering.lock().unwrap(), heard);
         let origin = match tls {
-            None => Origin::plain(answer).await,
-            Some(config) => Origin::tls(config, answer).await,
+            None => Origin::plain_at(address, answer).await,
+            Some(config) => Origin::tls_at(address, config, answer).await,
         };
         Mirror { origin, mood }
     }

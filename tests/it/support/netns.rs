@@ -27,6 +27,11 @@ impl Netns {
         netns
     }
 
+    /// One more address of this machine, such as `10.77.0.1/24`.
+    pub fn add_address(&self, address: &str) {
+        run("ip", &["-n", &self.name, "address", "add", address, "dev", "lo"]);
+    }
+
     /// A command that will run inside.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");

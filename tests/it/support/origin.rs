@@ -35,18 +35,26 @@ pub struct Origin {
 
 impl Origin {
     pub async fn plain(answer: impl Fn(&Heard) -> Response<Full<Bytes>> + Send + Sync + 'static) -> Origin {
-        Origin::start(None, Arc::new(answer)).await
+        Origin::plain_at("127.0.0.1:0", answer).await
     }
 
-    pub async fn tls(
+    pub async fn plain_at(
+        address: &str,
+        answer: impl Fn(&Heard) -> Response<Full<Bytes>> + Send + Sync + 'static,
+    ) -> Origin {
+        Origin::start(address, None, Arc::new(answer)).await
+    }
+
+    pub async fn tls_at(
+        address: &str,
         config: Arc<ServerConfig>,
         answer: impl Fn(&Heard) -> Response<Full<Bytes>> + Send + Sync + 'static,
     ) -> Origin {
-        Origin::start(Some(TlsAcceptor::from(config)), Arc::new(answer)).await
+        Origin::start(address, Some(TlsAcceptor::from(config)), Arc::new(answer)).await
     }
 
-    async fn start(tls: Option<TlsAcceptor>, answer: Arc<Answer>) -> Origin {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    async fn start(address: &str, tls: Option<TlsAcceptor>, answer: Arc<Answer>) -> Origin {
+        let listener = TcpListener::bind(address).await.unwrap();
         let origin = Origin { address: listener.local_addr().unwrap(), heard: Arc::default() };
         let heard = Arc::clone(&origin.heard);
         tokio::spawn(async move {
