@@ -1,15 +1,15 @@
 //! The house keeps its order: every source file is read, and the rules of CONTRIBUTING.md are held.
 //!
 //! They are: rooms import *downhill only*; *siblings apart*; the *ground floor* (`target`, `metrics`)
-//! imports nothing of ours; a room has *one door*, its `mod.rs`; every file has an *opening* in `//!`
-//! and every public function and type a *docstring* (fields and variants may speak for themselves, as
-//! rustc's `missing_docs` would not let them); `lib.rs` is *the map*; and paths are *plain names*, so that the others can be held. Nobody is
-//! exempt: unit tests live under the same roof. `lib.rs` and `main.rs` stand outside the rooms and
-//! may use any door.
+//! imports nothing of ours; a room has *one door*, its `mod.rs`; every file has an *opening* in `//!`;
+//! every public function, method and type has a *docstring* (fields and variants may speak for
+//! themselves, as rustc's `missing_docs` would not let them); `lib.rs` is *the map*; and paths are
+//! *plain names*, so that the others can be held. Nobody is exempt: unit tests live under the same
+//! roof. `lib.rs` and `main.rs` stand outside the rooms and may use any door.
 //!
 //! Paths are read from the tokens, not from the syntax tree, so that `use` trees, types, expressions,
 //! attributes (`#[serde(with = "crate::…")]` too) and macros are all one case. Left out are
-//! documentation, whose links may point anywhere, and `include!`.
+//! documentation, whose links may point anywhere, `include!`, and macros called without a path.
 //!
 //! The houses under `tests/fixtures/house/` break every rule and keep every rule; a line of the
 //! broken one that must be complained about says so itself, after `//~`.
@@ -97,35 +97,37 @@ impl House {
 
     fn judge_path(&self, mention: &Mention) -> Option<String> {
         let Some(there) = mention.path.first() else { return mention.judge_root() };
-        let here = mention.scope.first().map_or("the crate", String::as_str);
+        let here = mention.scope.first().map_or("crate", String::as_str);
         if here == there {
             return None;
         }
-        if !mention.scope.is_empty() {
-            let Some(above) = level(there) else {
-                return Some(format!("`{here}` names `crate::{there}`, which is no room (plain names)"));
-            };
-            match level(here)? {
-                _ if IMPORT_NOTHING.contains(&here) => {
-                    return Some(format!("`{here}` imports `{there}`, and may import nothing of ours (ground floor)"));
-                }
-                below if below < above => {
-                    return Some(format!("`{here}` reaches up to `{there}`, which stands on it (downhill only)"));
-                }
-                beside if beside == above => {
-                    return Some(format!("`{here}` calls `{there}`, which is on its level (siblings apart)"));
-                }
-                _ => {}
-            }
-        }
-        let child = mention.path.get(1)?;
-        let entered = self.children.contains(&(there.clone(), child.clone()));
-        entered.then(|| format!("`{here}` goes past the door of `{there}` to its child `{child}` (one door)"))
+        let outside_the_rooms = mention.scope.is_empty();
+        let uphill = if outside_the_rooms { None } else { judge_level(here, there) };
+        uphill.or_else(|| self.judge_door(here, there, mention.path.get(1)?))
+    }
+
+    fn judge_door(&self, here: &str, there: &str, child: &str) -> Option<String> {
+        let past = self.children.contains(&(there.to_owned(), child.to_owned()));
+        past.then(|| format!("`{here}` goes past the door of `{there}` to its child `{child}` (one door)"))
     }
 
     /// The complaints that a fixture announces: whatever follows `//~` on a line.
     fn announced(&self) -> Vec<String> {
         self.sources.iter().flat_map(|source| source.place(source.announced())).collect()
+    }
+}
+
+fn judge_level(here: &str, there: &str) -> Option<String> {
+    let Some(other) = level(there) else {
+        return Some(format!("`{here}` names `crate::{there}`, which is no room (plain names)"));
+    };
+    match level(here)? {
+        _ if IMPORT_NOTHING.contains(&here) => {
+            Some(format!("`{here}` imports `{there}`, and may import nothing of ours (ground floor)"))
+        }
+        own if own < other => Some(format!("`{here}` reaches up to `{there}`, which stands on it (downhill only)")),
+        own if own == other => Some(format!("`{here}` calls `{there}`, which is on its level (siblings apart)")),
+        _ => None,
     }
 }
 
