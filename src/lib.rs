@@ -1,5 +1,6 @@
 pub mod admit;
 pub mod cache;
+pub mod cli;
 pub mod connect;
 pub mod fetch;
 pub mod goproxy;
