@@ -1,1 +1,810 @@
-//! intercept
+//! Ending TLS in an origin's place, for the few hosts that serve modules, and only for clients that
+//! said that they trust our CA.
+//!
+//! The promise is *never worse than without*: go does not retry, so one handshake that fails on an
+//! unknown CA is a failed build. [`Interceptor::stance`] says before anything is answered whether a
+//! client is intercepted at a host or tunnelled, and why; [`Interceptor::terminate`] reads the
+//! ClientHello, and whatever is not plainly ours to answer comes back with its bytes, to be tunnelled
+//! after all. Who refuses our certificate nevertheless is tunnelled there for an hour.
+//!
+//! The CA cannot hurt ([`Authority`]). Nothing is inferred about a client, nothing is learnt of
+//! origins, and nothing is dialled here.
+
+mod authority;
+mod error;
+mod folder;
+mod hello;
+mod hosts;
+mod leaves;
+mod notice;
+mod rejections;
+mod replay;
+mod sheet;
+mod stance;
+mod word;
+
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use ipnet::IpNet;
+use lru::LruCache;
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::server::{Accepted, ClientHello, NoServerSessionStorage, ResolvesServerCert, ResolvesServerCertUsingSni};
+use rustls::sign::CertifiedKey;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::StartHandshake;
+use tokio_rustls::server::TlsStream;
+
+pub use authority::{Authority, Health, fingerprint};
+pub use error::Error;
+pub use hosts::{BadPattern, HostPattern};
+pub use notice::Notice;
+pub use replay::Replayed;
+pub use stance::{Stance, Why};
+
+use crate::metrics::{By, Counter, Family, Registry};
+use crate::target::{Host, Name, unwrap_mapped};
+use hello::Opening;
+use leaves::Leaves;
+use rejections::Rejections;
+use stance::Outcome;
+use word::Word;
+
+/// What an operator may say about interception.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The CA's folder (`intercept.ca_dir`).
+    pub ca_dir: PathBuf,
+    /// Whether the operator named it: then it must be usable, while a default folder need not.
+    pub ca_dir_named: bool,
+    /// Whose TLS is ended (`intercept.hosts`).
+    pub hosts: Vec<HostPattern>,
+    /// For which clients (`intercept.mode`).
+    pub mode: Mode,
+    /// Networks whose operator says that its clients trust our CA (`intercept.trusted_by`).
+    pub trusted_by: Vec<IpNet>,
+}
+
+/// Which clients are intercepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Those that say that they trust our CA, or whose network's operator does.
+    #[default]
+    Auto,
+    /// All of them.
+    Always,
+    /// None.
+    Off,
+}
+
+/// A connection whose TLS was looked at.
+#[derive(Debug)]
+pub enum Terminated<S> {
+    /// Ended here: what the client says in it, in this protocol.
+    Tls { stream: Box<TlsStream<S>>, alpn: Alpn },
+    /// Not ours to end: a tunnel, whose first bytes are given again.
+    Passed { stream: Replayed<S>, why: Why },
+}
+
+/// The HTTP that was agreed upon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Alpn {
+    Http1,
+    Http2,
+}
+
+/// Decides who is intercepted, and does it. Cloning gives another handle to the same memory.
+#[derive(Clone)]
+pub struct Interceptor {
+    room: Arc<Room>,
+}
+
+struct Room {
+    config: Config,
+    authority: Option<Authority>,
+    // What all handshakes share; each gets a copy that knows its own leaf.
+    tls: ServerConfig,
+    leaves: Leaves,
+    rejections: Rejections,
+    // Foreign fingerprints that were logged; bounded, because a stranger picks them.
+    said: Mutex<LruCache<String, ()>>,
+    stances: Family<By<Stance>, Counter>,
+    handshakes: Family<By<Outcome>, Counter>,
+}
+
+impl Interceptor {
+    /// Loads the CA, or makes one where there is none. What the operator should be told comes with it.
+    /// Reads and writes files: for the start, not for a worker.
+    pub fn open(config: Config, now: SystemTime, registry: &Registry) -> Result<(Interceptor, Vec<Notice>), Error> {
+        let mut notices = Vec::new();
+        let authority = find_authority(&config, now, &mut notices)?;
+        if let Some(authority) = &authority {
+            notice::inspect(authority, &config, now, &mut notices);
+        }
+        let (signed, stances, handshakes) = (Counter::default(), Family::default(), Family::default());
+        registry.room("intercept", |families| {
+            families.register("leaves_signed", "Leaf certificates signed", signed.clone());
+            families.register("stances", "Connections by what was decided about their TLS", Family::clone(&stances));
+            families.register("handshakes", "Connections to intercept, by how it went", Family::clone(&handshakes));
+        });
+        let room = Room {
+            config,
+            authority,
+            tls: common_tls()?,
+            leaves: Leaves::new(signed),
+            rejections: Rejections::default(),
+            said: Mutex::new(LruCache::new(SAID)),
+            stances,
+            handshakes,
+        };
+        Ok((Interceptor { room: Arc::new(room) }, notices))
+    }
+
+    /// What to do with TLS to `host` from this client, whose proxy URL has this user.
+    pub fn stance(&self, client: IpAddr, user: Option<&str>, host: &Host, now: SystemTime) -> Stance {
+        let stance = self.room.object(unwrap_mapped(client), user, host, now).map_or(Stance::Intercept, Stance::Tunnel);
+        self.room.stances.get_or_create(&By(stance)).inc();
+        stance
+    }
+
+    /// Reads the ClientHello and ends the TLS in `host`'s place, or gives everything back. Not
+    /// a byte is answered on a connection that is passed on.
+    pub async fn terminate<S>(
+        &self,
+        stream: S,
+        host: &Name,
+        client: IpAddr,
+        user: Option<&str>,
+        now: SystemTime,
+    ) -> Result<Terminated<S>, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let ended = self.end_tls(stream, host, now).await;
+        if let Err(Error::Rejected { .. } | Error::Handshake { .. }) = &ended {
+            self.room.rejections.remember(unwrap_mapped(client), user, host);
+        }
+        if let Err(refused @ Error::Rejected { .. }) = &ended {
+            tracing::info!(%client, user, "{refused}");
+        }
+        self.room.handshakes.get_or_create(&By(Outcome::of(&ended))).inc();
+        ended
+    }
+
+    /// The root certificate, as `/ca.pem` gives it.
+    pub fn root_pem(&self) -> Option<&str> {
+        self.room.authority.as_ref().map(Authority::root_pem)
+    }
+
+    /// The system's roots and ours, as `/ca-bundle.pem` gives them. Nothing where either is missing: a
+    /// bundle *replaces* a client's roots, so one with ours alone would break everything else. Reads
+    /// files: not for a worker.
+    pub fn bundle_pem(&self) -> Option<String> {
+        let authority = self.room.authority.as_ref()?;
+        let found = rustls_native_certs::load_native_certs();
+        for error in &found.errors {
+            tracing::debug!("system roots: {error}");
+        }
+        let ours = CertificateDer::from_pem_slice(authority.root_pem().as_bytes()).ok()?;
+        if found.certs.is_empty() { None } else { Some(bundle(&found.certs, &ours)) }
+    }
+
+    /// The first eight hexadecimal digits of the root's SHA-256.
+    pub fn fingerprint(&self) -> Option<&str> {
+        self.room.authority.as_ref().map(Authority::fingerprint)
+    }
+
+    /// The CA, where there is one.
+    pub fn authority(&self) -> Option<&Authority> {
+        self.room.authority.as_ref()
+    }
+
+    async fn end_tls<S>(&self, mut stream: S, host: &Name, now: SystemTime) -> Result<Terminated<S>, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let deadline = Instant::now() + PATIENCE;
+        let mut kept = Vec::new();
+        let opening = match timeout_at(deadline, hello::read(&mut stream, &mut kept)).await {
+            Ok(opening) => opening?,
+            Err(_) if kept.is_empty() => Opening::Other(Why::Silent),
+            Err(_) => return Err(Error::Slow),
+        };
+        let passed = |kept, stream, why| Ok(Terminated::Passed { stream: Replayed::new(kept, stream), why });
+        let accepted = match opening {
+            Opening::Hello(accepted) => accepted,
+            Opening::Other(why) => return passed(kept, stream, why),
+        };
+        let Some(authority) = &self.room.authority else { return passed(kept, stream, Why::NoCa) };
+        if let Some(why) = hello::object(&accepted.client_hello(), &kept, host, self.provider()) {
+            return passed(kept, stream, why);
+        }
+        drop(kept);
+        let leaf = self.room.leaves.find(authority, host, now)?;
+        self.shake_hands(*accepted, stream, leaf, host, deadline).await
+    }
+
+    async fn shake_hands<S>(
+        &self,
+        accepted: Accepted,
+        stream: S,
+        leaf: Arc<CertifiedKey>,
+        host: &Name,
+        deadline: Instant,
+    ) -> Result<Terminated<S>, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let showing = Arc::new(OneLeaf { leaf, shown: AtomicBool::new(false) });
+        let mut tls = self.room.tls.clone();
+        tls.cert_resolver = Arc::clone(&showing) as Arc<dyn ResolvesServerCert>;
+        match timeout_at(deadline, StartHandshake::from_parts(accepted, stream).into_stream(Arc::new(tls))).await {
+            Err(_) => Err(Error::Slow),
+            Ok(Ok(stream)) => {
+                let alpn = Alpn::of(stream.get_ref().1.alpn_protocol());
+                Ok(Terminated::Tls { stream: Box::new(stream), alpn })
+            }
+            Ok(Err(failed)) => Err(showing.explain(host, &failed)),
+        }
+    }
+
+    fn provider(&self) -> &CryptoProvider {
+        self.room.tls.crypto_provider()
+    }
+}
+
+impl Room {
+    /// What speaks against intercepting, in the order of what is known first.
+    fn object(&self, client: IpAddr, user: Option<&str>, host: &Host, now: SystemTime) -> Option<Why> {
+        if self.config.mode == Mode::Off {
+            return Some(Why::ModeOff);
+        }
+        let Host::Name(host) = host else { return Some(Why::IpTarget) };
+        if !self.config.hosts.iter().any(|pattern| pattern.matches(host)) {
+            return Some(Why::NotListed);
+        }
+        let Some(authority) = &self.authority else { return Some(Why::NoCa) };
+        match authority.health(now) {
+            Health::Expired => return Some(Why::Expired),
+            Health::ClockBehind => return Some(Why::ClockBehind),
+            Health::Good | Health::NearEnd => {}
+        }
+        if !authority.covers(host) {
+            return Some(Why::NotCovered);
+        }
+        self.distrust(authority, client, user)
+            .or_else(|| self.rejections.holds(client, user, host).then_some(Why::Rejected))
+    }
+
+    /// Whether this client might not trust our CA: it names another, or nobody speaks for it.
+    fn distrust(&self, authority: &Authority, client: IpAddr, user: Option<&str>) -> Option<Why> {
+        match Word::of(user) {
+            Word::Ours => None,
+            Word::Named(fingerprint) if fingerprint.eq_ignore_ascii_case(authority.fingerprint()) => None,
+            Word::Named(fingerprint) => {
+                self.say_other(client, fingerprint, authority);
+                Some(Why::OtherCa)
+            }
+            Word::Nothing if self.config.mode == Mode::Always => None,
+            Word::Nothing if self.config.trusted_by.iter().any(|net| net.contains(&client)) => None,
+            Word::Nothing => Some(Why::SaysNothing),
+        }
+    }
+
+    fn say_other(&self, client: IpAddr, fingerprint: &str, authority: &Authority) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.put(fingerprint.to_ascii_lowercase(), ()).is_none() {
+            let ours = authority.fingerprint();
+            tracing::info!(%client, "a client trusts the CA {fingerprint}, and ours is {ours}: tunnelled; `goanyway env` prints its new settings");
+        }
+    }
+}
+
+/// Shows one leaf, and knows whether it did.
+#[derive(Debug)]
+struct OneLeaf {
+    leaf: Arc<CertifiedKey>,
+    shown: AtomicBool,
+}
+
+impl ResolvesServerCert for OneLeaf {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.shown.store(true, Ordering::Relaxed);
+        Some(Arc::clone(&self.leaf))
+    }
+}
+
+impl OneLeaf {
+    /// Any end after the certificate and before Finished is a refusal of it: clients say so with an
+    /// alert, a FIN or a reset, each in its own way.
+    fn explain(&self, host: &Name, failed: &std::io::Error) -> Error {
+        let (host, said) = (host.clone(), failed.to_string());
+        if self.shown.load(Ordering::Relaxed) {
+            return Error::Rejected { host, said };
+        }
+        match failed.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(_) => Error::Handshake { host, said },
+            None => Error::Closed,
+        }
+    }
+}
+
+impl Alpn {
+    fn of(agreed: Option<&[u8]>) -> Alpn {
+        if agreed == Some(b"h2") { Alpn::Http2 } else { Alpn::Http1 }
+    }
+}
+
+/// Roots as one PEM text, each once, ours last.
+pub fn bundle(roots: &[CertificateDer<'_>], ours: &CertificateDer<'_>) -> String {
+    let ours = ours.as_ref();
+    let mut others: Vec<&[u8]> = roots.iter().map(AsRef::as_ref).filter(|root| *root != ours).collect();
+    others.sort_unstable();
+    others.dedup();
+    others.into_iter().chain([ours]).map(authority::write_pem).collect()
+}
+
+fn find_authority(config: &Config, now: SystemTime, notices: &mut Vec<Notice>) -> Result<Option<Authority>, Error> {
+    if config.mode == Mode::Off || config.hosts.is_empty() {
+        return Ok(None);
+    }
+    let notice = match load_or_make(config, now, notices) {
+        Ok(authority) => return Ok(Some(authority)),
+        Err(why @ Error::ClockBehind { .. }) => Notice::ClockBehind { why: why.to_string() },
+        Err(why) if why.is_folder() && !config.ca_dir_named => Notice::Unusable { why: why.to_string() },
+        Err(why) => return Err(why),
+    };
+    notices.push(notice);
+    Ok(None)
+}
+
+fn load_or_make(config: &Config, now: SystemTime, notices: &mut Vec<Notice>) -> Result<Authority, Error> {
+    let dir = &config.ca_dir;
+    if let Some(authority) = Authority::load(dir)? {
+        return Ok(authority);
+    }
+    match Authority::create(dir, &config.hosts, now, None) {
+        Ok(authority) => {
+            notices.push(Notice::Made { dir: dir.clone(), fingerprint: authority.fingerprint().to_owned() });
+            Ok(authority)
+        }
+        // Another process was faster; what it made is ours too.
+        Err(exists @ Error::Exists { .. }) => Authority::load(dir)?.ok_or(exists),
+        Err(why) => Err(why),
+    }
+}
+
+/// TLS 1.2 and 1.3, h2 and http/1.1, no session that could be resumed for another host. go never resumes.
+fn common_tls() -> Result<ServerConfig, Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut tls = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(|why| Error::Sign(why.to_string()))?
+        .with_no_client_auth()
+        // Replaced for each connection.
+        .with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
+    tls.alpn_protocols = PROTOCOLS.iter().map(|protocol| protocol.to_vec()).collect();
+    tls.session_storage = Arc::new(NoServerSessionStorage {});
+    tls.send_tls13_tickets = 0;
+    Ok(tls)
+}
+
+/// From the first byte awaited to the client's Finished; go itself gives up after 10 s.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+const SAID: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use rustls::client::{ClientConfig, EchGreaseConfig, EchMode, Resumption};
+    use rustls::crypto::aws_lc_rs::{default_provider, hpke};
+    use rustls::pki_types::ServerName;
+    use rustls::{ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore};
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
+    use tokio::task::JoinHandle;
+    use tokio_rustls::TlsConnector;
+
+    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 7, 0, 1));
+    const HOST: &str = "goproxy.cn";
+
+    struct House {
+        interceptor: Interceptor,
+        notices: Vec<Notice>,
+        registry: Registry,
+        _dir: tempfile::TempDir,
+    }
+
+    fn settings(dir: &std::path::Path, mode: Mode) -> Config {
+        let hosts = vec![HOST.parse().unwrap(), "*.corp.example".parse().unwrap()];
+        let trusted_by = vec!["10.9.0.0/16".parse().unwrap()];
+        Config { ca_dir: dir.join("certs"), ca_dir_named: false, hosts, mode, trusted_by }
+    }
+
+    fn house(mode: Mode) -> House {
+        let (dir, registry) = (tempfile::tempdir().unwrap(), Registry::default());
+        let (interceptor, notices) =
+            Interceptor::open(settings(dir.path(), mode), SystemTime::now(), &registry).unwrap();
+        House { interceptor, notices, registry, _dir: dir }
+    }
+
+    impl House {
+        fn stance(&self, client: &str, user: Option<&str>, host: &str) -> Stance {
+            let host = Host::parse(host).unwrap();
+            self.interceptor.stance(client.parse().unwrap(), user, &host, SystemTime::now())
+        }
+
+        fn trusting(&self) -> ClientConfig {
+            client(self.interceptor.root_pem().unwrap())
+        }
+
+        /// Ends the TLS of `HOST` at this end of a pipe, in the background.
+        fn serve<S>(&self, near: S) -> JoinHandle<Result<Terminated<S>, Error>>
+        where
+            S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        {
+            let interceptor = self.interceptor.clone();
+            tokio::spawn(async move { interceptor.terminate(near, &name(HOST), CLIENT, None, SystemTime::now()).await })
+        }
+
+        /// Why a connection on which a client sends these bytes, and waits, comes back; all of it must.
+        async fn passes(&self, sent: &[u8]) -> Why {
+            let (mut far, near) = duplex(65_536);
+            far.write_all(sent).await.unwrap();
+            let Terminated::Passed { stream, why } = self.serve(near).await.unwrap().unwrap() else {
+                panic!("answered")
+            };
+            let mut answer = [0];
+            assert!(far.read(&mut answer).now_or_never().is_none(), "not a byte was answered");
+            assert_eq!(stream.into_parts().0, sent);
+            why
+        }
+    }
+
+    fn name(text: &str) -> Name {
+        Name::parse(text).unwrap()
+    }
+
+    fn client(root_pem: &str) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(root_pem.as_bytes()).unwrap()).unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = PROTOCOLS.iter().map(|protocol| protocol.to_vec()).collect();
+        config
+    }
+
+    fn hello_of(config: ClientConfig, server: &str) -> Vec<u8> {
+        let server = ServerName::try_from(server.to_owned()).unwrap();
+        let mut connection = ClientConnection::new(Arc::new(config), server).unwrap();
+        let mut hello = Vec::new();
+        while connection.wants_write() {
+            connection.write_tls(&mut hello).unwrap();
+        }
+        hello
+    }
+
+    /// A stream that gives one byte at a time.
+    #[derive(Debug)]
+    struct Dribble(DuplexStream);
+
+    impl AsyncRead for Dribble {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<std::io::Result<()>> {
+            let mut one = [0];
+            let mut small = ReadBuf::new(&mut one);
+            std::task::ready!(Pin::new(&mut self.0).poll_read(cx, &mut small))?;
+            buf.put_slice(small.filled());
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Dribble {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+            Pin::new(&mut self.0).poll_write(cx, buf)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(cx)
+        }
+    }
+
+    /// Shakes hands as the client, speaks a word each way, and says what was agreed upon.
+    async fn talk(house: &House, config: &Arc<ClientConfig>) -> (Alpn, ProtocolVersion, HandshakeKind) {
+        let (far, near) = duplex(65_536);
+        talk_over(house, config, far, near).await
+    }
+
+    async fn talk_over<S>(
+        house: &House,
+        config: &Arc<ClientConfig>,
+        far: DuplexStream,
+        near: S,
+    ) -> (Alpn, ProtocolVersion, HandshakeKind)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let serving = house.serve(near);
+        let server = ServerName::try_from(HOST).unwrap();
+        let mut theirs = TlsConnector::from(Arc::clone(config)).connect(server, far).await.unwrap();
+        let Terminated::Tls { mut stream, alpn } = serving.await.unwrap().unwrap() else { panic!("passed on") };
+        let echoing = tokio::spawn(async move {
+            let mut word = [0; 4];
+            stream.read_exact(&mut word).await.unwrap();
+            stream.write_all(&word).await.unwrap();
+            stream.shutdown().await.unwrap();
+        });
+        theirs.write_all(b"word").await.unwrap();
+        let mut heard = String::new();
+        theirs.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "word");
+        echoing.await.unwrap();
+        let connection = theirs.get_ref().1;
+        (alpn, connection.protocol_version().unwrap(), connection.handshake_kind().unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_trusts_us_speaks_h2_or_http_1_in_tls_1_3_or_1_2() {
+        let house = house(Mode::Auto);
+        let (alpn, version, _) = talk(&house, &Arc::new(house.trusting())).await;
+        assert_eq!((alpn, version), (Alpn::Http2, ProtocolVersion::TLSv1_3));
+        let mut old = house.trusting();
+        old.alpn_protocols = Vec::new();
+        let (alpn, ..) = talk(&house, &Arc::new(old)).await;
+        assert_eq!(alpn, Alpn::Http1);
+        assert!(house.registry.text().contains("goanyway_intercept_handshakes_total{outcome=\"done\"} 2"));
+        assert!(house.registry.text().contains("goanyway_intercept_leaves_signed_total 1"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tls_1_2_is_spoken_and_nothing_is_ever_resumed() {
+        let house = house(Mode::Auto);
+        let pem = house.interceptor.root_pem().unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
+        let builder = builder.with_protocol_versions(&[&rustls::version::TLS12]).unwrap();
+        let mut old = builder.with_root_certificates(roots).with_no_client_auth();
+        old.resumption = Resumption::in_memory_sessions(8);
+        for config in [Arc::new(old), Arc::new(house.trusting())] {
+            for _ in 0..2 {
+                assert_eq!(talk(&house, &config).await.2, HandshakeKind::Full);
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hello_in_one_byte_pieces_and_one_over_16_kib_are_read_whole() {
+        let house = house(Mode::Auto);
+        let (far, near) = duplex(65_536);
+        let (alpn, ..) = talk_over(&house, &Arc::new(house.trusting()), far, Dribble(near)).await;
+        assert_eq!(alpn, Alpn::Http2);
+        let mut large = house.trusting();
+        large.alpn_protocols.extend((0u8..100).map(|number| vec![number; 255]));
+        assert!(hello_of(large.clone(), HOST).len() > 20_000);
+        let (alpn, ..) = talk(&house, &Arc::new(large)).await;
+        assert_eq!(alpn, Alpn::Http2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_refuses_our_certificate_is_tunnelled_for_an_hour() {
+        let (house, other) = (house(Mode::Always), house(Mode::Always));
+        let (far, near) = duplex(65_536);
+        let serving = house.serve(near);
+        let server = ServerName::try_from(HOST).unwrap();
+        assert!(TlsConnector::from(Arc::new(other.trusting())).connect(server, far).await.is_err());
+        let refused = serving.await.unwrap().unwrap_err();
+        assert!(matches!(&refused, Error::Rejected { .. }), "{refused}");
+        assert!(refused.to_string().contains("UnknownCA"), "{refused}");
+        let stance = |user, host| house.stance("10.7.0.1", user, host);
+        assert_eq!(stance(None, HOST), Stance::Tunnel(Why::Rejected));
+        assert_eq!(house.stance("::ffff:10.7.0.1", None, HOST), Stance::Tunnel(Why::Rejected));
+        assert_eq!(stance(Some("ca"), HOST), Stance::Intercept, "another build at that address");
+        assert_eq!(stance(None, "a.corp.example"), Stance::Intercept);
+        tokio::time::advance(Duration::from_secs(3599)).await;
+        assert_eq!(stance(None, HOST), Stance::Tunnel(Why::Rejected));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(stance(None, HOST), Stance::Intercept);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_hangs_up_on_our_certificate_refused_it() {
+        let house = house(Mode::Always);
+        let (mut far, near) = duplex(65_536);
+        let serving = house.serve(near);
+        far.write_all(&hello_of(house.trusting(), HOST)).await.unwrap();
+        far.read_exact(&mut [0; 5]).await.unwrap();
+        drop(far);
+        assert!(matches!(serving.await.unwrap(), Err(Error::Rejected { .. })));
+        assert_eq!(house.stance("10.7.0.1", None, HOST), Stance::Tunnel(Why::Rejected));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_stalls_or_leaves_before_refused_nothing() {
+        let house = house(Mode::Always);
+        let hello = hello_of(house.trusting(), HOST);
+        let (mut far, near) = duplex(65_536);
+        far.write_all(&hello[..hello.len() - 1]).await.unwrap();
+        assert!(matches!(house.serve(near).await.unwrap(), Err(Error::Slow)), "a hello that is never whole");
+        let (mut far, near) = duplex(65_536);
+        far.write_all(&hello).await.unwrap();
+        assert!(matches!(house.serve(near).await.unwrap(), Err(Error::Slow)), "a Finished that never comes");
+        let (mut far, near) = duplex(65_536);
+        far.write_all(&hello[..40]).await.unwrap();
+        drop(far);
+        assert!(matches!(house.serve(near).await.unwrap(), Err(Error::Closed)));
+        assert_eq!(house.stance("10.7.0.1", None, HOST), Stance::Intercept);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_ours_to_answer_comes_back_whole() {
+        let house = house(Mode::Always);
+        let mut odd = house.trusting();
+        odd.alpn_protocols = vec![b"acme-tls/1".to_vec()];
+        let table: [(&[u8], Why); 8] = [
+            (b"GET / HTTP/1.1\r\n\r\n", Why::NotTls),
+            (b"SSH-2.0-x\r\n", Why::NotTls),
+            (&[0x16, 0x02, 0x00], Why::NotTls),
+            (&[0x16, 0x03, 0x01, 0x00, 0x04, 0x02, 0, 0, 0], Why::BadHello),
+            (&hello_of(house.trusting(), "github.com"), Why::OtherName),
+            (&hello_of(house.trusting(), "www.goproxy.cn"), Why::OtherName),
+            (&hello_of(house.trusting(), "127.0.0.1"), Why::NoName),
+            (&hello_of(odd, HOST), Why::NothingInCommon),
+        ];
+        for (sent, why) in table {
+            assert_eq!(house.passes(sent).await, why, "{}", String::from_utf8_lossy(sent));
+        }
+        assert!(house.registry.text().contains("handshakes_total{outcome=\"other-name\"} 2"));
+        assert_eq!(house.stance("10.7.0.1", None, HOST), Stance::Intercept, "and nobody refused anything");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn encrypted_hellos_are_passed_on() {
+        let house = house(Mode::Always);
+        let suite = hpke::ALL_SUPPORTED_SUITES[0];
+        let (public, _) = suite.generate_key_pair().unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_ech(EchMode::Grease(EchGreaseConfig::new(suite, public)))
+            .unwrap()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        assert_eq!(house.passes(&hello_of(config, HOST)).await, Why::Ech);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_waits_for_the_server_to_speak_is_passed_on() {
+        assert_eq!(house(Mode::Always).passes(b"").await, Why::Silent);
+    }
+
+    #[tokio::test]
+    async fn the_stance_is_never_worse_than_without() {
+        let (auto, always, off) = (house(Mode::Auto), house(Mode::Always), house(Mode::Off));
+        let this = format!("ca-{}", auto.interceptor.fingerprint().unwrap());
+        let alice = format!("alice+{}", this.to_ascii_uppercase().replace("CA-", "ca-"));
+        let table = [
+            (&auto, "10.7.0.1", None, HOST, Stance::Tunnel(Why::SaysNothing)),
+            (&auto, "10.7.0.1", Some("alice"), HOST, Stance::Tunnel(Why::SaysNothing)),
+            (&auto, "10.7.0.1", Some("ca"), HOST, Stance::Intercept),
+            (&auto, "10.7.0.1", Some(this.as_str()), HOST, Stance::Intercept),
+            (&auto, "10.7.0.1", Some(alice.as_str()), HOST, Stance::Intercept),
+            (&auto, "10.7.0.1", Some("ca-00000000"), HOST, Stance::Tunnel(Why::OtherCa)),
+            (&auto, "10.9.3.4", None, HOST, Stance::Intercept),
+            (&auto, "::ffff:10.9.3.4", None, HOST, Stance::Intercept),
+            (&auto, "10.9.3.4", Some("ca-00000000"), HOST, Stance::Tunnel(Why::OtherCa)),
+            (&auto, "10.7.0.1", Some("ca"), "github.com", Stance::Tunnel(Why::NotListed)),
+            (&auto, "10.7.0.1", Some("ca"), "www.goproxy.cn", Stance::Tunnel(Why::NotListed)),
+            (&auto, "10.7.0.1", Some("ca"), "go.corp.example", Stance::Intercept),
+            (&auto, "10.7.0.1", Some("ca"), "10.0.0.1", Stance::Tunnel(Why::IpTarget)),
+            (&always, "10.7.0.1", None, HOST, Stance::Intercept),
+            (&always, "10.7.0.1", Some("ca-00000000"), HOST, Stance::Tunnel(Why::OtherCa)),
+            (&always, "10.7.0.1", None, "[::1]", Stance::Tunnel(Why::IpTarget)),
+            (&off, "10.7.0.1", Some("ca"), HOST, Stance::Tunnel(Why::ModeOff)),
+        ];
+        for (house, client, user, host, stance) in table {
+            assert_eq!(house.stance(client, user, host), stance, "{client} {user:?} {host}");
+        }
+        let text = auto.registry.text();
+        assert!(text.contains("goanyway_intercept_stances_total{stance=\"intercept\"} 6"), "{text}");
+        assert!(text.contains("goanyway_intercept_stances_total{stance=\"other-ca\"} 2"), "{text}");
+    }
+
+    #[test]
+    fn an_expired_ca_tunnels_and_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let (now, year) = (SystemTime::now(), Duration::from_secs(365 * 86_400));
+        let open = |at| Interceptor::open(settings(dir.path(), Mode::Always), at, &Registry::default()).unwrap();
+        let (interceptor, made) = open(now);
+        assert!(matches!(&made[..], [Notice::Made { .. }]) && !made[0].is_trouble());
+        let stance = |at| interceptor.stance(CLIENT, None, &Host::parse(HOST).unwrap(), at);
+        assert_eq!(stance(now + year), Stance::Tunnel(Why::Expired));
+        assert_eq!(stance(now - Duration::from_secs(3 * 86_400)), Stance::Tunnel(Why::ClockBehind));
+        assert_eq!(open(now).1, []);
+        assert!(matches!(&open(now + year - Duration::from_secs(86_400)).1[..], [Notice::NearEnd { .. }]));
+        assert!(matches!(&open(now + year).1[..], [Notice::Expired { .. }]));
+        assert!(matches!(&open(now - Duration::from_secs(3 * 86_400)).1[..], [Notice::ClockBehind { .. }]));
+    }
+
+    #[test]
+    fn a_host_that_the_ca_does_not_cover_is_tunnelled_and_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |config| Interceptor::open(config, SystemTime::now(), &Registry::default()).unwrap();
+        open(settings(dir.path(), Mode::Always));
+        let mut config = settings(dir.path(), Mode::Always);
+        config.hosts.push("athens.example".parse().unwrap());
+        let (interceptor, notices) = open(config);
+        assert_eq!(
+            notices.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            [
+                "athens.example is tunnelled, because the CA does not cover it; `goanyway ca rotate --intercept athens.example` would"
+            ]
+        );
+        let stance = interceptor.stance(CLIENT, None, &Host::parse("athens.example").unwrap(), SystemTime::now());
+        assert_eq!(stance, Stance::Tunnel(Why::NotCovered));
+    }
+
+    #[test]
+    fn a_default_folder_that_cannot_be_written_is_no_reason_to_stop_and_a_named_one_is() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("certs"), "a file in the way").unwrap();
+        let open = |named| {
+            let config = Config { ca_dir_named: named, ..settings(dir.path(), Mode::Always) };
+            Interceptor::open(config, SystemTime::now(), &Registry::default())
+        };
+        let (interceptor, notices) = open(false).unwrap();
+        assert!(matches!(&notices[..], [Notice::Unusable { .. }]), "{notices:?}");
+        assert_eq!((interceptor.root_pem(), interceptor.bundle_pem()), (None, None));
+        let stance = interceptor.stance(CLIENT, None, &Host::parse(HOST).unwrap(), SystemTime::now());
+        assert_eq!(stance, Stance::Tunnel(Why::NoCa));
+        assert!(open(true).err().unwrap().is_folder());
+    }
+
+    #[test]
+    fn a_broken_ca_stops_the_start_even_in_the_default_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Interceptor::open(settings(dir.path(), Mode::Auto), SystemTime::now(), &Registry::default());
+        open().unwrap();
+        std::fs::write(dir.path().join("certs/issuer.key"), "broken").unwrap();
+        assert!(matches!(open().err().unwrap(), Error::Broken { .. }));
+    }
+
+    #[test]
+    fn mode_off_makes_no_ca_and_a_clock_that_is_behind_makes_none_either() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |mode, now| Interceptor::open(settings(dir.path(), mode), now, &Registry::default()).unwrap().1;
+        assert_eq!(open(Mode::Off, SystemTime::now()), []);
+        assert!(matches!(&open(Mode::Auto, SystemTime::UNIX_EPOCH)[..], [Notice::ClockBehind { .. }]));
+        assert!(!dir.path().join("certs").exists());
+    }
+
+    #[test]
+    fn a_bundle_holds_every_root_once_and_ours() {
+        let (one, two) = (house(Mode::Auto), house(Mode::Auto));
+        let root =
+            |house: &House| CertificateDer::from_pem_slice(house.interceptor.root_pem().unwrap().as_bytes()).unwrap();
+        let (ours, other) = (root(&one), root(&two));
+        let text = bundle(&[other.clone(), ours.clone(), other.clone()], &ours);
+        let read: Vec<_> = CertificateDer::pem_slice_iter(text.as_bytes()).map(Result::unwrap).collect();
+        assert_eq!(read, [other, ours]);
+        assert!(matches!(&one.notices[..], [Notice::Made { .. }]));
+    }
+}

@@ -1,0 +1,191 @@
+//! Where a CA lies: `ca.pem`, `issuer.pem`, `issuer.key`, `README` and `layout` in one folder.
+//!
+//! A CA is there when `ca.pem` is: it is renamed into place last, so one that is half made is never
+//! read. Makers hold a lock; readers need none, and a folder that only can be read serves. Nothing
+//! that is there is written over: what an old CA leaves is set aside as `*.old`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use super::Error;
+
+/// The texts of a CA's files.
+pub(super) struct Papers {
+    pub root: String,
+    pub issuer: String,
+    pub key: String,
+}
+
+/// What clients trust.
+pub(super) const ROOT: &str = "ca.pem";
+/// What is sent along with every leaf.
+pub(super) const ISSUER: &str = "issuer.pem";
+/// The only secret.
+pub(super) const KEY: &str = "issuer.key";
+
+/// Reads a CA; nothing, if there is none.
+pub(super) fn read(dir: &Path) -> Result<Option<Papers>, Error> {
+    check_layout(dir)?;
+    let Some(root) = read_file(dir, ROOT)? else { return Ok(None) };
+    let part = |file| read_file(dir, file)?.ok_or_else(|| Error::Incomplete { dir: dir.to_owned(), missing: file });
+    Ok(Some(Papers { issuer: part(ISSUER)?, key: part(KEY)?, root }))
+}
+
+/// Makes the folder if need be, and keeps other makers out until the lock is dropped.
+pub(super) fn lock(dir: &Path) -> Result<File, Error> {
+    make_folder(dir)?;
+    let path = dir.join(".lock");
+    let locked = || {
+        let file = OpenOptions::new().create(true).write(true).truncate(false).open(&path)?;
+        file.lock()?;
+        Ok(file)
+    };
+    locked().map_err(|why| Error::Folder { path, why })
+}
+
+/// Puts a CA into the folder. The caller holds the lock.
+pub(super) fn write(dir: &Path, papers: &Papers) -> Result<(), Error> {
+    place(dir, "README", README.as_bytes(), PUBLIC)?;
+    place(dir, "layout", format!("{LAYOUT}\n").as_bytes(), PUBLIC)?;
+    for file in [KEY, ISSUER] {
+        set_aside(dir, file)?;
+    }
+    place(dir, KEY, papers.key.as_bytes(), SECRET)?;
+    place(dir, ISSUER, papers.issuer.as_bytes(), PUBLIC)?;
+    place(dir, ROOT, papers.root.as_bytes(), PUBLIC)
+}
+
+/// Takes a CA out of use: from here on, the folder holds none.
+pub(super) fn retire(dir: &Path) -> Result<(), Error> {
+    set_aside(dir, ROOT)
+}
+
+/// Writes a key where there is no file yet, for its owner alone.
+pub(super) fn write_key(path: &Path, pem: &str) -> Result<(), Error> {
+    let written = || {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, SECRET);
+        let mut file = options.open(path)?;
+        file.write_all(pem.as_bytes())?;
+        file.sync_all()
+    };
+    written().map_err(|why| Error::Folder { path: path.to_owned(), why })
+}
+
+/// Whether others than its owner can read the key.
+#[cfg(unix)]
+pub(super) fn key_is_open(dir: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(dir.join(KEY)).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
+}
+
+/// Folders of a user are closed to others by inheritance here.
+#[cfg(not(unix))]
+pub(super) fn key_is_open(_dir: &Path) -> bool {
+    false
+}
+
+fn check_layout(dir: &Path) -> Result<(), Error> {
+    // Files that somebody put there by hand have no marker; they are what we know.
+    let Some(text) = read_file(dir, "layout")? else { return Ok(()) };
+    match text.trim().parse::<u32>() {
+        Ok(LAYOUT) => Ok(()),
+        Ok(version) if version > LAYOUT => Err(Error::Newer { dir: dir.to_owned(), version, known: LAYOUT }),
+        _ => Err(Error::Broken {
+            path: dir.join("layout"),
+            what: format!("wanted {LAYOUT}, and it says {:?}", text.trim()),
+        }),
+    }
+}
+
+fn read_file(dir: &Path, file: &str) -> Result<Option<String>, Error> {
+    let path = dir.join(file);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text)),
+        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(why) if why.kind() == io::ErrorKind::InvalidData => {
+            Err(Error::Broken { path, what: "wanted PEM, and it is not even text".into() })
+        }
+        Err(why) => Err(Error::Folder { path, why }),
+    }
+}
+
+fn make_folder(dir: &Path) -> Result<(), Error> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir).map_err(|why| Error::Folder { path: dir.to_owned(), why })
+}
+
+/// Writes aside, syncs, renames. A temporary file is its owner's alone (tempfile makes it 0600).
+fn place(dir: &Path, file: &str, content: &[u8], mode: u32) -> Result<(), Error> {
+    let path = dir.join(file);
+    let placed = || {
+        let mut aside = NamedTempFile::new_in(dir)?;
+        aside.write_all(content)?;
+        set_mode(aside.as_file(), mode)?;
+        aside.as_file().sync_all()?;
+        aside.persist(&path).map_err(|failed| failed.error)?;
+        sync_folder(dir)
+    };
+    placed().map_err(|why| Error::Folder { path: path.clone(), why })
+}
+
+fn set_aside(dir: &Path, file: &str) -> Result<(), Error> {
+    let path = dir.join(file);
+    match fs::rename(&path, old_name(&path)) {
+        Err(why) if why.kind() != io::ErrorKind::NotFound => Err(Error::Folder { path, why }),
+        _ => Ok(()),
+    }
+}
+
+fn old_name(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".old");
+    name.into()
+}
+
+#[cfg(unix)]
+fn set_mode(file: &File, mode: u32) -> io::Result<()> {
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))
+}
+
+#[cfg(not(unix))]
+fn set_mode(_file: &File, _mode: u32) -> io::Result<()> {
+    Ok(())
+}
+
+/// A rename lasts once its folder is on disk.
+#[cfg(unix)]
+fn sync_folder(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_dir: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+const LAYOUT: u32 = 1;
+const SECRET: u32 = 0o600;
+const PUBLIC: u32 = 0o644;
+const README: &str = "\
+The certificate authority of one goanyway.
+
+ca.pem      the root certificate: what clients trust. Its key was destroyed when it was made
+            (unless `goanyway ca init --keep-root FILE` said where to keep it).
+issuer.pem  the intermediate certificate, which is sent along with every leaf
+issuer.key  its key: the only secret here, of use to nobody but this goanyway. Do not copy it.
+layout      the version of this folder's layout
+
+Both certificates carry critical name constraints: whatever is signed with issuer.key counts for the
+module mirrors and checksum databases listed in them, and for no other host and no address.
+
+  goanyway ca show    what it covers, until when, and how a client trusts it
+";
