@@ -30,7 +30,7 @@ use crate::connect::{self, Connector};
 use crate::fetch::{self, Body};
 use crate::forward::{Forwarder, Identity};
 use crate::goproxy::{self, Goproxy, ModuleRequest, Place};
-use crate::intercept::{Interceptor, Stance, Terminated};
+use crate::intercept::{Alpn, Interceptor, Replayed, Stance, Terminated};
 use crate::respond::{self, Id, Trouble};
 use crate::target::{Base, Host, Name, Scheme, Target, unwrap_mapped};
 use crate::tunnel::Tunnels;
@@ -173,7 +173,8 @@ impl Worker {
     ) -> Result<Response<Body>, Trouble> {
         let client = self.admitted(&door, &request)?;
         let permit = self.rooms.admission.target(client.standing, Dialect::Connect, &target)?;
-        let stance = self.rooms.interceptor.stance(client.address, client.user.as_deref(), &target.host);
+        let now = SystemTime::now();
+        let stance = self.rooms.interceptor.stance(client.address, client.user.as_deref(), &target.host, now);
         tracing::debug!(%id, %target, ?stance, "connect");
         if let (Stance::Intercept, Host::Name(name)) = (&stance, &target.host) {
             let name = name.clone();
@@ -208,15 +209,17 @@ impl Worker {
         early: Bytes,
         id: Id,
     ) {
-        let ended = self.rooms.interceptor.terminate(stream, early, &name, client.address, client.user.as_deref()).await;
-        match ended {
-            Ok(Terminated::Tls { stream, h2 }) => {
+        let (user, now) = (client.user.clone(), SystemTime::now());
+        let stream = Replayed::new(early, stream);
+        match self.rooms.interceptor.terminate(stream, &name, client.address, user.as_deref(), now).await {
+            Ok(Terminated::Tls { stream, alpn }) => {
                 let target = permit.target().clone();
                 let base = Base { scheme: Scheme::Https, target, path: String::new() };
-                self.serve_inside(Inside { client, base, verdict: None }, stream, h2).await;
+                self.serve_inside(Inside { client, base, verdict: None }, stream, alpn).await;
             }
-            Ok(Terminated::Passed { stream, early, why }) => {
+            Ok(Terminated::Passed { stream, why }) => {
                 tracing::debug!(%id, host = %name, ?why, "passed on unread");
+                let (early, stream) = whole(stream);
                 match self.rooms.connector.dial(&permit).await {
                     Ok(dialed) => drop(self.rooms.tunnels.relay(stream, dialed.stream, early).await),
                     Err(error) => tracing::info!(%id, host = %name, %error, "cannot be passed on"),
@@ -226,7 +229,7 @@ impl Worker {
         }
     }
 
-    async fn serve_inside<S>(self: Arc<Self>, inside: Inside, stream: S, h2: bool)
+    async fn serve_inside<S>(self: Arc<Self>, inside: Inside, stream: S, alpn: Alpn)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -237,7 +240,7 @@ impl Worker {
                 async move { Ok::<_, Infallible>(worker.answer_inside(inside, request).await) }
             })
         };
-        let ended = if h2 {
+        let ended = if alpn == Alpn::Http2 {
             let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             builder.timer(TokioTimer::new()).max_concurrent_streams(250);
             let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), serve(inside)));
@@ -323,8 +326,12 @@ impl Worker {
         let no_ca = Trouble::Absent("this proxy has no CA: it was started without interception");
         match path {
             "/ca.pem" => self.rooms.interceptor.root_pem().map(|pem| certificates(pem.to_owned())).ok_or(no_ca),
-            "/ca-bundle.pem" => self.rooms.interceptor.bundle_pem().map(certificates).ok_or(no_ca),
-            _ => self.module(&goproxy::parse(path)?, &Place::Ours).await,
+            "/ca-bundle.pem" => {
+                let interceptor = self.rooms.interceptor.clone();
+                let bundle = tokio::task::spawn_blocking(move || interceptor.bundle_pem()).await;
+                bundle.ok().flatten().map(certificates).ok_or(no_ca)
+            }
+            _ => self.module(&ModuleRequest::parse(path)?, &Place::Ours).await,
         }
     }
 
@@ -357,6 +364,14 @@ async fn taken_over(request: Request<Incoming>) -> Option<(TcpStream, Bytes)> {
     let (stream, held) = parts.io.into_inner().into_parts();
     let early = if held.is_empty() { parts.read_buf } else { [parts.read_buf, held].concat().into() };
     Some((stream, early))
+}
+
+/// What was read of a stream that is passed on, and the bare socket, which a tunnel can splice.
+fn whole(stream: Replayed<Replayed<TcpStream>>) -> (Bytes, TcpStream) {
+    let (looked_at, stream) = stream.into_parts();
+    let (unread, stream) = stream.into_parts();
+    let early = if unread.is_empty() { looked_at } else { [looked_at, unread].concat().into() };
+    (early, stream)
 }
 
 /// Whether a request inside an intercepted connection is for the host that was admitted.

@@ -54,7 +54,7 @@ pub enum Trouble {
     Module(#[from] goproxy::Failure),
     /// Origin form that is no module request.
     #[error("{0}")]
-    Path(#[from] goproxy::BadPath),
+    Path(#[from] goproxy::NotOurs),
     /// A request for another host than the one this connection was opened for.
     #[error("this connection leads to another host")]
     Misdirected,

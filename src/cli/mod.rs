@@ -10,11 +10,13 @@ mod env;
 mod resolve;
 mod run;
 mod serve;
+mod signals;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
@@ -43,10 +45,38 @@ fn dispatch(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         Some(("serve", matches)) => serve::serve(settings(matches)?, matches.get_one::<PathBuf>("ready-file")),
         Some(("run", matches)) => run::run(settings(matches)?, &run::RunArgs::from_arg_matches(matches)?),
         Some(("resolve", matches)) => resolve::resolve(settings(matches)?, &resolve::ResolveArgs::from_arg_matches(matches)?),
-        Some(("env", matches)) => env::env(settings(matches)?, &env::EnvArgs::from_arg_matches(matches)?),
-        Some(("ca", matches)) => ca::ca(settings(matches)?, &ca::CaArgs::from_arg_matches(matches)?),
+        Some(("env", matches)) => print_env(&settings(matches)?, &env::EnvArgs::from_arg_matches(matches)?),
+        Some(("ca", matches)) => tend_ca(&settings(matches)?, &ca::CaArgs::from_arg_matches(matches)?),
         _ => unreachable!("clap wants one of the commands above"),
     }
+}
+
+/// `goanyway env`: data for a shell, warnings for a person.
+fn print_env(settings: &Settings, args: &env::EnvArgs) -> Result<ExitCode, Failure> {
+    let environment = std::env::vars_os().filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok()));
+    let listener = settings.listen[0];
+    let state_dir = settings.state_dir.path.clone().unwrap_or_else(std::env::temp_dir);
+    let gathered = env::gather(&environment.collect(), listener, &settings.intercept.ca_dir, &state_dir);
+    anstream::print!("{}", env::print(args.shell, &gathered));
+    for warning in &gathered.warnings {
+        anstream::eprintln!("goanyway: {warning}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `goanyway ca`.
+fn tend_ca(settings: &Settings, args: &ca::CaArgs) -> Result<ExitCode, Failure> {
+    let (dir, now) = (&settings.intercept.ca_dir, SystemTime::now());
+    let text = match &args.command {
+        ca::CaCommand::Init(args) => Some(ca::init(args, dir, &settings.intercept.hosts, now)?),
+        ca::CaCommand::Show(args) => ca::show(args, dir, now)?,
+    };
+    let Some(text) = text else {
+        anstream::eprintln!("error: {}", ca::describe_absence(dir));
+        return Ok(ExitCode::from(1));
+    };
+    anstream::print!("{text}");
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The whole command line.
@@ -64,6 +94,7 @@ fn command() -> Command {
                         .long("ready-file")
                         .value_name("FILE")
                         .value_parser(clap::value_parser!(PathBuf))
+                        .env("GOANYWAY_READY_FILE")
                         .help("Written when serving: one listen= or admin=ADDRESS a line"),
                 ),
         )

@@ -2,11 +2,16 @@
 //! and two lines on what was served.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::ExitCode;
+use std::path::Path;
+use std::process::{ExitCode, ExitStatus};
 use std::time::Instant;
 
 use clap::Args;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tokio::process::{Child, Command};
 
+use super::signals::{Signals, Told};
 use super::{Failure, env};
 use crate::admit::Credential;
 use crate::config::Settings;
@@ -35,13 +40,40 @@ pub(super) fn run(mut settings: Settings, args: &RunArgs) -> Result<ExitCode, Fa
         anstream::eprintln!("goanyway: {notice}");
     }
     let begun = Instant::now();
-    let variables = env::for_child(&running, &password, state_dir.as_deref())?;
+    let variables = surround(&running, password, state_dir.as_deref());
     let code = running.runtime().block_on(command(args, variables))?;
     anstream::eprint!("{}", summary(&running, begun));
     // The command is done: nothing of ours is worth waiting for.
     running.cutter().cancel();
     running.stop();
     Ok(code)
+}
+
+/// What the child's environment gets; what a person should know of it is said.
+fn surround(running: &Running, password: String, state_dir: Option<&Path>) -> Vec<(&'static str, String)> {
+    let environment: env::Environment =
+        std::env::vars_os().filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok())).collect();
+    let root = running.interceptor.root_pem().and_then(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).ok());
+    let folder = state_dir.map_or_else(std::env::temp_dir, Path::to_path_buf);
+    let trust = root.and_then(|root| match env::find_trust(&environment, &root, &folder) {
+        Ok(trust) => trust,
+        Err(why) => {
+            anstream::eprintln!("goanyway: {}", env::Warning::NoBundle { dir: folder, why: why.to_string() });
+            None
+        }
+    });
+    let facts = env::Facts {
+        proxy: running.bound.listen[0],
+        listening: true,
+        module_path: format!("/{password}"),
+        password: Some(password),
+        trust,
+    };
+    let settings = env::settings(&environment, &facts);
+    for warning in &settings.warnings {
+        anstream::eprintln!("goanyway: {warning}");
+    }
+    settings.variables
 }
 
 /// 128 bits that nobody else on this machine can guess; also a valid path component.
@@ -53,10 +85,11 @@ fn secret() -> Result<String, Failure> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-async fn command(args: &RunArgs, variables: Vec<(String, String)>) -> Result<ExitCode, Failure> {
+async fn command(args: &RunArgs, variables: Vec<(&'static str, String)>) -> Result<ExitCode, Failure> {
     let program = &args.command[0];
-    let mut command = tokio::process::Command::new(program);
+    let mut command = Command::new(program);
     command.args(&args.command[1..]).envs(variables);
+    let mut signals = Signals::listen()?;
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
@@ -64,38 +97,35 @@ async fn command(args: &RunArgs, variables: Vec<(String, String)>) -> Result<Exi
             return Ok(ExitCode::from(NOT_FOUND));
         }
     };
-    let status = wait(&mut child).await?;
+    let status = wait(&mut child, &mut signals).await?;
     Ok(ExitCode::from(exit_code(status)))
 }
 
 /// Waits for the child and passes on what we are told: a terminal's Ctrl-C reaches it without us,
 /// a SIGTERM does not.
-#[cfg(unix)]
-async fn wait(child: &mut tokio::process::Child) -> Result<std::process::ExitStatus, Failure> {
-    use rustix::process::{Pid, Signal, kill_process};
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+async fn wait(child: &mut Child, signals: &mut Signals) -> Result<ExitStatus, Failure> {
     loop {
         tokio::select! {
             status = child.wait() => return Ok(status?),
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {
-                let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).unwrap_or(0)));
-                if let Some(pid) = pid {
-                    // It may have ended this very moment; then the wait above says so.
-                    let _ = kill_process(pid, Signal::TERM);
-                }
-            }
+            told = signals.next() => if told == Told::Terminate { terminate(child) },
         }
     }
 }
 
-#[cfg(not(unix))]
-async fn wait(child: &mut tokio::process::Child) -> Result<std::process::ExitStatus, Failure> {
-    Ok(child.wait().await?)
+#[cfg(unix)]
+fn terminate(child: &Child) {
+    use rustix::process::{Pid, Signal, kill_process};
+    let id = child.id().and_then(|id| i32::try_from(id).ok());
+    if let Some(pid) = id.and_then(Pid::from_raw) {
+        // It may have ended this very moment; then the wait says so.
+        let _ = kill_process(pid, Signal::TERM);
+    }
 }
 
-fn exit_code(status: std::process::ExitStatus) -> u8 {
+#[cfg(not(unix))]
+fn terminate(_: &Child) {}
+
+fn exit_code(status: ExitStatus) -> u8 {
     #[cfg(unix)]
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
         return u8::try_from(SIGNALLED + signal).unwrap_or(1);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::signals::Signals;
 use super::{Failure, write_aside};
 use crate::config::Settings;
 use crate::daemon::{self, Running};
@@ -15,15 +16,13 @@ pub(super) fn serve(settings: Settings, ready_file: Option<&PathBuf>) -> Result<
         write_aside(path, &running.bound.lines())?;
     }
     let cutter = running.cutter();
-    let signals = running.runtime().block_on(Signals::listen())?;
-    let signal = running.runtime().block_on(signals.first());
-    tracing::info!(signal, "closing: finishing what is under way, {} s at most", daemon::GRACE.as_secs());
+    let mut signals = running.runtime().block_on(async { Signals::listen() })?;
+    let told = running.runtime().block_on(signals.next());
+    tracing::info!(?told, "closing: finishing what is under way, {} s at most", daemon::GRACE.as_secs());
     running.runtime().spawn(async move {
-        // A second signal means now.
-        if let Ok(signals) = Signals::listen().await {
-            signals.first().await;
-            cutter.cancel();
-        }
+        // A second one means now.
+        signals.next().await;
+        cutter.cancel();
     });
     let cut = running.stop();
     if cut > 0 {
@@ -37,13 +36,15 @@ struct Banner {
     mirrors: String,
     cache: String,
     parent: Option<String>,
+    ca_file: PathBuf,
 }
 
 impl Banner {
     fn of(settings: &Settings) -> Banner {
         let mirrors: Vec<String> = settings.goproxy.upstreams.iter().map(ToString::to_string).collect();
         let cache = settings.cache_dir.path.as_ref().map_or("memory alone".to_owned(), |path| path.display().to_string());
-        Banner { mirrors: mirrors.join(", "), cache, parent: settings.connect.parents.describe() }
+        let ca_file = settings.intercept.ca_dir.join("ca.pem");
+        Banner { mirrors: mirrors.join(", "), cache, parent: settings.connect.parents.describe(), ca_file }
     }
 
     fn text(&self, running: &Running) -> String {
@@ -60,9 +61,9 @@ impl Banner {
             row("parent", parent);
         }
         row("cache", &self.cache);
-        match (running.interceptor.ca_file(), running.interceptor.fingerprint()) {
-            (Some(file), Some(print)) => row("CA", &format!("{} (fingerprint {print})", file.display())),
-            _ => row("CA", "none: every TLS connection is tunnelled"),
+        match running.interceptor.fingerprint() {
+            Some(print) => row("CA", &format!("{} (fingerprint {print})", self.ca_file.display())),
+            None => row("CA", "none: every TLS connection is tunnelled"),
         }
         for notice in &running.notices {
             row("note", notice);
@@ -73,40 +74,5 @@ impl Banner {
             text.push_str(&format!("everything, safe:  eval \"$(goanyway env{at})\"\n"));
         }
         text
-    }
-}
-
-/// The signals that mean stop.
-struct Signals {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    #[cfg(unix)]
-    async fn listen() -> std::io::Result<Signals> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    #[cfg(unix)]
-    async fn first(mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
-
-    #[cfg(not(unix))]
-    async fn listen() -> std::io::Result<Signals> {
-        Ok(Signals {})
-    }
-
-    #[cfg(not(unix))]
-    async fn first(self) -> &'static str {
-        let _ = tokio::signal::ctrl_c().await;
-        "Ctrl-C"
     }
 }

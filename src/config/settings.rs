@@ -159,13 +159,19 @@ fn understand_goproxy(read: &Reader<'_>, upstreams: Vec<Base>, private: Vec<Stri
 
 fn understand_intercept(read: &Reader<'_>, around: &dyn Fn(&str) -> Option<String>) -> Result<intercept::Config, Error> {
     let folder = read.folder("intercept.ca_dir", "the CA", "ca-dir", folders::ca(around))?;
-    let mut hosts = intercept::HostPattern::defaults();
+    let mut hosts: Vec<intercept::HostPattern> = built_in_hosts().collect();
     hosts.extend(read.list::<intercept::HostPattern>("intercept.hosts")?);
     Ok(intercept::Config {
-        ca_dir: folder.path,
+        // No home, no place for a CA.
+        mode: match read.word("intercept.mode", &["auto", "always", "off"])?.as_deref() {
+            Some("off") => intercept::Mode::Off,
+            _ if folder.path.is_none() => intercept::Mode::Off,
+            Some("always") => intercept::Mode::Always,
+            _ => intercept::Mode::Auto,
+        },
+        ca_dir: folder.path.unwrap_or_default(),
         ca_dir_named: folder.named,
         hosts,
-        mode: read.parsed("intercept.mode")?.unwrap_or(intercept::Mode::Auto),
         trusted_by: read.networks("intercept.trusted_by")?,
     })
 }
@@ -197,11 +203,16 @@ fn understand_resolve(
     })
 }
 
+/// The hosts that serve nothing but modules and records.
+fn built_in_hosts() -> impl Iterator<Item = intercept::HostPattern> {
+    goproxy::hosts().into_iter().filter_map(|host| host.to_string().parse().ok())
+}
+
 /// Hosts that the user named, as opposed to those that are built in.
 fn configured_hosts(goproxy: &goproxy::Config, intercept: &intercept::Config) -> Vec<Name> {
     let upstreams = goproxy.upstreams.iter().filter_map(|base| base.target.host.name().cloned());
-    let built_in = intercept::HostPattern::defaults();
-    let hosts = intercept.hosts.iter().filter(|host| !built_in.contains(host)).map(|host| host.name().clone());
+    let built_in: Vec<_> = built_in_hosts().collect();
+    let hosts = intercept.hosts.iter().filter(|host| !built_in.contains(host)).map(|host| host.base().clone());
     upstreams.chain(hosts).collect()
 }
 

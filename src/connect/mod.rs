@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 pub use parent::{BadParent, Parent, Parents};
-pub use tls::{Tls, speaks_h2};
+pub use tls::{Error as RootsError, Tls, speaks_h2};
 
 use crate::admit::{Heard, Judged, Permit, Refusal};
 use crate::metrics::{By, Counter, Family, Label, Registry};

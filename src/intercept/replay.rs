@@ -15,7 +15,8 @@ pub struct Replayed<S> {
 }
 
 impl<S> Replayed<S> {
-    pub(super) fn new(early: Vec<u8>, stream: S) -> Replayed<S> {
+    /// `early` was read of `stream` already.
+    pub fn new(early: impl Into<Bytes>, stream: S) -> Replayed<S> {
         Replayed { early: early.into(), stream }
     }
 
