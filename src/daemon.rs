@@ -27,7 +27,7 @@ use crate::connect::{self, Connector};
 use crate::fetch::Fetcher;
 use crate::flow::{Ours, Rooms, Worker};
 use crate::forward::{Forwarder, Identity};
-use crate::goproxy::{self, Goproxy};
+use crate::goproxy::Goproxy;
 use crate::intercept::{self, Interceptor};
 use crate::metrics::Registry;
 use crate::resolve::{self, Resolver};
@@ -322,8 +322,6 @@ pub enum Error {
     Intercept(#[from] intercept::Error),
     #[error("{0}")]
     Cache(#[from] cache::Error),
-    #[error("{0}")]
-    Goproxy(#[from] goproxy::ConfigError),
     #[error("the system gives no thread or socket: {0}")]
     Runtime(io::Error),
 }

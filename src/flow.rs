@@ -29,7 +29,7 @@ use crate::classify::{self, Guarded, Intent, Verdict};
 use crate::connect::{self, Connector};
 use crate::fetch::{self, Body};
 use crate::forward::{Forwarder, Identity};
-use crate::goproxy::{self, Goproxy, ModuleRequest, Place};
+use crate::goproxy::{self, Goproxy, ModuleRequest, Place, Reply};
 use crate::intercept::{Alpn, Interceptor, Replayed, Stance, Terminated};
 use crate::respond::{self, Id, Trouble};
 use crate::target::{Base, Host, Name, Scheme, Target, unwrap_mapped};
@@ -291,8 +291,8 @@ impl Worker {
         if !leads_to(&request, &inside.base) {
             return Err(Trouble::Misdirected);
         }
-        if let Some(wanted) = module_request(&request, &path, &inside.base) {
-            let place = Place::Host { base: inside.base, standing: inside.client.standing };
+        let place = Place::Host { base: inside.base.clone(), standing: inside.client.standing };
+        if let Some(wanted) = self.module_request(&request, &place, &path) {
             return self.module(&wanted, &place).await;
         }
         Ok(self.forwarder.pass(inside.client.standing, &inside.base, &path, request).await?)
@@ -307,11 +307,11 @@ impl Worker {
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Trouble> {
         let client = self.admitted(&door, &request)?;
-        if let Some((base, rest)) = self.rooms.goproxy.listed(&base, path)
-            && let Some(wanted) = module_request(&request, rest, &base)
-        {
+        if let Some((base, rest)) = self.rooms.goproxy.listed(&base, path) {
             let place = Place::Host { base, standing: client.standing };
-            return self.module(&wanted, &place).await;
+            if let Some(wanted) = self.module_request(&request, &place, rest) {
+                return self.module(&wanted, &place).await;
+            }
         }
         self.rooms.admission.target(client.standing, Dialect::Http, &base.target)?;
         Ok(self.forwarder.pass(client.standing, &base, path, request).await?)
@@ -319,7 +319,7 @@ impl Worker {
 
     /// Origin form: modules, and the few files of our own.
     async fn own(&self, door: Door, path: &str, request: &Request<Incoming>) -> Result<Response<Body>, Trouble> {
-        let path = self.rooms.admission.origin(door.ends, path)?;
+        let (standing, path) = self.rooms.admission.origin(door.ends, path)?;
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return Err(Trouble::Method);
         }
@@ -331,13 +331,22 @@ impl Worker {
                 let bundle = tokio::task::spawn_blocking(move || interceptor.bundle_pem()).await;
                 bundle.ok().flatten().map(certificates).ok_or(no_ca)
             }
-            _ => self.module(&ModuleRequest::parse(path)?, &Place::Ours).await,
+            _ => self.module(&ModuleRequest::parse(path)?, &Place::Ours { standing }).await,
         }
+    }
+
+    /// The module request in this one, if it is one that may be answered from what everybody gets:
+    /// with credentials or cookies the answer may be for this client alone.
+    fn module_request<B>(&self, request: &Request<B>, place: &Place, path: &str) -> Option<ModuleRequest> {
+        let headers = request.headers();
+        let readable = request.method() == Method::GET || request.method() == Method::HEAD;
+        let personal = headers.contains_key(header::AUTHORIZATION) || headers.contains_key(header::COOKIE);
+        if readable && !personal { self.rooms.goproxy.read(place, path).ok() } else { None }
     }
 
     async fn module(&self, wanted: &ModuleRequest, place: &Place) -> Result<Response<Body>, Trouble> {
         let reply = self.rooms.goproxy.serve(wanted, place, SystemTime::now()).await?;
-        Ok(module_response(reply))
+        Ok(module_response(reply, self.rooms.identity.pseudonym()))
     }
 
     fn admitted<B>(&self, door: &Door, request: &Request<B>) -> Result<Client, Trouble> {
@@ -382,27 +391,25 @@ fn leads_to<B>(request: &Request<B>, base: &Base) -> bool {
     authority.is_some_and(|text| Target::parse_authority(text, port).is_ok_and(|target| target == base.target))
 }
 
-/// The module request in this one, if it is one that may be answered from what everybody gets:
-/// with credentials or cookies the answer may be for this client alone.
-fn module_request<B>(request: &Request<B>, path: &str, base: &Base) -> Option<ModuleRequest> {
-    let readable = request.method() == Method::GET || request.method() == Method::HEAD;
-    let personal = request.headers().contains_key(header::AUTHORIZATION) || request.headers().contains_key(header::COOKIE);
-    if !readable || personal {
-        return None;
-    }
-    goproxy::parse_on(path, &base.target.host).ok()
-}
-
-fn module_response(reply: goproxy::Reply) -> Response<Body> {
-    let length = reply.content.length();
-    let mut response = Response::new(body_of(reply.content));
+fn module_response(reply: Reply, us: &str) -> Response<Body> {
+    let length = reply.length();
+    let body = match reply.body {
+        goproxy::Body::Bytes(bytes) => fetch::full(bytes),
+        goproxy::Body::Held(content) => body_of(content),
+    };
+    let mut response = Response::new(body);
     *response.status_mut() = reply.status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
     if let Some(length) = length {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
-    headers.insert(HeaderName::from_static("cache-status"), HeaderValue::from_static(reply.served.cache_status()));
+    if let Some(age) = reply.age {
+        headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
+    }
+    if let Ok(status) = HeaderValue::from_str(&format!("{us}; {}", reply.served.cache_status())) {
+        headers.insert(HeaderName::from_static("cache-status"), status);
+    }
     response
 }
 

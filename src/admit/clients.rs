@@ -100,13 +100,14 @@ pub(super) fn admit(config: &Config, ends: Ends, authorization: Option<&[u8]>) -
     Ok(Client { address, standing, user: identity.map(|identity| identity.user.into()) })
 }
 
-pub(super) fn admit_origin<'a>(config: &Config, ends: Ends, path: &'a str) -> Result<&'a str, Refusal> {
+pub(super) fn admit_origin<'a>(config: &Config, ends: Ends, path: &'a str) -> Result<(Standing, &'a str), Refusal> {
     let Some(credential) = &config.credential else {
-        return admit(config, ends, None).map(|_| path);
+        return admit(config, ends, None).map(|client| (client.standing, path));
     };
     let inside = path.strip_prefix('/').unwrap_or(path);
     let (secret, rest) = inside.split_at(inside.find('/').unwrap_or(inside.len()));
-    if credential.fits(secret) { Ok(rest) } else { Err(Refusal::Prefix) }
+    let standing = if ends.on_this_host() { Standing::Local } else { Standing::Remote };
+    if credential.fits(secret) { Ok((standing, rest)) } else { Err(Refusal::Prefix) }
 }
 
 #[cfg(test)]
@@ -141,7 +142,7 @@ mod tests {
         assert_eq!(ask(Some(&basic("ca-1a2b3c4d", "s3creT"))), Err(Refusal::Credentials));
         assert_eq!(ask(Some(&basic("ca-1a2b3c4d", "s3cret"))), Ok(Some("ca-1a2b3c4d".into())));
         assert_eq!(ask(Some(b"Bearer x")), Err(Refusal::Credentials));
-        let origin = |path| admit_origin(&config, peer("127.0.0.1"), path);
+        let origin = |path| admit_origin(&config, peer("127.0.0.1"), path).map(|(_, rest)| rest);
         assert_eq!(origin("/s3cret/golang.org/x/net/@v/list"), Ok("/golang.org/x/net/@v/list"));
         assert_eq!(origin("/golang.org/x/net/@v/list"), Err(Refusal::Prefix));
         assert_eq!(origin("/s3cret"), Ok(""));

@@ -96,7 +96,7 @@ impl Admission {
 
     /// Whether a client may ask in origin form, and what it asks for. go refuses to send a password
     /// over plain http, so where one is demanded the path begins with it instead.
-    pub fn origin<'a>(&self, ends: Ends, path: &'a str) -> Result<&'a str, Refusal> {
+    pub fn origin<'a>(&self, ends: Ends, path: &'a str) -> Result<(Standing, &'a str), Refusal> {
         clients::admit_origin(&self.rules.config, ends, path).inspect_err(|refusal| self.count(refusal.decision()))
     }
 

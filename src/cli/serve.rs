@@ -7,6 +7,7 @@ use super::signals::Signals;
 use super::{Failure, write_aside};
 use crate::config::Settings;
 use crate::daemon::{self, Running};
+use crate::goproxy;
 
 pub(super) fn serve(settings: Settings, ready_file: Option<&PathBuf>) -> Result<ExitCode, Failure> {
     let banner = Banner::of(&settings);
@@ -41,10 +42,13 @@ struct Banner {
 
 impl Banner {
     fn of(settings: &Settings) -> Banner {
-        let mirrors: Vec<String> = settings.goproxy.upstreams.iter().map(ToString::to_string).collect();
+        let mirrors = match settings.goproxy.upstreams.as_slice() {
+            [] => goproxy::describe_default(),
+            named => named.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        };
         let cache = settings.cache_dir.path.as_ref().map_or("memory alone".to_owned(), |path| path.display().to_string());
         let ca_file = settings.intercept.ca_dir.join("ca.pem");
-        Banner { mirrors: mirrors.join(", "), cache, parent: settings.connect.parents.describe(), ca_file }
+        Banner { mirrors, cache, parent: settings.connect.parents.describe(), ca_file }
     }
 
     fn text(&self, running: &Running) -> String {

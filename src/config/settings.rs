@@ -60,12 +60,14 @@ pub struct Log {
 }
 
 /// Why the settings cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
     Typed(#[from] typed::Error),
     #[error("{origin} = {value:?}: {why}")]
     Value { origin: Origin, value: String, why: String },
+    #[error("{0}")]
+    Roots(connect::RootsError),
     #[error("--listen {0} is open to the network, so it must be said who may use it: --client CIDR")]
     Open(SocketAddr),
 }
@@ -142,18 +144,19 @@ fn understand_admin(read: &Reader<'_>) -> Result<Option<SocketAddr>, Error> {
 
 fn understand_goproxy(read: &Reader<'_>, upstreams: Vec<Base>, private: Vec<String>) -> Result<goproxy::Config, Error> {
     let default = goproxy::Config::default();
+    let sumdb = match read.typed.all("goproxy.sumdb") {
+        None => default.sumdb,
+        Some([only]) if only.text == "off" => Vec::new(),
+        Some(entries) => entries.iter().map(parse).collect::<Result<_, _>>()?,
+    };
     Ok(goproxy::Config {
-        upstreams: if upstreams.is_empty() { default.upstreams } else { upstreams },
-        sumdb: match read.typed.all("goproxy.sumdb") {
-            None => default.sumdb,
-            Some(entries) => goproxy::SumdbConfig::parse(&entries.iter().map(|entry| entry.text.as_str()).collect::<Vec<_>>())
-                .map_err(|why| complain(&entries[0], why))?,
-        },
+        upstreams,
+        sumdb,
         private,
         hold: read.parsed::<Size>("goproxy.hold")?.map_or(default.hold, |size| size.0),
         hold_for: read.parsed::<Span>("goproxy.hold_for")?.map_or(default.hold_for, |span| span.0),
         fresh: read.parsed::<Span>("goproxy.fresh")?.map_or(default.fresh, |span| span.0),
-        ..default
+        siblings: default.siblings,
     })
 }
 
@@ -192,20 +195,21 @@ fn understand_resolve(
         nameservers: read.list_or("resolve.nameservers", default.nameservers)?,
         fallback,
         scope: read.parsed("resolve.scope")?.unwrap_or(default.scope),
-        private: read.list("resolve.private")?,
-        known: read.list("resolve.known")?,
+        private: read.suffixes("resolve.private")?,
+        known: read.suffixes("resolve.known")?,
         hosts: read.list::<NamedAddress>("resolve.hosts")?.into_iter().map(|host| (host.name, host.address)).collect(),
         zones: read.list::<Zone>("resolve.zones")?.into_iter().map(|zone| (zone.suffix, zone.server)).collect(),
         allow: admit.allow.clone(),
         configured_hosts: configured_hosts(goproxy, intercept),
-        private_hosts: goproxy.private.clone(),
+        private_hosts: private_hosts(&goproxy.private),
+        roots: connect::read_roots(&read.list::<PathBuf>("fetch.extra_roots")?).map_err(Error::Roots)?,
         ..default
     })
 }
 
 /// The hosts that serve nothing but modules and records.
 fn built_in_hosts() -> impl Iterator<Item = intercept::HostPattern> {
-    goproxy::hosts().into_iter().filter_map(|host| host.to_string().parse().ok())
+    goproxy::default_hosts().into_iter().filter_map(|host| host.to_string().parse().ok())
 }
 
 /// Hosts that the user named, as opposed to those that are built in.
@@ -214,6 +218,16 @@ fn configured_hosts(goproxy: &goproxy::Config, intercept: &intercept::Config) ->
     let built_in: Vec<_> = built_in_hosts().collect();
     let hosts = intercept.hosts.iter().filter(|host| !built_in.contains(host)).map(|host| host.base().clone());
     upstreams.chain(hosts).collect()
+}
+
+/// The hosts that private module patterns begin with: `git.corp.example/*` is about git.corp.example,
+/// `*.corp.example` about all beneath corp.example.
+fn private_hosts(patterns: &[String]) -> Vec<Name> {
+    let host = |pattern: &String| {
+        let host = pattern.split('/').next().unwrap_or_default();
+        resolve::parse_suffix(host.trim_start_matches("*.")).ok()
+    };
+    patterns.iter().filter_map(host).collect()
 }
 
 fn understand_connect(
@@ -250,6 +264,11 @@ impl Reader<'_> {
     fn list_or<T: FromStr<Err: Display>>(&self, key: &'static str, default: Vec<T>) -> Result<Vec<T>, Error> {
         let listed = self.list(key)?;
         Ok(if listed.is_empty() { default } else { listed })
+    }
+
+    fn suffixes(&self, key: &'static str) -> Result<Vec<Name>, Error> {
+        let suffix = |entry: &Entry| resolve::parse_suffix(&entry.text).map_err(|why| complain(entry, why));
+        self.typed.all(key).unwrap_or_default().iter().map(suffix).collect()
     }
 
     fn networks(&self, key: &'static str) -> Result<Vec<IpNet>, Error> {

@@ -23,11 +23,11 @@ use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 pub use parent::{BadParent, Parent, Parents};
-pub use tls::{Error as RootsError, Tls, speaks_h2};
+pub use tls::{Error as RootsError, Tls, read_roots, speaks_h2};
 
 use crate::admit::{Heard, Judged, Permit, Refusal};
 use crate::metrics::{By, Counter, Family, Label, Registry};
-use crate::resolve::{self, Fate, Found, Resolver, Tier};
+use crate::resolve::{self, Fate, Found, Resolver};
 use crate::socket;
 use crate::target::{Host, Scheme, Target};
 
@@ -166,7 +166,7 @@ impl Connector {
             }
             if let Some((judged, stream)) = race.winner {
                 search.report(judged.address().ip(), S::FATE);
-                return Ok(Dialed { stream, address: judged.address(), heard_from: found.server.to_string() });
+                return Ok(Dialed { stream, address: judged.address(), heard_from: heard_from(&found) });
             }
             tried.extend(race.losers.into_iter().map(|(judged, miss)| (judged.address(), miss)));
         }
@@ -219,12 +219,17 @@ fn finish<S>(permit: &Permit, race: race::Race<S, Miss>, heard_from: &str) -> Re
 }
 
 fn judge_all(permit: &Permit, found: &Found, refused: &mut Option<Refusal>) -> Vec<Judged> {
-    let heard = match found.tier {
-        Tier::Static | Tier::System => Heard::Inside,
-        Tier::Plain | Tier::Encrypted => Heard::Outside,
-    };
+    let heard = if found.tier.is_inside() { Heard::Inside } else { Heard::Outside };
     let judge = |address: &_| permit.judge(*address, heard).map_err(|refusal| *refused = Some(refusal)).ok();
     found.addresses.iter().filter_map(judge).collect()
+}
+
+fn heard_from(found: &Found) -> String {
+    let tier = found.tier.label();
+    match &found.source {
+        Some(source) => format!("{} ({tier}, {})", source.server, found.freshness.label()),
+        None => format!("{tier}, {}", found.freshness.label()),
+    }
 }
 
 /// What a won race proves about the address.

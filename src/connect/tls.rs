@@ -28,9 +28,7 @@ impl Tls {
         }
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(loaded.certs);
-        for path in extra_roots {
-            roots.add_parsable_certificates(read_pem(path)?);
-        }
+        roots.add_parsable_certificates(read_roots(extra_roots)?);
         Ok(Tls::trusting(roots))
     }
 
@@ -55,6 +53,15 @@ impl Tls {
         };
         self.connector.connect(name, stream).await.map_err(Error::from_io)
     }
+}
+
+/// The certificates in files of roots.
+pub fn read_roots(files: &[PathBuf]) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let mut roots = Vec::new();
+    for path in files {
+        roots.extend(read_pem(path)?);
+    }
+    Ok(roots)
 }
 
 fn read_pem(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, Error> {
