@@ -114,6 +114,14 @@ impl Base {
     }
 }
 
+impl FromStr for Base {
+    type Err = BadTarget;
+
+    fn from_str(text: &str) -> Result<Base, BadTarget> {
+        Base::parse(text)
+    }
+}
+
 impl fmt::Display for Base {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}{}", self.scheme.as_str(), self.authority(), self.path)

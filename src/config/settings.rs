@@ -146,8 +146,10 @@ fn understand_goproxy(read: &Reader<'_>, upstreams: Vec<Base>, private: Vec<Stri
     let default = goproxy::Config::default();
     let sumdb = match read.typed.all("goproxy.sumdb") {
         None => default.sumdb,
-        Some([only]) if only.text == "off" => Vec::new(),
-        Some(entries) => entries.iter().map(parse).collect::<Result<_, _>>()?,
+        Some(entries) => {
+            let read = |entry: &Entry| goproxy::SumdbConfig::parse(&entry.text).map_err(|why| complain(entry, why));
+            entries.iter().map(read).collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect()
+        }
     };
     Ok(goproxy::Config {
         upstreams,
