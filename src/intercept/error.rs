@@ -20,7 +20,7 @@ pub enum Error {
     )]
     Incomplete { dir: PathBuf, missing: &'static str },
     #[error(
-        "CA file {path}: {what}; put the right file back, or move ca.pem away and a new CA is made (nothing was changed)"
+        "CA file {path}: {what}; put the right file back, or move the folder away and a new CA is made (nothing was changed)"
     )]
     Broken { path: PathBuf, what: String },
     #[error(
