@@ -417,7 +417,7 @@ mod tests {
             ("https://goproxy.cn,direct", format!("{ours},direct")),
             ("https://goproxy.cn|direct", format!("{ours}|direct")),
             ("https://goproxy.cn, direct", format!("{ours},direct")),
-            ("https://goproxy.cn,https://goproxy.io", ours.to_owned()),
+            ("https://goproxy.cn,https://mirror.example", ours.to_owned()),
             ("https://athens.corp.example", ours.to_owned()),
             ("https://goproxy.cn,off", format!("{ours},off")),
         ];

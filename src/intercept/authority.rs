@@ -88,9 +88,7 @@ impl Authority {
         keep_root: Option<&Path>,
     ) -> Result<Authority, Error> {
         check_clock(now)?;
-        check_hosts(hosts)?;
         let _lock = folder::lock(dir)?;
-        folder::retire(dir)?;
         make(dir, hosts, now, keep_root)
     }
 
@@ -233,7 +231,10 @@ pub(super) fn write_pem(certificate: &[u8]) -> String {
 
 /// The whole making, under the folder's lock.
 fn make(dir: &Path, hosts: &[HostPattern], now: SystemTime, keep_root: Option<&Path>) -> Result<Authority, Error> {
-    check_hosts(hosts)?;
+    // No permitted name would mean no constraint on names at all.
+    if hosts.is_empty() {
+        return Err(Error::NoHosts);
+    }
     let root_key = KeyPair::generate().map_err(unsigned)?;
     let papers = forge(hosts, now, &root_key)?;
     if let Some(path) = keep_root {
@@ -243,11 +244,6 @@ fn make(dir: &Path, hosts: &[HostPattern], now: SystemTime, keep_root: Option<&P
     folder::write(dir, &papers)?;
     let incomplete = || Error::Incomplete { dir: dir.to_owned(), missing: folder::ROOT };
     Authority::load(dir)?.ok_or_else(incomplete)
-}
-
-fn check_hosts(hosts: &[HostPattern]) -> Result<(), Error> {
-    // No permitted name would mean no constraint on names at all.
-    if hosts.is_empty() { Err(Error::NoHosts) } else { Ok(()) }
 }
 
 /// A machine that has no battery wakes up in 1970, and its certificates would be over before they began.
@@ -545,7 +541,7 @@ mod tests {
         let ca = create("with").unwrap();
         let key = KeyPair::from_pem(&fs::read_to_string(&kept).unwrap()).unwrap();
         assert_eq!(rcgen::PublicKeyData::der_bytes(&key), ca.root_sheet.public_key);
-        assert!(create("again").err().unwrap().is_folder());
+        assert!(matches!(create("again"), Err(Error::RootKey { .. })));
         assert!(reload(&dir.path().join("again")).unwrap().is_none());
     }
 
@@ -617,6 +613,10 @@ mod tests {
         assert_ne!(first.fingerprint(), second.fingerprint());
         assert_eq!(fs::read_to_string(dir.path().join("ca.pem.old")).unwrap(), first.root_pem());
         assert_eq!(reload(dir.path()).unwrap().unwrap().fingerprint(), second.fingerprint());
+        let there = dir.path().join("ca.pem");
+        assert!(Authority::replace(dir.path(), &hosts(&["goproxy.cn"]), now(), Some(&there)).is_err());
+        assert!(Authority::replace(dir.path(), &[], now(), None).is_err());
+        assert_eq!(reload(dir.path()).unwrap().unwrap().fingerprint(), second.fingerprint(), "still in use");
     }
 
     #[test]

@@ -13,12 +13,14 @@ pub enum Error {
         "CA file {path}: {why}; name a folder that can be used with --ca-dir, or switch interception off with --no-intercept"
     )]
     Folder { path: PathBuf, why: io::Error },
+    #[error("cannot keep the root's key in {path}: {why}; name a file that is not there yet")]
+    RootKey { path: PathBuf, why: io::Error },
     #[error(
         "the CA in {dir} is not whole: ca.pem is there and {missing} is not; put {missing} back, or move ca.pem away and a new CA is made"
     )]
     Incomplete { dir: PathBuf, missing: &'static str },
     #[error(
-        "CA file {path}: {what}; put the right file back, or move ca.pem away and a new CA is made (nothing was changed)"
+        "CA file {path}: {what}; put the right file back, or move the folder away and a new CA is made (nothing was changed)"
     )]
     Broken { path: PathBuf, what: String },
     #[error(

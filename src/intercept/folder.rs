@@ -46,21 +46,26 @@ pub(super) fn lock(dir: &Path) -> Result<File, Error> {
     locked().map_err(|why| Error::Folder { path, why })
 }
 
-/// Puts a CA into the folder. The caller holds the lock.
+/// Puts a CA into the folder, and sets aside what was there. The caller holds the lock. Everything is
+/// written before anything is moved: a disk that is full leaves the old CA in place.
 pub(super) fn write(dir: &Path, papers: &Papers) -> Result<(), Error> {
-    place(dir, "README", README.as_bytes(), PUBLIC)?;
-    place(dir, "layout", format!("{LAYOUT}\n").as_bytes(), PUBLIC)?;
-    for file in [KEY, ISSUER] {
+    let layout = format!("{LAYOUT}\n");
+    let files = [
+        ("README", README, PUBLIC),
+        ("layout", &layout, PUBLIC),
+        (KEY, &papers.key, SECRET),
+        (ISSUER, &papers.issuer, PUBLIC),
+        (ROOT, &papers.root, PUBLIC),
+    ];
+    let staged = files.into_iter().map(|(file, content, mode)| stage(dir, file, content, mode));
+    let staged = staged.collect::<Result<Vec<_>, _>>()?;
+    for file in [ROOT, KEY, ISSUER] {
         set_aside(dir, file)?;
     }
-    place(dir, KEY, papers.key.as_bytes(), SECRET)?;
-    place(dir, ISSUER, papers.issuer.as_bytes(), PUBLIC)?;
-    place(dir, ROOT, papers.root.as_bytes(), PUBLIC)
-}
-
-/// Takes a CA out of use: from here on, the folder holds none.
-pub(super) fn retire(dir: &Path) -> Result<(), Error> {
-    set_aside(dir, ROOT)
+    for (path, aside) in staged {
+        aside.persist(&path).map_err(|failed| Error::Folder { path, why: failed.error })?;
+    }
+    sync_folder(dir).map_err(|why| Error::Folder { path: dir.to_owned(), why })
 }
 
 /// Writes a key where there is no file yet, for its owner alone.
@@ -74,7 +79,7 @@ pub(super) fn write_key(path: &Path, pem: &str) -> Result<(), Error> {
         file.write_all(pem.as_bytes())?;
         file.sync_all()
     };
-    written().map_err(|why| Error::Folder { path: path.to_owned(), why })
+    written().map_err(|why| Error::RootKey { path: path.to_owned(), why })
 }
 
 /// Whether others than its owner can read the key.
@@ -123,18 +128,20 @@ fn make_folder(dir: &Path) -> Result<(), Error> {
     builder.create(dir).map_err(|why| Error::Folder { path: dir.to_owned(), why })
 }
 
-/// Writes aside, syncs, renames. A temporary file is its owner's alone (tempfile makes it 0600).
-fn place(dir: &Path, file: &str, content: &[u8], mode: u32) -> Result<(), Error> {
+/// Writes a file aside, on disk and ready to be renamed. It is its owner's alone meanwhile (tempfile makes it 0600).
+fn stage(dir: &Path, file: &str, content: &str, mode: u32) -> Result<(PathBuf, NamedTempFile), Error> {
     let path = dir.join(file);
-    let placed = || {
+    let staged = || {
         let mut aside = NamedTempFile::new_in(dir)?;
-        aside.write_all(content)?;
+        aside.write_all(content.as_bytes())?;
         set_mode(aside.as_file(), mode)?;
         aside.as_file().sync_all()?;
-        aside.persist(&path).map_err(|failed| failed.error)?;
-        sync_folder(dir)
+        Ok(aside)
     };
-    placed().map_err(|why| Error::Folder { path: path.clone(), why })
+    match staged() {
+        Ok(aside) => Ok((path, aside)),
+        Err(why) => Err(Error::Folder { path, why }),
+    }
 }
 
 fn set_aside(dir: &Path, file: &str) -> Result<(), Error> {

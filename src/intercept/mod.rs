@@ -203,11 +203,6 @@ impl Interceptor {
         self.room.authority.as_ref().map(Authority::fingerprint)
     }
 
-    /// The CA, where there is one.
-    pub fn authority(&self) -> Option<&Authority> {
-        self.room.authority.as_ref()
-    }
-
     async fn end_tls<S>(&self, mut stream: S, host: &Name, now: SystemTime) -> Result<Terminated<S>, Error>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -728,6 +723,37 @@ mod tests {
         assert!(text.contains("goanyway_intercept_stances_total{stance=\"other-ca\"} 2"), "{text}");
     }
 
+    /// What is logged, for tests to read.
+    #[derive(Clone, Default)]
+    struct Journal(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Journal {
+        fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(line);
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn another_fingerprint_is_said_once() {
+        let house = house(Mode::Auto);
+        let journal = Journal::default();
+        let writer = journal.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            for user in ["ca-0000000a", "ca-0000000A", "alice+ca-0000000a", "ca-0000000b"] {
+                house.stance("10.7.0.1", Some(user), HOST);
+            }
+        });
+        let text = String::from_utf8(journal.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.matches("0000000a, and ours is").count(), 1, "{text}");
+        assert_eq!(text.matches("0000000b, and ours is").count(), 1, "{text}");
+    }
+
     #[test]
     fn an_expired_ca_tunnels_and_says_so() {
         let dir = tempfile::tempdir().unwrap();
@@ -755,7 +781,7 @@ mod tests {
         assert_eq!(
             notices.iter().map(ToString::to_string).collect::<Vec<_>>(),
             [
-                "athens.example is tunnelled, because the CA does not cover it; `goanyway ca rotate --intercept athens.example` would"
+                "athens.example is tunnelled, because the CA does not cover it; `goanyway ca init --force --intercept athens.example` makes one that does"
             ]
         );
         let stance = interceptor.stance(CLIENT, None, &Host::parse("athens.example").unwrap(), SystemTime::now());
@@ -776,6 +802,20 @@ mod tests {
         let stance = interceptor.stance(CLIENT, None, &Host::parse(HOST).unwrap(), SystemTime::now());
         assert_eq!(stance, Stance::Tunnel(Why::NoCa));
         assert!(open(true).err().unwrap().is_folder());
+    }
+
+    #[test]
+    fn of_many_that_start_at_once_one_makes_the_ca_and_all_have_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let open =
+            || Interceptor::open(settings(dir.path(), Mode::Auto), SystemTime::now(), &Registry::default()).unwrap();
+        let opened = std::thread::scope(|scope| {
+            let starting: Vec<_> = (0..6).map(|_| scope.spawn(open)).collect();
+            starting.into_iter().map(|start| start.join().unwrap()).collect::<Vec<_>>()
+        });
+        let first = opened[0].0.fingerprint().unwrap();
+        assert!(opened.iter().all(|(interceptor, _)| interceptor.fingerprint() == Some(first)));
+        assert_eq!(opened.iter().flat_map(|(_, notices)| notices).count(), 1, "one says that it made it");
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl fmt::Display for Notice {
             }
             Notice::Unusable { why } => write!(f, "no CA, so all TLS is tunnelled: {why}"),
             Notice::NearEnd { ends } => {
-                write!(f, "the CA ends on {}; `goanyway ca rotate` makes the next one", date(ends))
+                write!(f, "the CA ends on {}; `goanyway ca init --force` makes the next one", date(ends))
             }
             Notice::Expired { ended } => {
                 write!(
@@ -63,7 +63,7 @@ impl fmt::Display for Notice {
             Notice::NotCovered { host } => {
                 write!(
                     f,
-                    "{host} is tunnelled, because the CA does not cover it; `goanyway ca rotate --intercept {host}` would"
+                    "{host} is tunnelled, because the CA does not cover it; `goanyway ca init --force --intercept {host}` makes one that does"
                 )
             }
         }

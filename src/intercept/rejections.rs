@@ -98,7 +98,7 @@ mod tests {
         assert!(rejections.holds(CLIENT, Some("ca"), &host("goproxy.cn")));
         assert!(!rejections.holds("10.7.0.2".parse().unwrap(), Some("ca"), &host("goproxy.cn")));
         assert!(!rejections.holds(CLIENT, None, &host("goproxy.cn")));
-        assert!(!rejections.holds(CLIENT, Some("ca"), &host("goproxy.io")));
+        assert!(!rejections.holds(CLIENT, Some("ca"), &host("mirror.example")));
     }
 
     #[tokio::test(start_paused = true)]
