@@ -24,7 +24,7 @@
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -46,8 +46,9 @@ pub(super) struct Disk {
     /// One of them is held while a key's file or record changes, so that within this process the
     /// two always change together.
     writers: [Mutex<()>; 64],
-    /// Whether the last attempt to write failed: said once, and once more when it has passed.
-    is_ailing: AtomicBool,
+    /// The least that the folder had no room for, until it takes as much again; `u64::MAX` while it
+    /// is well. A nearly full disk takes small files in between, which is no recovery.
+    refused: AtomicU64,
     #[cfg(test)]
     pub(super) room: AtomicU64,
 }
@@ -105,7 +106,7 @@ impl Disk {
             total: AtomicU64::new(0),
             added: AtomicU64::new(0),
             writers: std::array::from_fn(|_| Mutex::new(())),
-            is_ailing: AtomicBool::new(false),
+            refused: AtomicU64::new(u64::MAX),
             #[cfg(test)]
             room: AtomicU64::new(u64::MAX),
         };
@@ -267,29 +268,33 @@ impl Disk {
         self.total() > size || self.added.load(Ordering::Relaxed) > size / 8
     }
 
-    /// Says that the folder cannot be written, or that it can again: each once.
-    pub(super) fn report(&self, outcome: Result<(), &io::Error>) {
-        if let Err(error) = outcome
-            && matches!(error.kind(), ErrorKind::NotADirectory | ErrorKind::IsADirectory | ErrorKind::AlreadyExists)
-        {
-            tracing::debug!(folder = %self.dir.display(), %error, "not kept: a folder is needed where a file lies, or the other way round");
-            return;
-        }
-        let was_ailing = self.is_ailing.swap(outcome.is_err(), Ordering::Relaxed);
+    /// Says that the folder does not take `length` bytes, or that it takes as much again: each once.
+    pub(super) fn report(&self, length: u64, outcome: Result<(), &io::Error>) {
+        let refused = self.refused.load(Ordering::Relaxed);
         match outcome {
-            Err(error) if !was_ailing => tracing::error!(
-                folder = %self.dir.display(), %error,
-                "the cache folder cannot be written: serving on, keeping nothing on disk; make room, or name another with --cache-dir"
-            ),
-            Ok(()) if was_ailing => {
-                tracing::info!(folder = %self.dir.display(), "the cache folder can be written again")
+            Err(error) if is_misplaced(error) => {
+                tracing::debug!(%error, "not kept: a folder is needed where a file lies, or the other way round");
             }
-            _ => (),
+            Err(error) => {
+                self.refused.store(refused.min(length), Ordering::Relaxed);
+                if refused == u64::MAX {
+                    tracing::error!(
+                        folder = %self.dir.display(), %error,
+                        "the cache folder takes no more: serving on without keeping; make room, or name another with --cache-dir"
+                    );
+                }
+            }
+            Ok(()) if refused <= length => {
+                self.refused.store(u64::MAX, Ordering::Relaxed);
+                tracing::info!(folder = %self.dir.display(), "the cache folder can be written again");
+            }
+            Ok(()) => (),
         }
     }
 
+    /// Whether the folder last refused something.
     pub(super) fn is_ailing(&self) -> bool {
-        self.is_ailing.load(Ordering::Relaxed)
+        self.refused.load(Ordering::Relaxed) < u64::MAX
     }
 
     /// What an error of this folder is to a producer.
@@ -515,6 +520,11 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 
 fn file_length(path: &Path) -> u64 {
     fs::metadata(path).ok().filter(fs::Metadata::is_file).map_or(0, |file| file.len())
+}
+
+/// One key is a file where another needs a folder: nothing is wrong with the disk.
+fn is_misplaced(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotADirectory | ErrorKind::IsADirectory | ErrorKind::AlreadyExists)
 }
 
 /// A folder of that name is no file of that name.

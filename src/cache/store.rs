@@ -201,7 +201,7 @@ impl Store {
         let written = write(disk);
         // A look that began before may have read what lay there until now.
         self.memory.spoil(key);
-        disk.report(written.as_ref().map(|_| ()));
+        disk.report(note.length, written.as_ref().map(|_| ()));
         written.map_err(|error| disk.explain(&error))?;
         tracing::debug!(%key, length = note.length, "kept");
         if disk.is_crowded(self.size) {
