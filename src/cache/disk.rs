@@ -148,25 +148,9 @@ impl Disk {
 
     /// Opens a file to write into, locked so that no process sweeps it away.
     pub(super) fn scratch(&self) -> io::Result<Scratch> {
-        let folder = self.dir.join(SCRATCH);
-        for _ in 0..LOOKS {
-            let scratch = match tempfile::Builder::new().prefix("").tempfile_in(&folder) {
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    make_folder(&folder)?;
-                    continue;
-                }
-                made => made?,
-            };
-            let (file, path) = scratch.into_parts();
-            match file.try_lock() {
-                // A sweeper may have had it between our making and our locking it.
-                Ok(()) if path.exists() => return Ok(Scratch { file: Arc::new(file), path }),
-                // Where there are no locks, nobody can take one to sweep.
-                Err(TryLockError::Error(_)) => return Ok(Scratch { file: Arc::new(file), path }),
-                Ok(()) | Err(TryLockError::WouldBlock) => (),
-            }
-        }
-        Err(io::Error::new(ErrorKind::WouldBlock, "new files are swept away as fast as they are made"))
+        let made = self.make_scratch();
+        // A folder of ours that is none is no quarrel between two keys.
+        made.map_err(|error| if is_misplaced(&error) { io::Error::other(error) } else { error })
     }
 
     /// Writes into a file of ours.
@@ -186,6 +170,8 @@ impl Disk {
         let before = file_length(&place);
         remove_if_there(&self.dir.join(key.note_path()))?;
         rename(scratch.path, &place)?;
+        // Windows lets nobody read what another has locked.
+        let _ = scratch.file.unlock();
         self.account(before, note.length);
         let recorded = sync_folder(&place).and_then(|()| self.write_record(key, &record));
         if recorded.is_err() {
@@ -338,6 +324,28 @@ impl Disk {
         Ok(())
     }
 
+    fn make_scratch(&self) -> io::Result<Scratch> {
+        let folder = self.dir.join(SCRATCH);
+        for _ in 0..LOOKS {
+            let scratch = match tempfile::Builder::new().prefix("").tempfile_in(&folder) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    make_folder(&folder)?;
+                    continue;
+                }
+                made => made?,
+            };
+            let (file, path) = scratch.into_parts();
+            match file.try_lock() {
+                // A sweeper may have had it between our making and our locking it.
+                Ok(()) if path.exists() => return Ok(Scratch { file: Arc::new(file), path }),
+                // Where there are no locks, nobody can take one to sweep.
+                Err(TryLockError::Error(_)) => return Ok(Scratch { file: Arc::new(file), path }),
+                Ok(()) | Err(TryLockError::WouldBlock) => (),
+            }
+        }
+        Err(io::Error::new(ErrorKind::WouldBlock, "new files are swept away as fast as they are made"))
+    }
+
     fn read_record(&self, key: &Key) -> Option<Record> {
         let text = fs::read(self.dir.join(key.note_path())).ok()?;
         // A record that cannot be read is none: a power cut empties files that were not synced.
@@ -350,11 +358,11 @@ impl Disk {
         self.write_aside(&self.dir.join(key.note_path()), &text)
     }
 
-    /// Writes a small file of our own whole or not at all.
+    /// Writes a small file of our own whole or, unless the power fails, not at all. It is not synced:
+    /// a torn record is none, and each sync makes a build's own writes wait.
     fn write_aside(&self, place: &Path, bytes: &[u8]) -> io::Result<()> {
         let scratch = self.scratch()?;
         self.write_at(&scratch.file, bytes, 0)?;
-        scratch.file.sync_data()?;
         rename(scratch.path, place)
     }
 

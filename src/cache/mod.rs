@@ -872,12 +872,27 @@ mod tests {
         for (path, length) in [(MOD, 10), (ZIP, 300_000), ("download/put", 20)] {
             assert_eq!(held(&cache, path).await.unwrap(), bytes(length), "held in memory: {path}");
         }
+        assert!(!cache.stat().keeps_on_disk);
         fill_and_settle(&cache, "download/long.zip", &bytes(3_000_000)).await;
         assert_eq!(held(&cache, "download/long.zip").await, None, "more than memory may hold");
         fs::remove_file(dir.path().join("tmp")).unwrap();
         fs::remove_file(dir.path().join("notes/download")).unwrap();
         fill_and_settle(&cache, ZIP, &bytes(300_000)).await;
         assert_eq!(held(&open(&dir), ZIP).await.unwrap(), bytes(300_000));
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_swept_away_is_made_again() {
+        let dir = folder();
+        let cache = open(&dir);
+        fill_and_settle(&cache, ZIP, &bytes(300_000)).await;
+        fs::remove_dir_all(dir.path()).unwrap();
+        assert_eq!(held(&cache, ZIP).await, None);
+        fill_and_settle(&cache, ZIP, &bytes(300_000)).await;
+        fill_and_settle(&cache, MOD, &bytes(10)).await;
+        assert!(cache.stat().keeps_on_disk);
+        let fresh = open(&dir);
+        assert_eq!((held(&fresh, ZIP).await, held(&fresh, MOD).await), (Some(bytes(300_000)), Some(bytes(10))));
     }
 
     #[tokio::test]
