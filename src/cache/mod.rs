@@ -176,11 +176,9 @@ impl<E: Clone + Send + Sync + From<Error> + 'static> Cache<E> {
         self.flights.all_landed().await;
     }
 
-    /// How much is held now; the gauges of the registry say the same from then on.
+    /// How much is held now.
     pub fn stat(&self) -> Stat {
-        let stat = Stat { fills: self.flights.count(), ..self.store.stat() };
-        self.store.tally.weigh(stat.disk_bytes, stat.memory_bytes);
-        stat
+        Stat { fills: self.flights.count(), ..self.store.stat() }
     }
 }
 
@@ -1100,6 +1098,69 @@ mod tests {
         other.unlock().unwrap();
         fill_and_settle(&cache, "download/5.zip", &bytes(100_000)).await;
         assert_eq!(files(&dir.path().join("download")).len(), 2);
+    }
+
+    const KEYS: u32 = 12;
+
+    fn numbered(number: u32) -> String {
+        format!("download/m/@v/v{number}.zip")
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "runs until it is killed, by a_process_killed_at_any_moment_leaves_nothing_short"]
+    async fn a_writer_that_waits_to_be_killed() {
+        // Not a test of its own: without a folder there is nothing to do.
+        let Some(dir) = std::env::var_os("GOANYWAY_TEST_DIR") else { return };
+        let cache = open_with(Config { dir: Some(dir.into()), size: 1_500_000, memory: 100_000 });
+        for turn in 0.. {
+            let (one, other) = (numbered(turn % KEYS), numbered((turn + 5) % KEYS));
+            let (long, short) = (bytes(90_000 + 1_000 * (turn as usize % 97)), bytes(100 + turn as usize % 97));
+            let (a, b) = tokio::join!(fill(&cache, &one, &long), fill(&cache, &other, &short));
+            drop((a.unwrap(), b.unwrap()));
+            println!("turn {turn}");
+        }
+    }
+
+    /// Two writers share the folder, so that one dies while the other goes on.
+    #[tokio::test]
+    async fn a_process_killed_at_any_moment_leaves_nothing_short() {
+        use std::io::{BufRead, BufReader};
+        use std::process::{Command, Stdio};
+        let dir = folder();
+        let write = || {
+            let writer = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "cache::tests::a_writer_that_waits_to_be_killed", "--ignored", "--nocapture"])
+                .env("GOANYWAY_TEST_DIR", dir.path())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn();
+            let mut writer = writer.unwrap();
+            let turns = BufReader::new(writer.stdout.take().unwrap()).lines();
+            (writer, turns.map_while(Result::ok).filter(|line| line.starts_with("turn ")))
+        };
+        let mut seen = 0;
+        for round in 0..12 {
+            let (mut one, mut turns) = write();
+            let (mut other, mut others) = write();
+            assert!(others.next().is_some() && turns.nth(round % 7).is_some(), "both write");
+            one.kill().unwrap();
+            one.wait().unwrap();
+            let cache = open_with(Config { memory: 0, ..config(&dir) });
+            for _ in 0..2 {
+                for number in 0..KEYS {
+                    let Some(found) = cache.get(&key(&numbered(number))).await else { continue };
+                    let length = found.note.length as usize;
+                    assert!(read(found).await.is_ok_and(|held| held == bytes(length)), "{round}");
+                    seen += 1;
+                }
+                other.kill().unwrap();
+                other.wait().unwrap();
+            }
+            drop(cache);
+            open(&dir);
+            assert_eq!(files(&dir.path().join("tmp")), [""; 0]);
+        }
+        assert!(seen > 0);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
