@@ -562,18 +562,49 @@ mod tests {
     async fn starting_over_after_release_is_a_failure() {
         let dir = folder();
         let cache = open(&dir);
+        let (refused, was_refused) = oneshot::channel();
+        let (entered, has_entered) = oneshot::channel();
         let produce = move |mut draft: Draft| async move {
             draft.write(bytes(10)).await?;
             draft.release(None, facts(""));
+            has_entered.await.unwrap();
             draft.restart();
-            assert!(matches!(draft.write(bytes(10)).await, Err(Error::Released)));
+            refused.send(draft.write(bytes(10)).await).unwrap();
             keep(draft)
         };
-        let found = cache.fill(&key(ZIP), produce).await.ok();
-        if let Some(found) = found {
-            assert_eq!(read(found).await.unwrap_err(), bytes(10));
-        }
+        let found = cache.fill(&key(ZIP), produce).await.unwrap();
+        entered.send(()).unwrap();
+        assert!(matches!(was_refused.await.unwrap(), Err(Error::Released)));
+        assert_eq!(read(found).await.unwrap_err(), bytes(10));
         assert_eq!((held(&cache, ZIP).await, kept_files(&dir)), (None, vec![]));
+    }
+
+    #[tokio::test]
+    async fn the_new_replaces_the_old_whatever_their_sizes() {
+        let dir = folder();
+        let cache = open(&dir);
+        for length in [10, 300_000, 20, 400_000, 500_000, 30] {
+            fill(&cache, ZIP, &bytes(length)).await.unwrap();
+            assert_eq!(held(&cache, ZIP).await.unwrap(), bytes(length), "on its way to the disk");
+            cache.settled().await;
+            assert_eq!(held(&cache, ZIP).await.unwrap(), bytes(length));
+            assert_eq!(held(&open(&dir), ZIP).await.unwrap(), bytes(length));
+            assert_eq!(cache.stat().disk_bytes, length as u64);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_note_speaks_for_its_own_key_alone() {
+        let dir = folder();
+        let cache = open(&dir);
+        fill_and_settle(&cache, "download/one", &bytes(10)).await;
+        for tree in ["notes/download", "download"] {
+            let name = |key: &str| {
+                dir.path().join(tree).join(if tree == "download" { key.into() } else { format!("{key}.json") })
+            };
+            fs::copy(name("one"), name("other")).unwrap();
+        }
+        assert_eq!(held(&cache, "download/other").await, None);
     }
 
     #[tokio::test]
