@@ -98,6 +98,7 @@ impl Disk {
     /// Opens a folder, makes what is missing of it, and sweeps what dead writers left.
     pub(super) fn open(dir: &Path) -> Result<Disk, Error> {
         let refuse = |error: io::Error| Error::Folder { path: dir.to_owned(), why: error.to_string() };
+        let has_layout = check_layout(dir)?;
         for folder in [dir.to_owned(), dir.join(NOTES), dir.join(SCRATCH)] {
             make_folder(&folder).map_err(refuse)?;
         }
@@ -110,9 +111,11 @@ impl Disk {
             #[cfg(test)]
             room: AtomicU64::new(u64::MAX),
         };
-        disk.settle_layout()?;
         disk.sweep().map_err(refuse)?;
         disk.scratch().map_err(refuse)?;
+        if !has_layout {
+            disk.write_layout().map_err(refuse)?;
+        }
         Ok(disk)
     }
 
@@ -291,25 +294,12 @@ impl Disk {
         }
     }
 
-    fn settle_layout(&self) -> Result<(), Error> {
-        let path = self.dir.join(LAYOUT);
-        let refuse = |why: String| Error::Folder { path: path.clone(), why };
-        let found = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                return self.write_aside(&path, format!("{VERSION}\n").as_bytes()).map_err(|e| refuse(e.to_string()));
-            }
-            Err(error) => return Err(refuse(error.to_string())),
-        };
-        // Version 1 is the first, so there is no older one to migrate yet.
-        match found.trim().parse() {
-            Ok(VERSION) => Ok(()),
-            _ => Err(Error::Layout {
-                path: self.dir.clone(),
-                known: VERSION,
-                found: found.trim().chars().take(20).collect(),
-            }),
-        }
+    /// Writes the layout's version, where there is none, to last.
+    fn write_layout(&self) -> io::Result<()> {
+        let scratch = self.scratch()?;
+        self.write_at(&scratch.file, format!("{VERSION}\n").as_bytes(), 0)?;
+        scratch.file.sync_data()?;
+        rename(scratch.path, &self.dir.join(LAYOUT))
     }
 
     /// Removes files that no living process writes: those that can be locked.
@@ -390,7 +380,8 @@ impl Disk {
 
     /// The bytes are right though the time is another: the next look shall not have to hash them.
     fn correct_time(&self, key: &Key, record: &Record, changed_ns: u64) {
-        let _writer = self.lock_writer(key);
+        // Whoever reads does not wait for a writer.
+        let Ok(_writer) = self.writer(key).try_lock() else { return };
         if self.read_record(key).is_some_and(|now| now == *record) {
             // Failing that, the next look hashes again.
             let _ = self.write_record(key, &Record { changed_ns, ..record.clone() });
@@ -431,14 +422,34 @@ impl Disk {
     }
 
     fn lock_writer(&self, key: &Key) -> MutexGuard<'_, ()> {
+        self.writer(key).lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn writer(&self, key: &Key) -> &Mutex<()> {
         let stripe = key.as_str().bytes().fold(0usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
-        self.writers[stripe % self.writers.len()].lock().unwrap_or_else(PoisonError::into_inner)
+        &self.writers[stripe % self.writers.len()]
     }
 
     #[cfg(test)]
     fn spend_room(&self, bytes: u64) -> io::Result<()> {
         let spent = self.room.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |room| room.checked_sub(bytes));
         spent.map(|_| ()).map_err(|_| ErrorKind::StorageFull.into())
+    }
+}
+
+/// Whether a folder says what its layout is; an error where it is none that we know.
+fn check_layout(dir: &Path) -> Result<bool, Error> {
+    let found = match fs::read_to_string(dir.join(LAYOUT)) {
+        Ok(found) => found,
+        Err(error) if is_absence(&error) => return Ok(false),
+        Err(error) => return Err(Error::Folder { path: dir.join(LAYOUT), why: error.to_string() }),
+    };
+    // Version 1 is the first, so there is no older one to migrate yet.
+    match found.trim().parse() {
+        Ok(VERSION) => Ok(true),
+        _ => {
+            Err(Error::Layout { path: dir.to_owned(), known: VERSION, found: found.trim().chars().take(20).collect() })
+        }
     }
 }
 

@@ -884,6 +884,10 @@ mod tests {
             let said = refused.err().unwrap().to_string();
             assert!(said.contains(&format!("its layout is {:?}", found.trim())) && said.contains("knows 1"), "{said}");
         }
+        let strange = folder();
+        fs::write(strange.path().join("layout"), "2\n").unwrap();
+        assert!(Cache::<Fault>::open(config(&strange), Handle::current(), &Registry::default()).is_err());
+        assert_eq!(fs::read_dir(strange.path()).unwrap().count(), 1, "it was left as it was found");
     }
 
     #[tokio::test]

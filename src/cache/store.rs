@@ -52,7 +52,7 @@ impl Store {
             evicting: Mutex::default(),
         });
         let counting = Arc::clone(&store);
-        store.runtime.spawn_blocking(move || counting.evict());
+        store.runtime.spawn_blocking(move || counting.count());
         Ok(store)
     }
 
@@ -222,6 +222,16 @@ impl Store {
         is_held
     }
 
+    /// Counts what lies in the folder, and sees whether something must go.
+    fn count(&self) {
+        let Some(disk) = self.disk.as_deref() else { return };
+        match disk.survey(|_| ()) {
+            Ok(()) if disk.is_crowded(self.size) => self.evict(),
+            Ok(()) => self.weigh(),
+            Err(error) => tracing::warn!(%error, folder = %disk.dir().display(), "could not count the cache folder"),
+        }
+    }
+
     /// Removes what must go, so that the folder is below its size. One thread of one process does.
     fn evict(&self) {
         let Some(disk) = self.disk.as_deref() else { return };
@@ -233,12 +243,9 @@ impl Store {
     }
 
     fn evict_from(&self, disk: &Disk) -> std::io::Result<()> {
-        let one_process = disk.lock_eviction()?;
+        let Some(_one_process) = disk.lock_eviction()? else { return Ok(()) };
         let mut held = Vec::new();
         disk.survey(|file| held.push(file))?;
-        if one_process.is_none() {
-            return Ok(());
-        }
         self.uses().correct(&mut held);
         let leaving = evict::choose(held, self.size);
         let gone: Vec<u64> =
