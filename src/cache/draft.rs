@@ -23,43 +23,33 @@ pub struct Draft {
     disk: Option<Arc<Disk>>,
     // Locked by what writes to the file, off the workers.
     sink: Option<Arc<Mutex<Sink>>>,
-    /// Started over after readers were let in: a producer's mistake that must not mix bytes.
-    is_spoilt: bool,
+    /// What went wrong; a draft that failed once cannot be kept, whatever its producer says.
+    failure: Option<Error>,
 }
 
 impl Draft {
     pub(super) fn new(growth: Arc<Growth>, disk: Option<Arc<Disk>>) -> Draft {
         let sink = disk.clone().map(|disk| Sink::new(disk, 0));
-        Draft { growth, disk, sink, is_spoilt: false }
+        Draft { growth, disk, sink, failure: None }
     }
 
     /// Adds a piece. Fails where there is no room for it, or where it is more than was promised.
     pub async fn write(&mut self, piece: Bytes) -> Result<(), Error> {
-        if self.is_spoilt {
-            return Err(Error::Released);
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
         }
-        if piece.is_empty() {
-            return Ok(());
-        }
-        self.growth.push(piece)?;
-        if self.growth.wants_spill() {
-            self.spill().await;
-        }
-        while self.growth.is_crowded() {
-            if !self.is_released() {
-                return Err(self.no_room());
-            }
-            self.growth.make_room().await?;
-        }
-        Ok(())
+        let added = self.add(piece).await;
+        self.failure = added.as_ref().err().cloned();
+        added
     }
 
     /// Forgets what was written. Only before `release`; afterwards the draft is lost.
     pub fn restart(&mut self) {
         let Some(generation) = self.growth.restart(self.disk.is_some()) else {
-            self.is_spoilt = true;
+            self.failure = Some(Error::Released);
             return;
         };
+        self.failure = None;
         self.sink = self.disk.clone().map(|disk| Sink::new(disk, generation));
     }
 
@@ -92,10 +82,10 @@ impl Draft {
         if !Arc::ptr_eq(&self.growth, growth) {
             return Err(Error::Abandoned);
         }
-        if self.is_spoilt {
-            return Err(Error::Released);
+        match &self.failure {
+            Some(failure) => Err(failure.clone()),
+            None => self.growth.check_length(),
         }
-        self.growth.check_length()
     }
 
     /// All of it in a buffer of its own, if it is small: a piece of somebody's read buffer would
@@ -116,6 +106,23 @@ impl Draft {
     pub(super) fn commit(&self, key: &Key, note: &Note) -> io::Result<()> {
         let Some(sink) = &self.sink else { return Err(io::ErrorKind::Unsupported.into()) };
         lock(sink).commit(&self.growth, key, note)
+    }
+
+    async fn add(&self, piece: Bytes) -> Result<(), Error> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        self.growth.push(piece)?;
+        if self.growth.wants_spill() {
+            self.spill().await;
+        }
+        while self.growth.is_crowded() {
+            if !self.is_released() {
+                return Err(self.no_room());
+            }
+            self.growth.make_room().await?;
+        }
+        Ok(())
     }
 
     async fn spill(&self) {
