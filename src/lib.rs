@@ -8,3 +8,7 @@ pub mod metrics;
 pub mod resolve;
 pub mod socket;
 pub mod target;
+
+pub mod cli {
+    pub mod resolve;
+}
