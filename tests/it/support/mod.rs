@@ -1,0 +1,3 @@
+//! Peers that do as they are told.
+
+pub mod nameserver;
