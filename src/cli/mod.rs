@@ -23,6 +23,8 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use crate::config::table::{Many, ROWS, Row};
 use crate::config::{self, Settings, Typed, folders};
 use crate::daemon;
+use crate::metrics::Registry;
+use crate::resolve::Resolver;
 
 /// Runs what was typed.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -44,11 +46,21 @@ fn dispatch(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     match matches.subcommand() {
         Some(("serve", matches)) => serve::serve(settings(matches)?, matches.get_one::<PathBuf>("ready-file")),
         Some(("run", matches)) => run::run(settings(matches)?, &run::RunArgs::from_arg_matches(matches)?),
-        Some(("resolve", matches)) => resolve::resolve(settings(matches)?, &resolve::ResolveArgs::from_arg_matches(matches)?),
+        Some(("resolve", matches)) => resolve_names(settings(matches)?, &resolve::Args::from_arg_matches(matches)?),
         Some(("env", matches)) => print_env(&settings(matches)?, &env::EnvArgs::from_arg_matches(matches)?),
         Some(("ca", matches)) => tend_ca(&settings(matches)?, &ca::CaArgs::from_arg_matches(matches)?),
         _ => unreachable!("clap wants one of the commands above"),
     }
+}
+
+/// `goanyway resolve`: the ladder alone, with what is kept of earlier look-ups.
+fn resolve_names(settings: Settings, args: &resolve::Args) -> Result<ExitCode, Failure> {
+    let state_dir = settings.state_dir.path.filter(|path| path.is_dir());
+    let config = crate::resolve::Config { state_dir, ..settings.resolve };
+    let runtime = tokio::runtime::Runtime::new()?;
+    let resolver = Resolver::new(config, runtime.handle().clone(), &Registry::default())?;
+    let code = runtime.block_on(resolve::run(args, &resolver, &mut anstream::stdout()))?;
+    Ok(ExitCode::from(code))
 }
 
 /// `goanyway env`: data for a shell, warnings for a person.
@@ -103,7 +115,7 @@ fn command() -> Command {
             &["cache", "state_dir", "intercept", "resolve", "goproxy", "connect", "fetch", "admit", "log"],
         ))
         .subcommand(with_settings(
-            resolve::ResolveArgs::augment_args(
+            resolve::Args::augment_args(
                 Command::new("resolve").about("Resolve as the proxy would, and show every server's answer"),
             ),
             &["resolve", "state_dir", "admit.allow", "goproxy.private", "log"],

@@ -1,41 +1,428 @@
-use crate::target::Name;
+//! Names to addresses, in spite of name servers that lie, fail, or say nothing.
+//!
+//! The promise: a name is found if any honest server within reach knows it, a name of the site's
+//! own never leaves the site, and a denial is told as what it is: confirmed, final, or one
+//! server's word. The door is [`Resolver::search`]: a [`Search`] hands out addresses, best first,
+//! and is told how they fared ([`Search::report`]), so that an answer that TLS shows to be wrong
+//! sends the look-up to the next tier within the same request.
+//!
+//! Inside: `ladder` decides and never awaits; `flight` plans a look-up and performs what the ladder
+//! says, once however many ask; `wire` is the transports; `memory` and `keep` are what is known
+//! from before; `health` is who can be relied on; `kind` is who may be asked. A fresh answer from
+//! memory costs no task and no channel. Whether an address may be dialled is not judged here but in
+//! `admit`; [`Found::tier`] says from whom it was heard.
+
+mod counts;
+mod defaults;
+mod explain;
+mod flight;
+mod go;
+mod health;
+mod keep;
+mod kind;
+mod ladder;
+mod memory;
+mod reply;
+mod server;
+mod system;
+mod wire;
+
+use std::fmt;
 use std::net::IpAddr;
-#[derive(Clone)]
-pub struct Resolver;
-impl Resolver {
-    pub fn search(&self, _: &Name) -> Search {
-        Search
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use rustls::pki_types::CertificateDer;
+use tokio::runtime::Handle;
+
+pub use defaults::fallback as default_fallback;
+pub use explain::{Attempt, Explanation, Inquiry, Source as ExplainedSource};
+pub use kind::{Kind, Scope, parse_suffix};
+pub use reply::{Ede, Family, Outcome};
+pub use server::{BadServer, Server, Transport};
+
+use crate::metrics::{Label, Registry};
+use crate::target::Name;
+use flight::{Shared, Start};
+
+/// What an operator may say about resolving.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Whom to ask first (`resolve.nameservers`).
+    pub nameservers: Vec<Server>,
+    /// Whom to ask when those do not do (`resolve.fallback`); empty for nobody.
+    pub fallback: Vec<Server>,
+    /// Suffixes that never leave (`resolve.private`).
+    pub private: Vec<Name>,
+    /// Hosts of `goproxy.private`: as private, unless they are public code hosts.
+    pub private_hosts: Vec<Name>,
+    /// Suffixes that anybody may be asked about at once (`resolve.known`).
+    pub known: Vec<Name>,
+    /// Hosts of upstreams, checksum databases and interception, as configured.
+    pub configured_hosts: Vec<Name>,
+    /// Addresses given by hand (`--host`).
+    pub hosts: Vec<(Name, IpAddr)>,
+    /// Suffixes with a server of their own (`--zone`); they are private.
+    pub zones: Vec<(Name, Server)>,
+    /// Which public names may be asked outside (`resolve.scope`).
+    pub scope: Scope,
+    /// `admit.allow`: addresses in here are as good as public ones.
+    pub allow: Vec<IpNet>,
+    pub resolv_conf: PathBuf,
+    pub hosts_file: PathBuf,
+    /// Where what was learnt is kept; none for nowhere.
+    pub state_dir: Option<PathBuf>,
+    /// Roots that encrypted servers may chain to beside the system's (`fetch.extra_roots`).
+    pub roots: Vec<CertificateDer<'static>>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            nameservers: vec![Server::System],
+            fallback: default_fallback(),
+            private: Vec::new(),
+            private_hosts: Vec::new(),
+            known: Vec::new(),
+            configured_hosts: Vec::new(),
+            hosts: Vec::new(),
+            zones: Vec::new(),
+            scope: Scope::Public,
+            allow: Vec::new(),
+            resolv_conf: "/etc/resolv.conf".into(),
+            hosts_file: "/etc/hosts".into(),
+            state_dir: None,
+            roots: Vec::new(),
+        }
     }
 }
-pub struct Search;
-impl Search {
-    pub async fn next(&mut self) -> Result<Found, Failure> {
-        Err(Failure)
-    }
-    pub fn report(&mut self, _: IpAddr, _: Fate) {}
+
+/// Why there can be no resolver.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "{path} has layout {layout}, and this goanyway knows none after 1: use the newer one, or another --state-dir"
+    )]
+    Layout { path: PathBuf, layout: u32 },
+    #[error("no name server at all: --nameserver and --fallback are both empty")]
+    NoServers,
 }
+
+/// From whom an answer was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Tier {
+    /// Nobody: the hosts file, `--host`, `localhost`.
+    Static,
+    /// The site's own servers.
+    System,
+    /// A public server, over a path that anybody on it can write to.
+    Plain,
+    /// A public server whose certificate was verified.
+    Encrypted,
+}
+
+impl Tier {
+    /// Whether the answer comes from inside: only then may a private address be dialled.
+    pub fn is_inside(self) -> bool {
+        matches!(self, Tier::Static | Tier::System)
+    }
+}
+
+impl Label for Tier {
+    const KEY: &'static str = "tier";
+
+    fn label(&self) -> &'static str {
+        match self {
+            Tier::Static => "static",
+            Tier::System => "system",
+            Tier::Plain => "plain",
+            Tier::Encrypted => "encrypted",
+        }
+    }
+}
+
+/// How old an answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Freshness {
+    Fresh,
+    Cached,
+    Stale,
+    LastKnownGood,
+    Static,
+}
+
+impl Label for Freshness {
+    const KEY: &'static str = "freshness";
+
+    fn label(&self) -> &'static str {
+        match self {
+            Freshness::Fresh => "fresh",
+            Freshness::Cached => "cached",
+            Freshness::Stale => "stale",
+            Freshness::LastKnownGood => "last-known-good",
+            Freshness::Static => "static",
+        }
+    }
+}
+
+/// The server that gave an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    pub server: Server,
+    pub transport: Transport,
+}
+
+/// Addresses to try, best first, the families taking turns.
+#[derive(Clone, Debug)]
 pub struct Found {
     pub addresses: Vec<IpAddr>,
     pub tier: Tier,
-    pub server: String,
+    /// None where no server gave it, or it is not known any more which.
+    pub source: Option<Arc<Source>>,
+    pub freshness: Freshness,
+    pub ttl: Duration,
+    /// Private addresses that a system server gave for a public name: all there is, and only a
+    /// verified handshake makes them right.
+    pub doubtful: bool,
 }
-pub enum Tier {
-    Static,
-    System,
-    Plain,
-    Encrypted,
-}
+
+/// How an address fared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fate {
+    /// TCP was accepted; who it is was not checked.
     Connected,
+    /// A certificate for the name was verified.
     Verified,
+    /// No TCP, or no TLS at all.
     Unreachable,
+    /// A certificate that is not the name's.
     Distrusted,
 }
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("x")]
-pub struct Failure;
+
+/// How many of the servers that were asked said what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally(Vec<(Outcome, usize)>);
+
+impl Tally {
+    fn add(&mut self, outcome: Outcome) {
+        match self.0.iter_mut().find(|(counted, _)| *counted == outcome) {
+            Some((_, count)) => *count += 1,
+            None => self.0.push((outcome, 1)),
+        }
+    }
+
+    pub fn servers(&self) -> usize {
+        self.0.iter().map(|(_, count)| count).sum()
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let servers = self.servers();
+        write!(f, "{servers} {}", if servers == 1 { "server" } else { "servers" })?;
+        let words: Vec<String> = self.0.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
+        if words.is_empty() { Ok(()) } else { write!(f, " ({})", words.join(", ")) }
+    }
+}
+
+/// Why there is no address, in one line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The name does not exist, or has no address.
+    #[error("{name} has no address, says {}{}", list(by), if *confirmed || *last_word { "" } else { " alone (unconfirmed)" })]
+    Absent {
+        name: Name,
+        /// Two operators say so.
+        confirmed: bool,
+        /// Nobody else may be asked: this is as sure as it gets.
+        last_word: bool,
+        by: Vec<String>,
+    },
+    /// Nobody gave an answer that is of use.
+    #[error("no answer for {name} from {tally}")]
+    Unknown { name: Name, tally: Tally },
+    /// Somebody's policy, and therefore final.
+    #[error("{name} is blocked by {server}: {why}")]
+    Blocked { name: Name, server: String, why: String },
+    /// Every address that anybody gave was handed out.
+    #[error("no further address for {name}")]
+    Exhausted { name: Name },
+}
+
+fn list(servers: &[String]) -> String {
+    match servers {
+        [] => "nobody".to_owned(),
+        [only] => only.clone(),
+        [heads @ .., last] => format!("{} and {last}", heads.join(", ")),
+    }
+}
+
 impl Failure {
-    pub fn is_silence(&self) -> bool {
-        false
+    /// One word, for metrics and for the verdict of `goanyway resolve`.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Failure::Absent { .. } => "absent",
+            Failure::Unknown { .. } => "unknown",
+            Failure::Blocked { .. } => "blocked",
+            Failure::Exhausted { .. } => "exhausted",
+        }
+    }
+}
+
+/// The resolver. Clones share everything.
+#[derive(Clone)]
+pub struct Resolver {
+    shared: Arc<Shared>,
+}
+
+impl Resolver {
+    /// Look-ups run on `runtime`, so that whoever asked may leave. Nothing is sent before one asks.
+    pub fn new(config: Config, runtime: Handle, registry: &Registry) -> Result<Resolver, Error> {
+        if config.nameservers.is_empty() && config.fallback.is_empty() && config.zones.is_empty() {
+            return Err(Error::NoServers);
+        }
+        Ok(Resolver { shared: Arc::new(Shared::new(config, runtime, registry)?) })
+    }
+
+    /// Starts to look for the addresses of a name.
+    pub fn search(&self, name: &Name) -> Search {
+        Search {
+            shared: Arc::clone(&self.shared),
+            name: name.clone(),
+            stage: Some(Stage::First),
+            given: Vec::new(),
+            fates: Vec::new(),
+        }
+    }
+
+    /// Asks every server that the name's kind allows, and says what each said and what was believed.
+    pub async fn explain(&self, name: &Name, inquiry: &Inquiry) -> Explanation {
+        explain::explain(&self.shared, name, inquiry).await
+    }
+
+    /// Who may be asked about a name.
+    pub fn kind(&self, name: &Name) -> Kind {
+        self.shared.kind(name)
+    }
+
+    /// Whom it asks, in words.
+    pub fn describe(&self) -> String {
+        self.shared.describe()
+    }
+
+    /// Writes what was learnt, if anything was. Blocks; also done when the last clone goes.
+    pub fn save(&self) {
+        self.shared.save();
+    }
+}
+
+/// One request's way through the addresses of a name.
+pub struct Search {
+    shared: Arc<Shared>,
+    name: Name,
+    // None once everything was handed out.
+    stage: Option<Stage>,
+    given: Vec<Found>,
+    fates: Vec<(IpAddr, Fate)>,
+}
+
+/// Where the next addresses come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    First,
+    /// An older answer was handed out; the look-up behind it may have found a newer one.
+    Renewed,
+    Above(Tier),
+    Spare,
+}
+
+impl Search {
+    /// The next addresses that were not handed out yet; waits as the ladder's timers say.
+    pub async fn next(&mut self) -> Result<Found, Failure> {
+        while let Some(stage) = self.stage {
+            match self.consult(stage).await {
+                Ok(found) => {
+                    self.stage = self.stage_after(&found);
+                    if let Some(found) = self.unseen(found) {
+                        self.given.push(found.clone());
+                        return Ok(found);
+                    }
+                }
+                Err(failure) if stage == Stage::First => {
+                    self.stage = None;
+                    return Err(failure);
+                }
+                Err(_) => self.stage = self.stage_without(stage),
+            }
+        }
+        Err(Failure::Exhausted { name: self.name.clone() })
+    }
+
+    /// What TCP or TLS learnt about an address: judges the answer that gave it once more.
+    pub fn report(&mut self, address: IpAddr, fate: Fate) {
+        self.fates.push((address, fate));
+        let Some(found) = self.given.iter().find(|found| found.addresses.contains(&address)) else { return };
+        self.shared.note_fate(&self.name, found, address, fate);
+        let distrusted = |address: &IpAddr| self.fates.contains(&(*address, Fate::Distrusted));
+        if fate == Fate::Distrusted && found.addresses.iter().all(distrusted) {
+            self.shared.convict(&self.name, found);
+        }
+    }
+
+    async fn consult(&self, stage: Stage) -> Result<Found, Failure> {
+        match stage {
+            Stage::First => self.shared.look_up(&self.name).await,
+            Stage::Renewed => self.shared.renewed(&self.name).await,
+            Stage::Above(tier) => self.shared.fly(&self.name, Start::Above(tier)).await,
+            Stage::Spare => self.shared.spare(&self.name).ok_or_else(|| Failure::Exhausted { name: self.name.clone() }),
+        }
+    }
+
+    fn stage_after(&self, found: &Found) -> Option<Stage> {
+        match (found.freshness, found.tier) {
+            (Freshness::Static, _) | (_, Tier::Static) => None,
+            (Freshness::Stale | Freshness::LastKnownGood, _) if self.stage == Some(Stage::First) => {
+                Some(Stage::Renewed)
+            }
+            (Freshness::Stale | Freshness::LastKnownGood, _) => None,
+            _ if found.doubtful => None,
+            (_, Tier::Encrypted) => Some(Stage::Spare),
+            (_, tier) => Some(Stage::Above(tier)),
+        }
+    }
+
+    fn stage_without(&self, stage: Stage) -> Option<Stage> {
+        match stage {
+            Stage::First | Stage::Spare => None,
+            Stage::Renewed | Stage::Above(_) => Some(Stage::Spare),
+        }
+    }
+
+    fn unseen(&self, mut found: Found) -> Option<Found> {
+        found.addresses.retain(|address| !self.given.iter().any(|given| given.addresses.contains(address)));
+        (!found.addresses.is_empty()).then_some(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_a_diagnosis_in_one_line() {
+        let name = Name::parse("goproxy.cn").unwrap();
+        let mut tally = Tally::default();
+        let said = [Outcome::Timeout, Outcome::Timeout, Outcome::Refused, Outcome::Refused, Outcome::Refused];
+        said.into_iter().for_each(|outcome| tally.add(outcome));
+        let unknown = Failure::Unknown { name: name.clone(), tally };
+        assert_eq!(unknown.to_string(), "no answer for goproxy.cn from 5 servers (2 timeout, 3 refused)");
+        let absent = |confirmed, by: &[&str]| {
+            let by = by.iter().map(|server| server.to_string()).collect();
+            Failure::Absent { name: name.clone(), confirmed, last_word: false, by }.to_string()
+        };
+        assert_eq!(absent(true, &["10.0.0.1", "8.8.8.8"]), "goproxy.cn has no address, says 10.0.0.1 and 8.8.8.8");
+        assert_eq!(absent(false, &["10.0.0.1"]), "goproxy.cn has no address, says 10.0.0.1 alone (unconfirmed)");
     }
 }

@@ -7,4 +7,5 @@ mod forward;
 mod goproxy;
 mod hostile;
 mod intercept;
+mod resolve;
 mod tunnel;

@@ -5,6 +5,7 @@ pub mod binary;
 pub mod client;
 pub mod daemon;
 pub mod mirror;
+pub mod nameserver;
 pub mod needs;
 pub mod netns;
 pub mod origin;

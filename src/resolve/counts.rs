@@ -1,0 +1,115 @@
+//! What this room counts: attempts, verdicts, rescues.
+
+use prometheus_client::encoding::EncodeLabelSet;
+
+use super::reply::Outcome;
+use super::server::Transport;
+use super::{Failure, Found, Freshness, Tier};
+use crate::metrics::{By, Counter, Family, Label, Registry};
+
+/// The families of this room.
+#[derive(Clone, Default)]
+pub(super) struct Counts {
+    attempts: Family<Attempts, Counter>,
+    lookups: Family<By<Ending>, Counter>,
+    rescues: Family<By<Rescue>, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Attempts {
+    tier: &'static str,
+    transport: &'static str,
+    outcome: &'static str,
+}
+
+/// How a look-up that had to ask somebody ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Ending {
+    Resolved,
+    Absent,
+    AbsentUnconfirmed,
+    Blocked,
+    Unknown,
+}
+
+impl Label for Ending {
+    const KEY: &'static str = "verdict";
+
+    fn label(&self) -> &'static str {
+        match self {
+            Ending::Resolved => "resolved",
+            Ending::Absent => "absent",
+            Ending::AbsentUnconfirmed => "absent-unconfirmed",
+            Ending::Blocked => "blocked",
+            Ending::Unknown => "unknown",
+        }
+    }
+}
+
+/// What would have been a failed build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Rescue {
+    /// A denial, or an impossible address, that another server overruled.
+    Overruled,
+    /// The system servers failed and another one answered.
+    Fallback,
+    Stale,
+    LastKnownGood,
+    /// An answer whose addresses all failed the certificate check.
+    Forged,
+}
+
+impl Label for Rescue {
+    const KEY: &'static str = "by";
+
+    fn label(&self) -> &'static str {
+        match self {
+            Rescue::Overruled => "overruled-negative",
+            Rescue::Fallback => "fallback",
+            Rescue::Stale => "stale",
+            Rescue::LastKnownGood => "last-known-good",
+            Rescue::Forged => "forged-answer",
+        }
+    }
+}
+
+impl Counts {
+    pub(super) fn new(registry: &Registry) -> Counts {
+        let counts = Counts::default();
+        registry.room("resolve", |families| {
+            families.register("attempts", "Questions to name servers, by what they came to", counts.attempts.clone());
+            families.register("lookups", "Look-ups that had to ask, by verdict", counts.lookups.clone());
+            families.register("rescues", "Names found in spite of a fault, by what found them", counts.rescues.clone());
+        });
+        counts
+    }
+
+    pub(super) fn attempt(&self, tier: Tier, transport: Transport, outcome: Outcome) {
+        let labels = Attempts { tier: tier.label(), transport: transport.label(), outcome: outcome.label() };
+        self.attempts.get_or_create(&labels).inc();
+    }
+
+    pub(super) fn ended(&self, result: &Result<Found, Failure>) {
+        let ending = match result {
+            Ok(_) => Ending::Resolved,
+            Err(Failure::Absent { confirmed: true, .. }) => Ending::Absent,
+            Err(Failure::Absent { .. }) => Ending::AbsentUnconfirmed,
+            Err(Failure::Blocked { .. }) => Ending::Blocked,
+            Err(_) => Ending::Unknown,
+        };
+        self.lookups.get_or_create(&By(ending)).inc();
+    }
+
+    pub(super) fn rescued(&self, rescue: Rescue) {
+        self.rescues.get_or_create(&By(rescue)).inc();
+    }
+
+    /// An older answer is handed out.
+    pub(super) fn served(&self, freshness: Freshness) {
+        match freshness {
+            Freshness::Stale => self.rescued(Rescue::Stale),
+            Freshness::LastKnownGood => self.rescued(Rescue::LastKnownGood),
+            Freshness::Fresh | Freshness::Cached | Freshness::Static => {}
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! What outlives the process: addresses that a verified handshake vouched for, and names that were
+//! learnt to be private. Both for 30 days since they were last seen.
+//!
+//! One file of JSON lines in the state folder, written aside and renamed, at most every ten
+//! seconds and when the resolver ends. Several processes may share the folder: what the file holds
+//! is joined before it is replaced. A damaged file is set aside and said; what could be read of it
+//! is used. A file of a newer layout is refused, and left as it is.
+
+use std::io::Write;
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use lru::LruCache;
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use crate::target::Name;
+
+/// The version of the file that we write.
+const LAYOUT: u32 = 1;
+const FILE: &str = "names.jsonl";
+const KEPT_FOR: u64 = 30 * 24 * 60 * 60;
+const MOST_NAMES: usize = 10_000;
+const MOST_ADDRESSES: usize = 16;
+/// What is learnt again within this time is not worth a write.
+const FINE_ENOUGH: u64 = 60 * 60;
+
+/// Seconds since 1970.
+pub(super) type Wall = u64;
+
+/// The lasting memory of one resolver.
+pub(super) struct Keep {
+    path: Option<PathBuf>,
+    // Locked for a few lines; the file is written from a copy.
+    book: Mutex<Book>,
+    dirty: AtomicBool,
+}
+
+struct Book {
+    good: LruCache<Name, Vec<Vouched>>,
+    private: LruCache<Name, Wall>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Vouched {
+    address: IpAddr,
+    at: Wall,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Line {
+    Layout(u32),
+    Good { name: Name, addresses: Vec<Vouched> },
+    Private { name: Name, at: Wall },
+}
+
+impl Default for Book {
+    fn default() -> Book {
+        let room = NonZeroUsize::new(MOST_NAMES).unwrap_or(NonZeroUsize::MIN);
+        Book { good: LruCache::new(room), private: LruCache::new(room) }
+    }
+}
+
+impl Keep {
+    /// Reads what an earlier process left in the folder.
+    pub(super) fn open(folder: Option<&Path>) -> Result<Keep, Error> {
+        let mut book = Book::default();
+        let path = folder.map(|folder| folder.join(FILE));
+        if let Some(path) = &path {
+            load(path, &mut book)?;
+        }
+        Ok(Keep { path, book: Mutex::new(book), dirty: AtomicBool::new(false) })
+    }
+
+    /// The addresses of a name that a handshake vouched for, the latest first.
+    pub(super) fn good(&self, name: &Name, wall: Wall) -> Vec<IpAddr> {
+        let mut book = self.book();
+        let Some(vouched) = book.good.get(name) else { return Vec::new() };
+        let mut live: Vec<Vouched> = vouched.iter().copied().filter(|one| is_live(one.at, wall)).collect();
+        live.sort_by_key(|one| std::cmp::Reverse(one.at));
+        live.into_iter().map(|one| one.address).collect()
+    }
+
+    /// A handshake vouched for this address of this name.
+    pub(super) fn note_good(&self, name: &Name, address: IpAddr, wall: Wall) {
+        let mut book = self.book();
+        if add_good(&mut book, name, Vouched { address, at: wall }) {
+            self.dirty.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// An address turned out to be somebody else's.
+    pub(super) fn forget_good(&self, name: &Name, address: IpAddr) {
+        if let Some(vouched) = self.book().good.get_mut(name) {
+            vouched.retain(|one| one.address != address);
+            self.dirty.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A name, or all names under it, turned out to be the site's own.
+    pub(super) fn note_private(&self, name: &Name, wall: Wall) {
+        if add_private(&mut self.book(), name, wall) {
+            self.dirty.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the name, or one that it is under, was learnt to be private.
+    pub(super) fn is_private(&self, name: &Name, wall: Wall) -> bool {
+        let book = self.book();
+        if book.private.is_empty() {
+            return false;
+        }
+        let parents = std::iter::successors(Some(name.as_str()), |rest| rest.split_once('.').map(|(_, rest)| rest));
+        let names = parents.filter_map(|parent| Name::parse(parent).ok());
+        names.into_iter().any(|parent| book.private.peek(&parent).is_some_and(|at| is_live(*at, wall)))
+    }
+
+    pub(super) fn is_dirty(&self) -> bool {
+        self.path.is_some() && self.dirty.load(Ordering::Relaxed)
+    }
+
+    /// Writes the file if anything changed. Blocks.
+    pub(super) fn save(&self, wall: Wall) {
+        let Some(path) = &self.path else { return };
+        if !self.dirty.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let mut book = Book::default();
+        // What another process wrote meanwhile is kept; what it damaged is set aside by the next start.
+        let joined = load(path, &mut book).map(|()| {
+            join(&mut book, &self.book());
+            lines(&book, wall)
+        });
+        let written = joined
+            .map_err(|error| error.to_string())
+            .and_then(|lines| write_aside(path, &lines).map_err(|error| error.to_string()));
+        if let Err(why) = written {
+            tracing::error!(
+                "{}: what was learnt about names is not kept ({why}); is the folder writable?",
+                path.display()
+            );
+        }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_live(at: Wall, wall: Wall) -> bool {
+    wall.saturating_sub(at) < KEPT_FOR
+}
+
+/// True if the file should know.
+fn add_good(book: &mut Book, name: &Name, new: Vouched) -> bool {
+    let vouched = book.good.get_or_insert_mut(name.clone(), Vec::new);
+    match vouched.iter_mut().find(|one| one.address == new.address) {
+        Some(one) => {
+            let worth = new.at > one.at + FINE_ENOUGH;
+            one.at = one.at.max(new.at);
+            worth
+        }
+        None => {
+            vouched.push(new);
+            vouched.sort_by_key(|one| std::cmp::Reverse(one.at));
+            vouched.truncate(MOST_ADDRESSES);
+            true
+        }
+    }
+}
+
+fn add_private(book: &mut Book, name: &Name, wall: Wall) -> bool {
+    match book.private.put(name.clone(), wall) {
+        Some(before) if before > wall => {
+            book.private.put(name.clone(), before);
+            false
+        }
+        Some(before) => wall > before + FINE_ENOUGH,
+        None => true,
+    }
+}
+
+fn join(book: &mut Book, other: &Book) {
+    for (name, vouched) in other.good.iter().rev() {
+        for one in vouched {
+            add_good(book, name, *one);
+        }
+    }
+    for (name, at) in other.private.iter().rev() {
+        add_private(book, name, *at);
+    }
+}
+
+fn lines(book: &Book, wall: Wall) -> Vec<Line> {
+    let good = book.good.iter().rev().filter_map(|(name, vouched)| {
+        let addresses: Vec<Vouched> = vouched.iter().copied().filter(|one| is_live(one.at, wall)).collect();
+        (!addresses.is_empty()).then(|| Line::Good { name: name.clone(), addresses })
+    });
+    let live = book.private.iter().rev().filter(|(_, at)| is_live(**at, wall));
+    let private = live.map(|(name, at)| Line::Private { name: name.clone(), at: *at });
+    std::iter::once(Line::Layout(LAYOUT)).chain(good).chain(private).collect()
+}
+
+fn write_aside(path: &Path, lines: &[Line]) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let mut aside = tempfile::NamedTempFile::new_in(folder)?;
+    let mut text = Vec::new();
+    for line in lines {
+        serde_json::to_writer(&mut text, line)?;
+        text.push(b'\n');
+    }
+    aside.write_all(&text)?;
+    aside.as_file().sync_data()?;
+    aside.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// Reads the file into the book. A missing file is an empty one.
+fn load(path: &Path, book: &mut Book) -> Result<(), Error> {
+    let text = match std::fs::read(path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => {
+            tracing::error!("{} cannot be read ({error}): names that resolved before are not known", path.display());
+            return Ok(());
+        }
+    };
+    let mut damaged = text.is_empty().then_some(1);
+    for (number, line) in text.lines().enumerate() {
+        match serde_json::from_str(line) {
+            Ok(Line::Layout(layout)) if layout > LAYOUT => return Err(Error::Layout { path: path.into(), layout }),
+            Ok(Line::Layout(_)) => {}
+            Ok(Line::Good { name, addresses }) => addresses.into_iter().for_each(|one| {
+                add_good(book, &name, one);
+            }),
+            Ok(Line::Private { name, at }) => {
+                add_private(book, &name, at);
+            }
+            Err(_) => damaged = damaged.or(Some(number + 1)),
+        }
+    }
+    if let Some(line) = damaged {
+        set_aside(path, line);
+    }
+    Ok(())
+}
+
+fn set_aside(path: &Path, line: usize) {
+    let aside = path.with_extension("jsonl.damaged");
+    let moved = std::fs::rename(path, &aside);
+    tracing::error!(
+        "{}: damaged at line {line}; {}, and what could be read is used",
+        path.display(),
+        moved.map_or_else(|error| format!("it stays ({error})"), |()| format!("set aside as {}", aside.display()))
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Wall = 24 * 60 * 60;
+    const NOW: Wall = 1_700_000_000;
+
+    fn name(text: &str) -> Name {
+        Name::parse(text).unwrap()
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn what_was_vouched_for_outlives_the_process_for_thirty_days() {
+        let folder = tempfile::tempdir().unwrap();
+        let keep = Keep::open(Some(folder.path())).unwrap();
+        keep.note_good(&name("goproxy.cn"), ip("1.1.1.1"), NOW);
+        keep.note_good(&name("goproxy.cn"), ip("2.2.2.2"), NOW + 5);
+        keep.note_private(&name("corp.example"), NOW);
+        keep.save(NOW + 5);
+        let keep = Keep::open(Some(folder.path())).unwrap();
+        assert_eq!(keep.good(&name("goproxy.cn"), NOW + DAY), [ip("2.2.2.2"), ip("1.1.1.1")]);
+        assert!(keep.is_private(&name("git.corp.example"), NOW + DAY));
+        assert!(keep.good(&name("goproxy.cn"), NOW + 31 * DAY).is_empty());
+        assert!(!keep.is_private(&name("git.corp.example"), NOW + 31 * DAY));
+        assert!(!keep.is_private(&name("evilcorp.example"), NOW));
+    }
+
+    #[test]
+    fn processes_that_share_a_folder_keep_each_others_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let [ours, theirs] = [(); 2].map(|()| Keep::open(Some(folder.path())).unwrap());
+        ours.note_good(&name("a.example"), ip("1.1.1.1"), NOW);
+        theirs.note_good(&name("b.example"), ip("2.2.2.2"), NOW);
+        ours.save(NOW);
+        theirs.save(NOW);
+        let both = Keep::open(Some(folder.path())).unwrap();
+        assert!(!both.good(&name("a.example"), NOW).is_empty() && !both.good(&name("b.example"), NOW).is_empty());
+    }
+
+    #[test]
+    fn a_file_cut_in_half_is_set_aside_and_its_first_half_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let keep = Keep::open(Some(folder.path())).unwrap();
+        for host in ["a.example", "b.example"] {
+            keep.note_good(&name(host), ip("1.1.1.1"), NOW);
+        }
+        keep.save(NOW);
+        let path = folder.path().join(FILE);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() - 20]).unwrap();
+        let keep = Keep::open(Some(folder.path())).unwrap();
+        assert!(!keep.good(&name("a.example"), NOW).is_empty() && keep.good(&name("b.example"), NOW).is_empty());
+        assert!(!path.exists() && folder.path().join("names.jsonl.damaged").exists());
+    }
+
+    #[test]
+    fn a_newer_layout_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(FILE), "{\"layout\":2}\n").unwrap();
+        let refused = Keep::open(Some(folder.path())).err().unwrap().to_string();
+        assert!(refused.contains("layout 2"), "{refused}");
+    }
+
+    #[test]
+    fn without_a_folder_nothing_is_written() {
+        let keep = Keep::open(None).unwrap();
+        keep.note_good(&name("a.example"), ip("1.1.1.1"), NOW);
+        assert!(!keep.is_dirty());
+        assert!(!keep.good(&name("a.example"), NOW).is_empty());
+    }
+}

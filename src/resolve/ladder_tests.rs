@@ -1,0 +1,423 @@
+//! The failure matrix of `dns-resilience.md` section 9 against the state machine: scripted servers,
+//! simulated time, and laws that hold whatever the servers do.
+
+use super::*;
+
+// The vocabulary.
+
+/// What a scripted server does, and after how many milliseconds.
+#[derive(Clone, Copy, Debug)]
+enum Says {
+    Good(u64),
+    /// An IPv4 address, and silence about AAAA.
+    V4Only(u64),
+    /// An IPv4 address, and this about AAAA.
+    V4And(Outcome),
+    Address(&'static str),
+    Code(Outcome, u64),
+    Silent,
+    /// Silence over UDP, an answer over TCP.
+    OverTcp,
+    /// TC over UDP, an answer over TCP.
+    Cut,
+    /// An answer only to questions without EDNS.
+    NoEdns,
+    Policy,
+    /// Our own sockets fail a few times.
+    Exhausted(usize),
+}
+
+use Says::*;
+
+struct Run {
+    said: Vec<(u64, Verdict)>,
+    ms: u64,
+    /// Every question: when, to whom, over what.
+    asked: Vec<(u64, usize, Transport)>,
+    tally: String,
+}
+
+struct Case {
+    kind: Kind,
+    spare: bool,
+    servers: Vec<(Tier, Operator, Says)>,
+    allow: Vec<IpNet>,
+}
+
+const KNOWN: Kind = Kind::Known { built_in: true };
+const CONFIGURED: Kind = Kind::Known { built_in: false };
+
+/// System servers, and public ones of an operator each.
+fn case(kind: Kind, system: &[Says], public: &[Says]) -> Case {
+    let operators = ["google", "cloudflare", "alidns", "quad9"];
+    let inside = system.iter().map(|says| (Tier::System, Operator::System, *says));
+    let outside = public.iter().zip(operators).map(|(says, name)| (Tier::Plain, Operator::Service(name), *says));
+    Case { kind, spare: false, servers: inside.chain(outside).collect(), allow: Vec::new() }
+}
+
+fn good() -> IpAddr {
+    "1.1.1.9".parse().unwrap()
+}
+
+fn answer(family: Family, v4: &str) -> Reply {
+    match family {
+        Family::V4 => Reply {
+            addresses: vec![v4.parse().unwrap()],
+            ttl: Some(Duration::from_secs(60)),
+            ..Reply::bare(Outcome::Answer)
+        },
+        Family::V6 => Reply::bare(Outcome::Nodata),
+    }
+}
+
+impl Says {
+    fn reply(self, ask: &Ask, before: usize) -> Option<(u64, Reply)> {
+        let udp = ask.transport == Transport::Udp;
+        match self {
+            Good(ms) => Some((ms, answer(ask.family, "1.1.1.9"))),
+            V4Only(ms) => (ask.family == Family::V4).then(|| (ms, answer(ask.family, "1.1.1.9"))),
+            V4And(outcome) if ask.family == Family::V6 => Some((1, Reply::bare(outcome))),
+            V4And(_) => Some((20, answer(ask.family, "1.1.1.9"))),
+            Address(text) => Some((1, answer(ask.family, text))),
+            Code(outcome, ms) => Some((ms, Reply::bare(outcome))),
+            Silent => None,
+            OverTcp => (!udp).then(|| (5, answer(ask.family, "1.1.1.9"))),
+            Cut if udp => Some((1, Reply::bare(Outcome::Truncated))),
+            Cut => Some((5, answer(ask.family, "1.1.1.9"))),
+            NoEdns if ask.edns => Some((1, Reply::bare(Outcome::Formerr))),
+            NoEdns => Some((1, answer(ask.family, "1.1.1.9"))),
+            Policy => {
+                Some((1, Reply { ede: Some(Ede { code: 15, text: "no".into() }), ..Reply::bare(Outcome::Nxdomain) }))
+            }
+            Exhausted(times) if before < 2 * times => Some((0, Reply::bare(Outcome::Local))),
+            Exhausted(_) => Some((1, answer(ask.family, "1.1.1.9"))),
+        }
+    }
+}
+
+impl Case {
+    fn with_spare(self) -> Case {
+        Case { spare: true, ..self }
+    }
+
+    fn plan(&self) -> Plan {
+        let candidates = self.servers.iter().enumerate().map(|(wave, (tier, operator, _))| Candidate {
+            server: Server::Plain(([127, 0, 0, 1], wave as u16 + 1).into()),
+            tier: *tier,
+            operator: *operator,
+            wave,
+            transport: Transport::Udp,
+            edns: true,
+            down: false,
+            trial: false,
+        });
+        Plan {
+            kind: self.kind,
+            families: Family::BOTH.to_vec(),
+            candidates: candidates.collect(),
+            hedge: Duration::from_millis(150),
+            spare: self.spare,
+            allow: self.allow.clone(),
+            exhaustive: false,
+        }
+    }
+
+    /// Plays the case through to the verdict.
+    fn run(&self) -> Run {
+        let start = Instant::now();
+        let mut now = start;
+        let since = |now: Instant| u64::try_from((now - start).as_millis()).unwrap();
+        let mut ladder = Ladder::new(self.plan(), now);
+        let mut coming: Vec<(Instant, usize, Reply)> = Vec::new();
+        let mut run = Run { said: Vec::new(), ms: 0, asked: Vec::new(), tally: String::new() };
+        for _ in 0..10_000 {
+            while let Some(action) = ladder.poll() {
+                match action {
+                    Action::Answer(verdict) => run.said.push((since(now), verdict)),
+                    Action::Ask(ask) => {
+                        let before = run.asked.iter().filter(|(_, to, _)| *to == ask.candidate).count();
+                        run.asked.push((since(now), ask.candidate, ask.transport));
+                        if let Some((ms, reply)) = self.servers[ask.candidate].2.reply(&ask, before) {
+                            coming.push((now + Duration::from_millis(ms), ask.attempt, reply));
+                        }
+                    }
+                }
+            }
+            if ladder.verdict().is_some() {
+                run.ms = since(now);
+                run.tally = ladder.tally(now).to_string();
+                return run;
+            }
+            let next = (0..coming.len()).min_by_key(|&index| coming[index].0);
+            let deadline = ladder.deadline(now).expect("a look-up that waits for nothing never ends");
+            match next {
+                Some(index) if coming[index].0 <= deadline => {
+                    let (at, attempt, reply) = coming.remove(index);
+                    now = at.max(now);
+                    ladder.heard(attempt, reply, now);
+                }
+                _ => {
+                    now = deadline;
+                    ladder.tick(now);
+                }
+            }
+        }
+        panic!("the look-up spins");
+    }
+}
+
+impl Run {
+    fn verdict(&self) -> &Verdict {
+        &self.said.last().unwrap().1
+    }
+
+    fn found(&self) -> &Answer {
+        match self.verdict() {
+            Verdict::Found(answer) => answer,
+            other => panic!("expected an answer, got {other:?}"),
+        }
+    }
+
+    fn asked_of(&self, candidate: usize) -> Option<u64> {
+        self.asked.iter().find(|(_, to, _)| *to == candidate).map(|(at, _, _)| *at)
+    }
+}
+
+// The sentences.
+
+#[test]
+fn any_honest_server_within_reach_is_enough() {
+    use Outcome::*;
+    // What the servers do (the last one is honest), and the most milliseconds it may take for a
+    // known name: single faults 700, double ones 1,200.
+    let table: &[(&str, &[Says], u64)] = &[
+        ("healthy", &[], 50),
+        ("nxdomain", &[Code(Nxdomain, 1)], 60),
+        ("nodata", &[Code(Nodata, 1)], 60),
+        ("servfail", &[Code(Servfail, 1)], 60),
+        ("refused", &[Code(Refused, 1)], 60),
+        ("notimp", &[Code(Notimp, 1)], 60),
+        ("formerr", &[Code(Formerr, 1)], 60),
+        ("lame", &[Code(Lame, 1)], 60),
+        ("malformed", &[Code(Malformed, 1)], 60),
+        ("closed port", &[Code(Unreachable, 1)], 60),
+        ("silent", &[Silent], 250),
+        ("silent twice", &[Silent, Silent], 500),
+        ("slow, 400 ms", &[Good(400)], 250),
+        ("slow, 3 s", &[Good(3000)], 250),
+        ("sinkhole", &[Address("0.0.0.0")], 60),
+        ("private address", &[Address("10.0.0.1")], 60),
+        ("benchmark address", &[Address("198.18.0.1")], 60),
+        ("nxdomain, silent", &[Code(Nxdomain, 1), Silent], 500),
+        ("servfail, silent", &[Code(Servfail, 1), Silent], 500),
+    ];
+    for (fault, faulty, most) in table {
+        let honest = Good(20);
+        let outside =
+            case(KNOWN, &faulty[..faulty.len().min(1)], &[&faulty[faulty.len().min(1)..], &[honest]].concat());
+        let inside = case(KNOWN, &[*faulty, &[honest]].concat(), &[Silent]);
+        for (place, case) in [("outside", outside), ("inside", inside)] {
+            let run = case.run();
+            assert_eq!(run.found().addresses, [good()], "{fault}, honest {place}");
+            assert!(run.ms <= *most, "{fault}, honest {place}: {} ms", run.ms);
+        }
+    }
+}
+
+#[test]
+fn one_server_with_one_quirk_still_answers() {
+    let table = [
+        ("udp silent, tcp fine", OverTcp, 650),
+        ("truncated", Cut, 10),
+        ("formerr on edns", NoEdns, 10),
+        ("aaaa silent", V4Only(20), 80),
+        ("aaaa nxdomain", V4And(Outcome::Nxdomain), 30),
+        ("aaaa servfail", V4And(Outcome::Servfail), 30),
+        ("aaaa refused", V4And(Outcome::Refused), 30),
+        ("out of descriptors three times", Exhausted(3), 100),
+    ];
+    for (quirk, says, most) in table {
+        let run = case(Kind::Other, &[says], &[]).run();
+        assert_eq!(run.found().addresses, [good()], "{quirk}");
+        assert!(run.ms <= most, "{quirk}: {} ms", run.ms);
+    }
+}
+
+#[test]
+fn trouble_with_aaaa_alone_sends_no_name_outside() {
+    for says in [V4And(Outcome::Servfail), V4And(Outcome::Nxdomain), V4And(Outcome::Notimp), V4Only(20)] {
+        let run = case(Kind::Other, &[says], &[Good(1)]).run();
+        assert_eq!(run.asked_of(1), None, "{says:?}");
+    }
+}
+
+#[test]
+fn other_names_go_outside_only_after_the_system_had_its_chance() {
+    use Outcome::*;
+    let outside_at = |system: &[Says]| case(Kind::Other, system, &[Good(20)]).run().asked_of(system.len());
+    assert_eq!(outside_at(&[Good(1400)]), None, "slow is not silent");
+    assert_eq!(outside_at(&[Silent]), Some(1500));
+    assert_eq!(outside_at(&[Code(Servfail, 10)]), Some(10));
+    assert_eq!(outside_at(&[Code(Nxdomain, 10)]), Some(10));
+    assert_eq!(outside_at(&[Code(Nxdomain, 10), Good(400)]), None, "the other system server may know it");
+    assert_eq!(outside_at(&[Code(Refused, 10), Silent]), Some(1500));
+}
+
+#[test]
+fn known_names_are_hedged() {
+    let run = case(KNOWN, &[Silent, Silent], &[Silent, Good(20)]).run();
+    let asked = (0..4).map(|candidate| run.asked_of(candidate)).collect::<Vec<_>>();
+    assert_eq!(asked, [Some(0), Some(150), Some(400), Some(650)]);
+    let healthy = case(KNOWN, &[Good(20)], &[Good(1)]).run();
+    assert_eq!(healthy.asked_of(1), None, "nothing is sent outside on a healthy day");
+}
+
+#[test]
+fn a_denial_needs_a_second_operator() {
+    use Outcome::*;
+    let denied = Code(Nxdomain, 1);
+    let absent = |run: &Run| match run.verdict() {
+        Verdict::Absent { confirmed, last_word, .. } => (*confirmed, *last_word, run.ms),
+        other => panic!("expected a denial, got {other:?}"),
+    };
+    assert_eq!(absent(&case(KNOWN, &[denied], &[Code(Nxdomain, 5)]).run()), (true, true, 6));
+    assert_eq!(absent(&case(KNOWN, &[denied], &[Code(Nodata, 5)]).run()), (true, true, 6));
+    // All system servers are one operator.
+    let (confirmed, last_word, _) = absent(&case(KNOWN, &[denied, denied], &[Silent]).run());
+    assert!(!confirmed && !last_word);
+    // Silence of those who could confirm leaves it open.
+    let (confirmed, last_word, ms) = absent(&case(KNOWN, &[denied], &[Silent, Silent]).run());
+    assert!(!confirmed && !last_word && (1500..1600).contains(&ms), "{ms}");
+    // Where nobody else may be asked it is final at once.
+    assert_eq!(absent(&case(KNOWN, &[denied], &[]).run()), (false, true, 1));
+    assert_eq!(absent(&case(Kind::Private, &[denied], &[]).run()), (false, true, 1));
+    // A server that fails confirms nothing.
+    let (confirmed, ..) = absent(&case(KNOWN, &[denied], &[Code(Servfail, 1)]).run());
+    assert!(!confirmed);
+}
+
+#[test]
+fn servers_that_are_known_to_be_down_confirm_nothing_and_are_not_waited_for() {
+    let case = case(KNOWN, &[Code(Outcome::Nxdomain, 1)], &[Silent]);
+    let mut plan = case.plan();
+    plan.candidates[1].down = true;
+    let now = Instant::now();
+    let mut ladder = Ladder::new(plan, now);
+    for attempt in 0..2 {
+        ladder.heard(attempt, Reply::bare(Outcome::Nxdomain), now);
+    }
+    assert!(matches!(ladder.verdict(), Some(Verdict::Absent { confirmed: false, last_word: true, .. })));
+}
+
+#[test]
+fn an_older_answer_is_served_when_waiting_is_worse() {
+    let silent = case(KNOWN, &[Silent], &[Silent]).with_spare().run();
+    assert_eq!(silent.said[0], (1200, Verdict::Spare));
+    assert_eq!((silent.said.len(), silent.ms), (2, 3000));
+    let failed = case(KNOWN, &[Code(Outcome::Servfail, 1)], &[Code(Outcome::Servfail, 1)]).with_spare().run();
+    assert_eq!((failed.verdict(), failed.ms), (&Verdict::Spare, 2));
+    let denied = case(KNOWN, &[Code(Outcome::Nxdomain, 1)], &[]).with_spare().run();
+    assert_eq!(denied.verdict(), &Verdict::Spare, "it beats a denial that nobody confirms");
+    let confirmed = case(KNOWN, &[Code(Outcome::Nxdomain, 1)], &[Code(Outcome::Nxdomain, 1)]).with_spare().run();
+    assert!(matches!(confirmed.verdict(), Verdict::Absent { confirmed: true, .. }));
+    let private = case(Kind::Private, &[Code(Outcome::Nxdomain, 1)], &[]).with_spare().run();
+    assert!(matches!(private.verdict(), Verdict::Absent { .. }), "a private name's servers know best");
+}
+
+#[test]
+fn a_private_address_from_inside_makes_a_name_private_unless_it_is_built_in() {
+    for kind in [Kind::Other, CONFIGURED] {
+        let run = case(kind, &[Address("10.0.0.1")], &[Good(1)]).run();
+        assert!(run.found().inward, "{kind:?}");
+        assert_eq!(run.asked_of(1), None, "{kind:?}");
+    }
+    let lied = case(KNOWN, &[Address("10.0.0.1")], &[Good(20)]).run();
+    assert_eq!((lied.found().by, &lied.found().overruled[..]), (1, &[0][..]));
+    let alone = case(KNOWN, &[Address("10.0.0.1")], &[Code(Outcome::Servfail, 1)]).run();
+    assert!(alone.found().doubtful, "all there is; TLS judges");
+    let outside = case(Kind::Other, &[Code(Outcome::Servfail, 1)], &[Address("10.0.0.1")]).run();
+    assert_eq!(outside.verdict(), &Verdict::Unknown, "a public server has no say about private addresses");
+}
+
+#[test]
+fn an_address_that_was_allowed_is_as_good_as_a_public_one() {
+    let mut case = case(KNOWN, &[Address("198.18.0.1")], &[Good(20)]);
+    case.allow = vec!["198.18.0.0/15".parse().unwrap()];
+    assert_eq!(case.run().found().by, 0);
+}
+
+#[test]
+fn blocked_on_purpose_stays_blocked() {
+    let run = case(KNOWN, &[Policy], &[Good(1)]).run();
+    assert!(matches!(run.verdict(), Verdict::Blocked { by: 0, .. }));
+    assert_eq!(run.asked_of(1), None);
+    let filtering = case(KNOWN, &[Code(Outcome::Servfail, 1)], &[Policy, Good(1)]).run();
+    assert_eq!(filtering.found().by, 2, "a public service's filter is no policy of this site");
+}
+
+#[test]
+fn nothing_takes_longer_than_the_cap_and_says_how_many_said_what() {
+    let run = case(KNOWN, &[Silent, Silent], &[Silent, Silent]).run();
+    assert_eq!((run.verdict(), run.ms), (&Verdict::Unknown, 3000));
+    assert_eq!(run.tally, "4 servers (4 timeout)");
+    let mixed = case(KNOWN, &[Code(Outcome::Refused, 1)], &[Code(Outcome::Servfail, 1)]).run();
+    assert_eq!((mixed.ms, mixed.tally.as_str()), (2, "2 servers (1 refused, 1 servfail)"));
+    assert_eq!(case(KNOWN, &[], &[]).run().verdict(), &Verdict::Unknown);
+}
+
+#[test]
+fn every_server_is_heard_where_a_person_wants_to_see_the_table() {
+    let case = case(KNOWN, &[Good(1)], &[Code(Outcome::Nxdomain, 1), Silent]);
+    let now = Instant::now();
+    let mut ladder = Ladder::new(Plan { exhaustive: true, ..case.plan() }, now);
+    ladder.heard(0, answer(Family::V4, "1.1.1.9"), now);
+    ladder.heard(1, answer(Family::V6, "1.1.1.9"), now);
+    assert!(ladder.verdict().is_some());
+    ladder.ask_the_rest(now);
+    assert_eq!(ladder.attempts().len(), 6);
+    ladder.tick(now + TCP_AFTER);
+    assert!(ladder.attempts()[6..].iter().all(|attempt| attempt.transport == Transport::Tcp));
+}
+
+#[test]
+fn whatever_the_servers_do_the_laws_hold() {
+    use Outcome::*;
+    let outcomes = [Nxdomain, Nodata, Servfail, Refused, Notimp, Formerr, Malformed, Unreachable, Lame, Tls, Truncated];
+    let mut random = fastrand::Rng::with_seed(7);
+    for round in 0..20_000 {
+        let mut says = || match random.u8(..14) {
+            0..=4 => Code(outcomes[random.usize(..outcomes.len())], random.u64(..2000)),
+            5 => Good(random.u64(..3500)),
+            6 => V4Only(random.u64(..3500)),
+            7 => V4And(outcomes[random.usize(..outcomes.len())]),
+            8 => Address("10.0.0.1"),
+            9 => Address("0.0.0.0"),
+            10 => [OverTcp, Cut, NoEdns, Policy][random.usize(..4)],
+            11 => Exhausted(random.usize(..12)),
+            _ => Silent,
+        };
+        let system: Vec<Says> = (0..round % 4).map(|_| says()).collect();
+        let public: Vec<Says> = (0..round / 4 % 4).map(|_| says()).collect();
+        let kind = [Kind::Other, KNOWN, CONFIGURED, Kind::Private][round / 16 % 4];
+        let public = if kind == Kind::Private { Vec::new() } else { public };
+        let case = Case { spare: round % 3 == 0, ..case(kind, &system, &public) };
+        let run = case.run();
+        let told = || format!("{kind:?} {system:?} {public:?}: {:?} after {} ms", run.verdict(), run.ms);
+        assert!(run.ms <= 3000, "ends by the cap: {}", told());
+        match run.verdict() {
+            Verdict::Absent { confirmed: true, by, .. } => {
+                let operators = by.iter().map(|&slot| case.servers[slot].1).collect::<Vec<_>>();
+                assert!(operators.iter().any(|operator| *operator != operators[0]), "two operators: {}", told());
+            }
+            Verdict::Found(answer) => {
+                let given = ["1.1.1.9", "10.0.0.1", "0.0.0.0"].map(|text| text.parse::<IpAddr>().unwrap());
+                assert!(answer.addresses.iter().all(|address| given.contains(address)), "{}", told());
+                let outside = case.servers[answer.by].0 != Tier::System;
+                assert!(!outside || answer.addresses == [good()], "no private word from outside: {}", told());
+                assert!(!answer.addresses.is_empty(), "{}", told());
+            }
+            Verdict::Spare => assert!(case.spare, "{}", told()),
+            _ => {}
+        }
+    }
+}
