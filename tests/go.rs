@@ -2,6 +2,8 @@
 //!
 //! What a machine lacks is skipped by name; `GOANYWAY_TEST_REQUIRE=all` makes that a failure.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 #[path = "it/support/mod.rs"]
 #[allow(dead_code, reason = "two test binaries share one vocabulary, and each speaks a part of it")]
 mod support;
@@ -13,7 +15,8 @@ use support::authority::Authority;
 use support::binary::{Ended, Home, home};
 use support::daemon::goanyway;
 use support::mirror::Mirror;
-use support::nameserver::{Answering, NameServer};
+use hickory_proto::op::ResponseCode;
+use support::nameserver::{Nameserver, Says};
 use support::needs::have;
 use support::netns::Netns;
 use tempfile::TempDir;
@@ -155,17 +158,17 @@ fn no_such_host_is_no_reason_for_a_failed_build() {
     if !have("no_such_host_is_no_reason", &["root", "ip", "go"]) {
         return;
     }
-    let lies: [(&'static str, Option<Answering>, &[&str]); 3] = [
-        ("NXDOMAIN", Some(Answering::NxDomain), &["no such host"]),
+    let lies: [(&'static str, Option<Says>, &[&str]); 3] = [
+        ("NXDOMAIN", Some(Says::Code(ResponseCode::NXDomain)), &["no such host"]),
         ("a closed port", None, &["no such host", "connection refused"]),
-        ("silence", Some(Answering::Silence), &["no such host", "i/o timeout"]),
+        ("silence", Some(Says::Silent), &["no such host", "i/o timeout"]),
     ];
     for (what, system, said) in lies {
         rescued(what, system, said);
     }
 }
 
-fn rescued(what: &str, system: Option<Answering>, said: &[&str]) {
+fn rescued(what: &str, system: Option<Says>, said: &[&str]) {
     let netns = Netns::with_resolv_conf("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n");
     let home = home();
     let authority = Authority::new();
@@ -173,10 +176,10 @@ fn rescued(what: &str, system: Option<Answering>, said: &[&str]) {
     let config = authority.server(&["goproxy.cn"]);
     let _world = netns.serve(move || async move {
         let liar = match system {
-            Some(answering) => Some(NameServer::at("127.0.0.1:53", answering).await),
+            Some(says) => Some(Nameserver::at("127.0.0.1:53", says).await),
             None => None,
         };
-        let honest = NameServer::at("127.0.0.2:53", Answering::Address("127.0.0.3")).await;
+        let honest = Nameserver::at("127.0.0.2:53", Says::Address("127.0.0.3")).await;
         let mirror = Mirror::tls_at("127.0.0.3:443", config, MODULE, &["v1.0.0"]).await;
         (liar, honest, mirror)
     });

@@ -1,5 +1,7 @@
 //! The chapters: what the product promises, told against in-process origins and scripted servers.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 mod support;
 
 mod cli;

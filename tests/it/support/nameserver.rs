@@ -81,6 +81,16 @@ impl Nameserver {
     /// A server over UDP and TCP.
     pub async fn start(says: Says) -> Nameserver {
         let (socket, listener) = bind_both().await;
+        Nameserver::on(socket, listener, says)
+    }
+
+    /// The same at an address of the test's choice, such as port 53 in a namespace of its own.
+    pub async fn at(address: &str, says: Says) -> Nameserver {
+        let (socket, listener) = (UdpSocket::bind(address).await.unwrap(), TcpListener::bind(address).await.unwrap());
+        Nameserver::on(socket, listener, says)
+    }
+
+    fn on(socket: UdpSocket, listener: TcpListener, says: Says) -> Nameserver {
         let script = Script::new(says);
         let mut tasks = JoinSet::new();
         let address = socket.local_addr().unwrap();
