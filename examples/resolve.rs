@@ -32,6 +32,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     let explanation = resolver.explain(&name, &Inquiry::default()).await;
-    print!("{}", goanyway::cli::resolve::render(&explanation));
+    print!("{}", goanyway::cli::render_explanation(&explanation));
     Ok(())
 }

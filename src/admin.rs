@@ -87,9 +87,7 @@ impl Admin {
         let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
         let Some(Ok(target)) = host.map(|host| Target::parse_authority(host, local.port())) else { return false };
         match &target.host {
-            Host::Addr(address) => {
-                *address == unwrap_mapped(local.ip()) || Scope::of(*address) == Scope::Loopback
-            }
+            Host::Addr(address) => *address == unwrap_mapped(local.ip()) || Scope::of(*address) == Scope::Loopback,
             Host::Name(name) => name.as_str() == "localhost" || self.hosts.iter().any(|own| own == name.as_str()),
         }
     }
@@ -98,9 +96,7 @@ impl Admin {
 fn text(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }
 

@@ -210,7 +210,9 @@ fn usable(folder: &Folder, notices: &mut Vec<String>) -> Result<Option<PathBuf>,
         Err(error) if folder.named => Err(Error::Folder { what: folder.what, path: path.clone(), error }),
         Err(error) => {
             let (what, path, flag) = (folder.what, path.display(), folder.flag);
-            notices.push(format!("{what} {path} cannot be written ({error}): going on without; name another with --{flag}"));
+            notices.push(format!(
+                "{what} {path} cannot be written ({error}): going on without; name another with --{flag}"
+            ));
             Ok(None)
         }
     }
@@ -226,9 +228,8 @@ fn try_write(path: &Path) -> io::Result<()> {
 }
 
 fn bind(addresses: &[SocketAddr], workers: usize) -> Result<Vec<Listeners>, Error> {
-    let bind_one = |&address: &SocketAddr| {
-        Listeners::bind(address, workers).map_err(|error| Error::Listen { address, error })
-    };
+    let bind_one =
+        |&address: &SocketAddr| Listeners::bind(address, workers).map_err(|error| Error::Listen { address, error });
     addresses.iter().map(bind_one).collect()
 }
 

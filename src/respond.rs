@@ -104,7 +104,9 @@ impl Trouble {
     /// Whether it is the fault of whoever asked: then the log says it at debug only.
     pub fn is_the_clients(&self) -> bool {
         match self {
-            Trouble::Request(_) | Trouble::Path(_) | Trouble::Misdirected | Trouble::Absent(_) | Trouble::Method => true,
+            Trouble::Request(_) | Trouble::Path(_) | Trouble::Misdirected | Trouble::Absent(_) | Trouble::Method => {
+                true
+            }
             Trouble::Module(failure) => failure.status().is_client_error(),
             _ => false,
         }
@@ -151,7 +153,8 @@ pub fn refuse_connect(trouble: &Trouble, id: Id, us: &str) -> Response<Body> {
 pub fn refuse(trouble: &Trouble, id: Id, us: &str) -> Response<Body> {
     let mut text = String::from("goanyway: ");
     let tail = format!(" [{id}]\n");
-    let lines: Vec<String> = trouble.lines().iter().map(|line| printable(line)).filter(|line| !line.is_empty()).collect();
+    let lines: Vec<String> =
+        trouble.lines().iter().map(|line| printable(line)).filter(|line| !line.is_empty()).collect();
     let shown = lines.iter().take(BODY_LINES).map(String::as_str).collect::<Vec<_>>().join("\n");
     text.push_str(&clip(&shown, BODY_BYTES - text.len() - tail.len()));
     text.push_str(&tail);

@@ -11,11 +11,11 @@ mod support;
 use std::path::Path;
 use std::process::Command;
 
+use hickory_proto::op::ResponseCode;
 use support::authority::Authority;
 use support::binary::{Ended, Home, home};
 use support::daemon::goanyway;
 use support::mirror::Mirror;
-use hickory_proto::op::ResponseCode;
 use support::nameserver::{Nameserver, Says};
 use support::needs::have;
 use support::netns::Netns;
@@ -134,8 +134,7 @@ async fn what_go_prints_of_a_refusal_is_the_diagnosis() {
     }
     let proxy = goanyway().start();
     let through = format!("http://{}", proxy.address());
-    let ended =
-        build().download(go(), &[("GOPROXY", "https://nowhere.example"), ("HTTPS_PROXY", &through)]);
+    let ended = build().download(go(), &[("GOPROXY", "https://nowhere.example"), ("HTTPS_PROXY", &through)]);
     assert_eq!(ended.code, Some(1));
     assert!(ended.err.contains("goanyway: ") && ended.err.contains("nowhere.example"), "{}", ended.err);
     assert!(ended.err.contains("try: goanyway resolve nowhere.example"), "{}", ended.err);

@@ -12,6 +12,8 @@ mod run;
 mod serve;
 mod signals;
 
+pub use resolve::render as render_explanation;
+
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -65,7 +67,8 @@ fn resolve_names(settings: Settings, args: &resolve::Args) -> Result<ExitCode, F
 
 /// `goanyway env`: data for a shell, warnings for a person.
 fn print_env(settings: &Settings, args: &env::EnvArgs) -> Result<ExitCode, Failure> {
-    let environment = std::env::vars_os().filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok()));
+    let environment =
+        std::env::vars_os().filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok()));
     let listener = settings.listen[0];
     let state_dir = settings.state_dir.path.clone().unwrap_or_else(std::env::temp_dir);
     let gathered = env::gather(&environment.collect(), listener, &settings.intercept.ca_dir, &state_dir);
@@ -111,7 +114,9 @@ fn command() -> Command {
                 ),
         )
         .subcommand(with_settings(
-            run::RunArgs::augment_args(Command::new("run").about("Start a private proxy and run one command through it")),
+            run::RunArgs::augment_args(
+                Command::new("run").about("Start a private proxy and run one command through it"),
+            ),
             &["cache", "state_dir", "intercept", "resolve", "goproxy", "connect", "fetch", "admit", "log"],
         ))
         .subcommand(with_settings(

@@ -135,18 +135,19 @@ fn exit_code(status: ExitStatus) -> u8 {
 
 /// Two lines: what was served and saved, what was rescued.
 fn summary(running: &Running, begun: Instant) -> String {
-    let (served, names) = (running.goproxy.tally(), running.resolver.tally());
-    let saved = bytesize::ByteSize(served.bytes_from_cache).display().si();
-    let fetched = bytesize::ByteSize(served.bytes_from_upstream).display().si();
+    let (served, names) = (running.goproxy.totals(), running.resolver.totals());
+    let size = |bytes| bytesize::ByteSize(bytes).display().si();
     format!(
-        "goanyway: {} files from the cache ({saved} saved), {} from upstream ({fetched}), {:.1} s\n\
-         goanyway: {} names looked up, {} of them rescued; {} upstream faults absorbed\n",
+        "goanyway: {} files from the cache ({} saved), {} from upstream ({}), in {:.1} s\n\
+         goanyway: {} names looked up, {} of them rescued; {} faults of mirrors met\n",
         served.from_cache,
+        size(served.bytes_from_cache),
         served.from_upstream,
+        size(served.bytes_from_upstream),
         begun.elapsed().as_secs_f64(),
-        names.looked_up,
+        names.asked,
         names.rescued,
-        served.faults_absorbed,
+        served.faults,
     )
 }
 

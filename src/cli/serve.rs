@@ -46,7 +46,8 @@ impl Banner {
             [] => goproxy::describe_default(),
             named => named.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         };
-        let cache = settings.cache_dir.path.as_ref().map_or("memory alone".to_owned(), |path| path.display().to_string());
+        let cache =
+            settings.cache_dir.path.as_ref().map_or("memory alone".to_owned(), |path| path.display().to_string());
         let ca_file = settings.intercept.ca_dir.join("ca.pem");
         Banner { mirrors, cache, parent: settings.connect.parents.describe(), ca_file }
     }

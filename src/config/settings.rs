@@ -116,7 +116,10 @@ impl Settings {
     /// A listener beyond this host needs to be told who may use it.
     fn check(self) -> Result<Settings, Error> {
         let guarded = !self.admit.clients.is_empty() || self.admit.credential.is_some();
-        let open = self.listen.iter().find(|address| Scope::of(address.ip()) != Scope::Loopback || address.ip().is_unspecified());
+        let open = self
+            .listen
+            .iter()
+            .find(|address| Scope::of(address.ip()) != Scope::Loopback || address.ip().is_unspecified());
         match open {
             Some(address) if !guarded => Err(Error::Open(*address)),
             _ => Ok(self),
@@ -162,7 +165,10 @@ fn understand_goproxy(read: &Reader<'_>, upstreams: Vec<Base>, private: Vec<Stri
     })
 }
 
-fn understand_intercept(read: &Reader<'_>, around: &dyn Fn(&str) -> Option<String>) -> Result<intercept::Config, Error> {
+fn understand_intercept(
+    read: &Reader<'_>,
+    around: &dyn Fn(&str) -> Option<String>,
+) -> Result<intercept::Config, Error> {
     let folder = read.folder("intercept.ca_dir", "the CA", "ca-dir", folders::ca(around))?;
     let mut hosts: Vec<intercept::HostPattern> = built_in_hosts().collect();
     hosts.extend(read.list::<intercept::HostPattern>("intercept.hosts")?);

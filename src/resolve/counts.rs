@@ -22,6 +22,15 @@ struct Attempts {
     outcome: &'static str,
 }
 
+/// What was looked up since the start, for a person.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Look-ups that had to ask somebody.
+    pub asked: u64,
+    /// Names that were found in spite of a fault.
+    pub rescued: u64,
+}
+
 /// How a look-up that had to ask somebody ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Ending {
@@ -98,6 +107,15 @@ impl Counts {
             Err(_) => Ending::Unknown,
         };
         self.lookups.get_or_create(&By(ending)).inc();
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        let asked = [Ending::Resolved, Ending::Absent, Ending::AbsentUnconfirmed, Ending::Blocked, Ending::Unknown];
+        let rescued = [Rescue::Overruled, Rescue::Fallback, Rescue::Stale, Rescue::LastKnownGood, Rescue::Forged];
+        Totals {
+            asked: asked.iter().map(|&ending| self.lookups.get_or_create(&By(ending)).get()).sum(),
+            rescued: rescued.iter().map(|&rescue| self.rescues.get_or_create(&By(rescue)).get()).sum(),
+        }
     }
 
     pub(super) fn rescued(&self, rescue: Rescue) {

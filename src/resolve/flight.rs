@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::counts::{Counts, Rescue};
+use super::counts::{Counts, Rescue, Totals};
 use super::defaults;
 use super::health::{self, Health, LIES_TOO_MANY};
 use super::keep::{Keep, Wall};
@@ -123,6 +123,10 @@ impl Shared {
                 format!("asks {inside}; where those fail or deny, {more} others from {first} on")
             }
         }
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        self.counts.totals()
     }
 
     /// Who may be asked about a name.

@@ -37,6 +37,7 @@ use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 use tokio::runtime::Handle;
 
+pub use counts::Totals;
 pub use defaults::fallback as default_fallback;
 pub use explain::{Attempt, Explanation, Inquiry, Source as ExplainedSource};
 pub use kind::{Kind, Scope, parse_suffix};
@@ -251,6 +252,35 @@ pub enum Failure {
     Exhausted { name: Name },
 }
 
+impl Failure {
+    /// Whose addresses were wanted.
+    pub fn name(&self) -> &Name {
+        match self {
+            Failure::Absent { name, .. }
+            | Failure::Unknown { name, .. }
+            | Failure::Blocked { name, .. }
+            | Failure::Exhausted { name } => name,
+        }
+    }
+
+    /// Whether nobody answered at all, as opposed to somebody answering badly.
+    pub fn is_silence(&self) -> bool {
+        let silent = |(outcome, _): &(Outcome, usize)| *outcome == Outcome::Timeout;
+        matches!(self, Failure::Unknown { tally, .. } if tally.servers() > 0 && tally.0.iter().all(silent))
+    }
+
+    /// The response code that says it best (RFC 9209 section 2.3.2), if a server gave one.
+    pub fn rcode(&self) -> Option<&'static str> {
+        let said = |tally: &Tally, wanted| tally.0.iter().any(|(outcome, _)| *outcome == wanted);
+        match self {
+            Failure::Absent { .. } => Some("NXDOMAIN"),
+            Failure::Unknown { tally, .. } if said(tally, Outcome::Servfail) => Some("SERVFAIL"),
+            Failure::Unknown { tally, .. } if said(tally, Outcome::Refused) => Some("REFUSED"),
+            _ => None,
+        }
+    }
+}
+
 fn list(servers: &[String]) -> String {
     match servers {
         [] => "nobody".to_owned(),
@@ -310,6 +340,11 @@ impl Resolver {
     /// Whom it asks, in words.
     pub fn describe(&self) -> String {
         self.shared.describe()
+    }
+
+    /// What was looked up since the start.
+    pub fn totals(&self) -> Totals {
+        self.shared.totals()
     }
 
     /// Writes what was learnt, if anything was. Blocks; also done when the last clone goes.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+#[allow(dead_code, reason = "two test binaries share one vocabulary, and each speaks a part of it")]
 mod support;
 
 mod cli;

@@ -69,7 +69,7 @@ impl Home {
             let read = stderr.read_line(&mut said).unwrap();
             assert!(read > 0, "it ended instead of serving: {said}");
         }
-        Served { said, address: address_in(&said), child, stderr }
+        Served { address: address_in(&said), said, child, stderr }
     }
 }
 
