@@ -37,6 +37,9 @@ use crate::tunnel::Tunnels;
 /// How long a closing house waits for what is under way.
 pub const GRACE: Duration = Duration::from_secs(30);
 
+/// How long a closed house waits for files that are on their way to disk.
+const SETTLE: Duration = Duration::from_secs(5);
+
 /// A daemon that serves until it is told to stop.
 pub struct Running {
     pub bound: Bound,
@@ -142,7 +145,12 @@ impl Running {
         self.ends.accepting.cancel();
         self.ends.drain.cancel();
         let cut = self.workers.into_iter().map(|worker| worker.join().unwrap_or(0)).sum();
-        // Fills that nobody waits for any more are not waited for either; what they wrote aside is swept.
+        // What was fetched for somebody is worth keeping; a fill that goes on for ever is not.
+        let settled = async { tokio::time::timeout(SETTLE, self.goproxy.settled()).await };
+        if self.shared.block_on(settled).is_err() {
+            tracing::warn!("some files were still being fetched and are not kept");
+        }
+        self.resolver.save();
         self.shared.shutdown_timeout(Duration::from_secs(1));
         cut
     }

@@ -47,6 +47,8 @@ pub enum Fault {
     TransferEncoding,
     #[error("a CONNECT has no body")]
     ConnectBody,
+    #[error("a CONNECT names a bare host and port")]
+    ConnectForm,
     #[error("only CONNECT names a bare host and port")]
     AuthorityForm,
     #[error("expectations other than 100-continue cannot be met")]

@@ -33,7 +33,11 @@ pub fn intent<B>(request: &Request<B>) -> Result<Intent, Fault> {
         return Err(Fault::Expectation);
     }
     if request.method() == Method::CONNECT {
-        let authority = request.uri().authority().ok_or(Fault::Target(BadTarget::NoPort))?;
+        let uri = request.uri();
+        if uri.scheme().is_some() || uri.path_and_query().is_some() {
+            return Err(Fault::ConnectForm);
+        }
+        let authority = uri.authority().ok_or(Fault::Target(BadTarget::NoPort))?;
         return Ok(Intent::Connect(Target::parse_connect(authority.as_str())?));
     }
     if request.method() == Method::TRACE {
@@ -91,6 +95,7 @@ mod tests {
     #[test]
     fn what_fits_no_form_is_refused() {
         assert_eq!(asked("CONNECT", "goproxy.cn"), Err(Fault::Target(BadTarget::NoPort)));
+        assert_eq!(asked("CONNECT", "http://goproxy.cn:443/"), Err(Fault::ConnectForm));
         assert_eq!(asked("CONNECT", "u@goproxy.cn:443"), Err(Fault::Target(BadTarget::UserInfo)));
         assert_eq!(asked("GET", "goproxy.cn:443"), Err(Fault::AuthorityForm));
         assert_eq!(asked("GET", "ftp://a.example/x"), Err(Fault::Target(BadTarget::BadScheme)));

@@ -85,6 +85,10 @@ impl House {
         self.pools.listed(base, path)
     }
 
+    pub async fn settled(&self) {
+        self.store.cache.settled().await;
+    }
+
     pub fn totals(&self) -> Totals {
         self.tally.totals()
     }
@@ -217,7 +221,14 @@ impl House {
         let key = key.ok_or_else(|| Failure::fault(format!("{request} has no place in the cache"), ""))?;
         let leads = Arc::new(AtomicBool::new(false));
         let (house, asked, ground, leading) = (Arc::clone(self), request.clone(), ground.clone(), Arc::clone(&leads));
+        let under = key.clone();
         let produce = move |draft| async move {
+            // Whoever looked just before another's fill landed, and came here just after, finds it there.
+            if asked.is_immutable()
+                && let Some(found) = house.store.cache.get(&under).await
+            {
+                return super::store::hand_on(found, draft).await;
+            }
             leading.store(true, Ordering::Relaxed);
             house.produce(draft, asked, ground, sums, now).await
         };

@@ -167,6 +167,11 @@ impl Goproxy {
         self.house.listed(base, path)
     }
 
+    /// Returns when what is being fetched now has been kept.
+    pub async fn settled(&self) {
+        self.house.settled().await;
+    }
+
     /// What was served since the start.
     pub fn totals(&self) -> Totals {
         self.house.totals()

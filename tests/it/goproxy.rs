@@ -126,7 +126,8 @@ async fn the_tree_on_disk_is_a_file_proxy() {
     for path in &paths()[..5] {
         get(proxy.address(), path).await;
     }
-    let tree = proxy.cache_dir().join("cache/download/example.com/m/@v");
+    let folder = proxy.stop();
+    let tree = folder.path().join("cache/download/example.com/m/@v");
     let mut names: Vec<_> =
         std::fs::read_dir(tree).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();

@@ -143,7 +143,14 @@ pub async fn handshake(
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     let name = ServerName::try_from(name.to_owned()).unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    match TlsConnector::from(Arc::new(config)).connect(name, stream).into_fallible().await {
+        Ok(stream) => Ok(stream),
+        Err((error, mut stream)) => {
+            // The other side closes once it has understood the refusal: from here on it knows.
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+            Err(error)
+        }
+    }
 }
 
 /// Roots out of a PEM text.

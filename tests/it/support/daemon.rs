@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::Path;
 
 use goanyway::config::table::ROWS;
 use goanyway::config::{Settings, Typed};
@@ -108,10 +107,6 @@ impl Daemon {
 
     pub fn metrics(&self) -> String {
         self.running().registry.text()
-    }
-
-    pub fn cache_dir(&self) -> &Path {
-        self.folder.path()
     }
 
     /// Ends it and hands over its folder, for a restart.
