@@ -70,6 +70,18 @@ pub(super) enum Start {
     Bottom,
     /// This tier's answer was tried and did not do.
     Above(Tier),
+    /// The site's own servers, which had not been waited for.
+    Inside,
+}
+
+impl Start {
+    fn includes(self, tier: Tier) -> bool {
+        match self {
+            Start::Bottom => true,
+            Start::Above(lowest) => tier > lowest,
+            Start::Inside => tier == Tier::System,
+        }
+    }
 }
 
 /// What those who wait can see of a flight.
@@ -120,7 +132,7 @@ impl Shared {
             0 => format!("asks {inside}, and nobody else"),
             more => {
                 let first = &self.config.fallback[0];
-                format!("asks {inside}; where those fail or deny, {more} others from {first} on")
+                format!("asks {inside}; where those fail or deny, also {first} and {} more", more - 1)
             }
         }
     }
@@ -132,8 +144,33 @@ impl Shared {
 
     // The way of a request.
 
-    /// The first addresses of a name: at once where they are known, else from a flight.
+    /// The first addresses of a name, or of a short name under the search list.
     pub(super) async fn look_up(self: &Arc<Self>, name: &Name) -> Result<Found, Failure> {
+        let as_is = self.look_up_exactly(name).await;
+        if !matches!(as_is, Err(Failure::Absent { .. })) {
+            return as_is;
+        }
+        for longer in self.longer_names(name) {
+            if let Ok(found) = self.look_up_exactly(&longer).await {
+                return Ok(found);
+            }
+        }
+        as_is
+    }
+
+    /// What a short name may be short for (resolv.conf(5), search and ndots). It is asked as it
+    /// stands first: with the ndots of a cluster almost every name is short. A known name is whole.
+    pub(super) fn longer_names(&self, name: &Name) -> Vec<Name> {
+        let resolv = &self.system.current().resolv;
+        let is_short = name.as_str().matches('.').count() < resolv.ndots && !self.kind(name).is_known();
+        if !is_short {
+            return Vec::new();
+        }
+        resolv.search.iter().filter_map(|suffix| Name::parse(&format!("{name}.{suffix}")).ok()).collect()
+    }
+
+    /// At once where the addresses are known, else from a flight.
+    async fn look_up_exactly(self: &Arc<Self>, name: &Name) -> Result<Found, Failure> {
         if let Some(known) = self.recall(name) {
             return known;
         }
@@ -268,6 +305,14 @@ impl Shared {
         }
     }
 
+    /// A system server gave a private address: the name is the site's own.
+    pub(super) fn note_inward(self: &Arc<Self>, name: &Name, answer: &Answer) {
+        if answer.inward {
+            self.keep.note_private(name, wall());
+            self.save_later();
+        }
+    }
+
     /// An answer from further up did, so it is the one to begin with next time.
     fn adopt(&self, name: &Name, found: &Found, now: Instant) {
         let is_new = found.freshness == Freshness::Fresh && found.tier > Tier::System;
@@ -348,17 +393,14 @@ impl Shared {
         if self.config.scope.may_ask_outside(kind) {
             outside = self.outside(&servers);
         }
-        let inside = match start {
-            Start::Bottom => self.candidates(&servers, |_| Tier::System, &servers, now),
-            Start::Above(_) => Vec::new(),
-        };
         let tier = |server: &Server| if server.is_encrypted() { Tier::Encrypted } else { Tier::Plain };
-        let lowest = match start {
-            Start::Bottom => Tier::System,
-            Start::Above(tier) => tier,
+        outside.retain(|server| start.includes(tier(server)));
+        let outside = self.candidates(&outside, tier, &servers, false, now);
+        let somebody_else = outside.iter().any(|candidate| !candidate.down);
+        let inside = match start.includes(Tier::System) {
+            true => self.candidates(&servers, |_| Tier::System, &servers, somebody_else, now),
+            false => Vec::new(),
         };
-        outside.retain(|server| tier(server) > lowest);
-        let outside = self.candidates(&outside, tier, &servers, now);
         let domain = kind::domain(name);
         let is_liar = |candidate: &Candidate| self.health.is_liar(&candidate.server, &domain, now);
         let candidates = arrange(inside, outside, kind, is_liar);
@@ -376,12 +418,13 @@ impl Shared {
     }
 
     /// The servers of one side with what is known about them. Those that are down are left out
-    /// until their trial, unless all are: then all are raced.
+    /// until their trial, unless all are and there is nobody else: then all are raced.
     fn candidates(
         &self,
         servers: &[Server],
         tier: impl Fn(&Server) -> Tier,
         inside: &[Server],
+        somebody_else: bool,
         now: Instant,
     ) -> Vec<Candidate> {
         let mut candidates: Vec<(health::State, Candidate)> = servers
@@ -395,7 +438,7 @@ impl Shared {
             })
             .collect();
         let all_down = candidates.iter().all(|(state, _)| *state >= health::State::HalfOpen);
-        if !all_down {
+        if !all_down || somebody_else {
             candidates.retain(|(state, _)| *state != health::State::Down);
             for (_, candidate) in candidates.iter_mut().filter(|(state, _)| *state == health::State::HalfOpen) {
                 self.health.note_trial(&candidate.server, candidate.transport, now);
@@ -476,9 +519,10 @@ impl Shared {
             self.say_once(name, &server);
         }
         let question = Question::new(name, ask.family, ask.edns);
+        let wary = tier == Tier::Plain;
         async move {
             let reply = match question {
-                Some(question) => self.wire.ask(&server, ask.transport, question).await,
+                Some(question) => self.wire.ask(&server, ask.transport, question, wary).await,
                 None => Reply::failed(Outcome::NotAsked, "the name does not fit the wire"),
             };
             (ask, reply)
@@ -594,10 +638,7 @@ impl Flight {
         let Flight { shared, name, .. } = self;
         let now = Instant::now();
         let found = shared.found(name, ladder.plan(), answer);
-        if answer.inward {
-            shared.keep.note_private(name, wall());
-            shared.save_later();
-        }
+        shared.note_inward(name, answer);
         if self.start == Start::Bottom && !answer.doubtful {
             shared.memory.note_found(name, &found, now);
         }
@@ -622,7 +663,9 @@ impl Flight {
 
     fn take_spare(&self, ladder: &Ladder) -> Result<Found, Failure> {
         let Flight { shared, name, .. } = self;
-        shared.memory.note_trouble(name, None, true, Instant::now());
+        if ladder.verdict().is_some() {
+            shared.memory.note_trouble(name, None, true, Instant::now());
+        }
         let Some(spare) = shared.spare(name) else { return Err(Shared::failure(name, &Verdict::Unknown, ladder)) };
         shared.counts.served(spare.freshness);
         tracing::info!("{name}: no server gave an answer that counts; an older one serves");
@@ -761,4 +804,145 @@ fn dedup<T: PartialEq + Clone>(list: &mut Vec<T>) {
 
 pub(super) fn wall() -> Wall {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn servers(texts: &[&str]) -> Vec<Server> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn shared(inside: &[&str], fallback: Vec<Server>) -> Shared {
+        let nowhere = Path::new("/nonexistent");
+        let config = Config {
+            nameservers: servers(inside),
+            fallback,
+            resolv_conf: nowhere.join("resolv.conf"),
+            hosts_file: nowhere.join("hosts"),
+            ..Config::default()
+        };
+        Shared::new(config, Handle::current(), &Registry::default()).unwrap()
+    }
+
+    /// `wave: server` for each candidate, in order.
+    fn waves(shared: &Shared, host: &str, start: Start) -> Vec<String> {
+        let name = Name::parse(host).unwrap();
+        let plan = shared.plan(&name, shared.kind(&name), start, Instant::now());
+        let line = |one: &Candidate| {
+            let mark = if one.trial { " (trial)" } else { "" };
+            format!("{}: {} {}{mark}", one.wave, one.server, one.transport)
+        };
+        plan.candidates.iter().map(line).collect()
+    }
+
+    fn bury(shared: &Shared, server: &str) {
+        for _ in 0..2 {
+            let server = server.parse().unwrap();
+            shared.health.observe(&server, Transport::Udp, Outcome::Unreachable, Duration::ZERO, Instant::now());
+        }
+    }
+
+    const PUBLIC: [&str; 4] = ["8.8.8.8", "1.1.1.1", "tls://1.1.1.1#cloudflare-dns.com", "tls://8.8.8.8#dns.google"];
+
+    #[tokio::test]
+    async fn the_systems_come_first_then_plain_and_encrypted_side_by_side() {
+        let shared = shared(&["10.0.0.1", "10.0.0.2"], servers(&PUBLIC));
+        let expected = [
+            "0: 10.0.0.1 udp",
+            "1: 10.0.0.2 udp",
+            "2: 8.8.8.8 udp",
+            "3: 1.1.1.1 udp",
+            "3: tls://1.1.1.1#cloudflare-dns.com tls",
+            "4: tls://8.8.8.8#dns.google tls",
+        ];
+        assert_eq!(waves(&shared, "goproxy.cn", Start::Bottom), expected);
+        assert_eq!(waves(&shared, "goproxy.cn", Start::Above(Tier::Plain)).len(), 2);
+        assert_eq!(waves(&shared, "goproxy.cn", Start::Inside), &expected[..2]);
+        assert_eq!(waves(&shared, "athens", Start::Bottom), &expected[..2]);
+        assert!(waves(&shared, "athens", Start::Above(Tier::System)).is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_dead_are_left_out_unless_there_is_nobody_else() {
+        let two = shared(&["10.0.0.1", "10.0.0.2"], Vec::new());
+        bury(&two, "10.0.0.1");
+        assert_eq!(waves(&two, "goproxy.cn", Start::Bottom), ["0: 10.0.0.2 udp"]);
+        bury(&two, "10.0.0.2");
+        assert_eq!(waves(&two, "goproxy.cn", Start::Bottom), ["0: 10.0.0.1 udp", "0: 10.0.0.2 udp"], "a race");
+        let rescued = shared(&["10.0.0.1"], servers(&["8.8.8.8"]));
+        bury(&rescued, "10.0.0.1");
+        assert_eq!(waves(&rescued, "example.org", Start::Bottom), ["0: 8.8.8.8 udp"], "its silence is known");
+        assert_eq!(waves(&rescued, "athens", Start::Bottom), ["0: 10.0.0.1 udp"], "private names have nobody else");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_dead_are_tried_again_beside_the_living() {
+        let shared = shared(&["10.0.0.1", "10.0.0.2"], Vec::new());
+        bury(&shared, "10.0.0.1");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let expected = ["0: 10.0.0.2 udp", "0: 10.0.0.1 udp (trial)"];
+        assert_eq!(waves(&shared, "goproxy.cn", Start::Bottom), expected);
+        assert_eq!(waves(&shared, "goproxy.cn", Start::Bottom), &expected[..1], "one trial at a time");
+    }
+
+    #[tokio::test]
+    async fn a_server_whose_udp_is_dead_is_asked_over_tcp() {
+        let shared = shared(&["10.0.0.1"], Vec::new());
+        bury(&shared, "10.0.0.1");
+        let server = "10.0.0.1".parse().unwrap();
+        shared.health.observe(&server, Transport::Tcp, Outcome::Answer, Duration::ZERO, Instant::now());
+        assert_eq!(waves(&shared, "goproxy.cn", Start::Bottom), ["0: 10.0.0.1 tcp"]);
+    }
+
+    #[tokio::test]
+    async fn a_liar_about_a_known_name_is_asked_last() {
+        let shared = shared(&["10.0.0.1"], servers(&["8.8.8.8"]));
+        let now = Instant::now();
+        shared.health.note_lie(&"10.0.0.1".parse().unwrap(), "goproxy.cn".to_owned(), LIES_TOO_MANY, now);
+        assert_eq!(waves(&shared, "goproxy.cn", Start::Bottom), ["0: 8.8.8.8 udp", "1: 10.0.0.1 udp"]);
+        assert_eq!(waves(&shared, "github.com", Start::Bottom)[0], "0: 10.0.0.1 udp");
+    }
+
+    #[tokio::test]
+    async fn a_public_service_that_the_system_uses_is_no_second_opinion() {
+        let shared =
+            shared(&["8.8.4.4"], servers(&["8.8.8.8", "tls://1.1.1.1#cloudflare-dns.com", "9.8.7.6", "8.8.4.4"]));
+        let name = Name::parse("goproxy.cn").unwrap();
+        let plan = shared.plan(&name, shared.kind(&name), Start::Bottom, Instant::now());
+        let operators: Vec<Operator> = plan.candidates.iter().map(|candidate| candidate.operator).collect();
+        let own = Operator::Own(([9, 8, 7, 6], 53).into());
+        assert_eq!(operators, [Operator::System, Operator::System, own, Operator::Service("cloudflare")]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_resolv_conf_is_followed_and_its_search_list_stays_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let resolv_conf = folder.path().join("resolv.conf");
+        std::fs::write(&resolv_conf, "nameserver 10.0.0.1\nsearch vpn.example\n").unwrap();
+        let config = Config {
+            resolv_conf: resolv_conf.clone(),
+            hosts_file: folder.path().join("hosts"),
+            fallback: servers(&["8.8.8.8"]),
+            ..Config::default()
+        };
+        let shared = Arc::new(Shared::new(config, Handle::current(), &Registry::default()).unwrap());
+        assert_eq!(shared.describe(), "asks 10.0.0.1; where those fail or deny, also 8.8.8.8 and 0 more");
+        bury(&shared, "10.0.0.1");
+        std::fs::write(&resolv_conf, "nameserver 10.0.0.2\nnameserver 10.0.0.1\n").unwrap();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        shared.look_around(Instant::now());
+        let followed = waves(&shared, "example.org", Start::Bottom);
+        assert_eq!(followed, ["0: 10.0.0.2 udp", "1: 10.0.0.1 udp", "2: 8.8.8.8 udp"]);
+        assert_eq!(shared.kind(&Name::parse("git.vpn.example").unwrap()), Kind::Private);
+    }
+
+    #[test]
+    fn families_take_turns_and_ipv6_begins() {
+        let ips = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+        let mixed = ips(&["1.1.1.1", "1.1.1.2", "1.1.1.1", "2606::1"]);
+        assert_eq!(take_turns(&mixed), ips(&["2606::1", "1.1.1.1", "1.1.1.2"]));
+    }
 }

@@ -335,6 +335,8 @@ enum Stage {
     /// An older answer was handed out; the look-up behind it may have found a newer one.
     Renewed,
     Above(Tier),
+    /// The public servers were quicker and their answer did not do.
+    Inside,
     Spare,
 }
 
@@ -376,28 +378,33 @@ impl Search {
             Stage::First => self.shared.look_up(&self.name).await,
             Stage::Renewed => self.shared.renewed(&self.name).await,
             Stage::Above(tier) => self.shared.fly(&self.name, Start::Above(tier)).await,
+            Stage::Inside => self.shared.fly(&self.name, Start::Inside).await,
             Stage::Spare => self.shared.spare(&self.name).ok_or_else(|| Failure::Exhausted { name: self.name.clone() }),
         }
     }
 
     fn stage_after(&self, found: &Found) -> Option<Stage> {
-        match (found.freshness, found.tier) {
-            (Freshness::Static, _) | (_, Tier::Static) => None,
-            (Freshness::Stale | Freshness::LastKnownGood, _) if self.stage == Some(Stage::First) => {
-                Some(Stage::Renewed)
-            }
-            (Freshness::Stale | Freshness::LastKnownGood, _) => None,
+        let is_old = matches!(found.freshness, Freshness::Stale | Freshness::LastKnownGood);
+        match found.tier {
+            Tier::Static => None,
+            _ if is_old => (self.stage == Some(Stage::First)).then_some(Stage::Renewed),
             _ if found.doubtful => None,
-            (_, Tier::Encrypted) => Some(Stage::Spare),
-            (_, tier) => Some(Stage::Above(tier)),
+            Tier::System if self.stage == Some(Stage::Inside) => Some(Stage::Spare),
+            Tier::Encrypted => Some(self.stage_at_top()),
+            tier => Some(Stage::Above(tier)),
         }
     }
 
     fn stage_without(&self, stage: Stage) -> Option<Stage> {
         match stage {
             Stage::First | Stage::Spare => None,
-            Stage::Renewed | Stage::Above(_) => Some(Stage::Spare),
+            Stage::Above(_) => Some(self.stage_at_top()),
+            Stage::Renewed | Stage::Inside => Some(Stage::Spare),
         }
+    }
+
+    fn stage_at_top(&self) -> Stage {
+        if self.given.iter().any(|found| found.tier == Tier::System) { Stage::Spare } else { Stage::Inside }
     }
 
     fn unseen(&self, mut found: Found) -> Option<Found> {

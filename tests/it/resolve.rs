@@ -5,7 +5,7 @@ use std::path::Path;
 
 use goanyway::metrics::Registry;
 use goanyway::resolve::{
-    Config, Explanation, Failure, Fate, Found, Freshness, Inquiry, Outcome, Resolver, Scope, Server, Tier,
+    Config, Explanation, Failure, Fate, Found, Freshness, Inquiry, Kind, Outcome, Resolver, Scope, Server, Tier,
 };
 use goanyway::target::Name;
 use hickory_proto::op::ResponseCode;
@@ -56,7 +56,7 @@ async fn rescued_from(says: Says) -> (Found, Nameserver, Nameserver) {
     (found, system, public)
 }
 
-fn row<'a>(explanation: &'a Explanation, server: &SocketAddr, outcome: Outcome) -> bool {
+fn row(explanation: &Explanation, server: &SocketAddr, outcome: Outcome) -> bool {
     explanation.attempts.iter().any(|row| row.server == server.to_string() && row.outcome == outcome)
 }
 
@@ -147,6 +147,20 @@ async fn encrypted_servers_are_verified_by_the_name_they_are_pinned_with() {
 }
 
 #[tokio::test]
+async fn a_public_servers_lie_is_mended_by_the_system() {
+    // The system server is slow enough that the hedge wins, and right.
+    let (system, public) =
+        (Nameserver::start(Says::OverTcp(GOOD)).await, Nameserver::start(Says::Address("6.6.6.6")).await);
+    let resolver = resolver(config(vec![plain(&system)], vec![plain(&public)]));
+    let mut search = resolver.search(&name("goproxy.cn"));
+    assert_eq!(search.next().await.unwrap().tier, Tier::Plain);
+    search.report(ip("6.6.6.6"), Fate::Distrusted);
+    let truth = search.next().await.unwrap();
+    assert_eq!((&truth.addresses[..], truth.tier), (&[ip(GOOD)][..], Tier::System));
+    assert!(matches!(search.next().await, Err(Failure::Exhausted { .. })));
+}
+
+#[tokio::test]
 async fn an_answer_that_tls_refutes_sends_the_look_up_to_the_next_tier() {
     let system = Nameserver::start(Says::Address("6.6.6.6")).await;
     let public = Nameserver::start(Says::Address(GOOD)).await;
@@ -208,7 +222,7 @@ async fn while_an_older_answer_serves_the_servers_are_left_in_peace() {
     assert_eq!(system.asked().len(), asked);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn however_many_ask_one_question_is_sent() {
     let system = Nameserver::start(Says::Address(GOOD)).await;
     let resolver = resolver(config(vec![plain(&system)], vec![]));
@@ -279,6 +293,32 @@ async fn scope_decides_who_may_be_asked_outside() {
 }
 
 #[tokio::test]
+async fn a_forged_reply_that_comes_first_is_found_out_and_asked_again_over_tcp() {
+    let system = Server::Plain(Nameserver::closed().await);
+    let public = Nameserver::start(Says::ForgedFirst(GOOD)).await;
+    let found = find(&resolver(config(vec![system], vec![plain(&public)])), "goproxy.cn").await.unwrap();
+    assert_eq!(found.addresses, [ip(GOOD)]);
+    assert!(public.asked().iter().any(|asked| asked.over == Over::Tcp));
+}
+
+#[tokio::test]
+async fn a_short_name_is_found_under_the_search_list() {
+    let folder = tempfile::tempdir().unwrap();
+    let resolv_conf = folder.path().join("resolv.conf");
+    std::fs::write(&resolv_conf, "search void.example tools.example\noptions ndots:2\n").unwrap();
+    let system = Nameserver::start(Says::Under("tools.example", "10.0.0.9")).await;
+    let public = Nameserver::start(Says::Code(ResponseCode::NXDomain)).await;
+    let resolver = resolver(Config { resolv_conf, ..config(vec![plain(&system)], vec![plain(&public)]) });
+    assert_eq!(find(&resolver, "athens").await.unwrap().addresses, [ip("10.0.0.9")]);
+    assert_eq!(find(&resolver, "athens.ci").await.unwrap().addresses, [ip("10.0.0.9")]);
+    assert!(find(&resolver, "a.b.example").await.is_err(), "two dots are enough");
+    assert_eq!(public.names(), ["a.b.example", "athens.ci"], "nothing from under the search list");
+    let explanation = resolver.explain(&name("athens"), &Inquiry::default()).await;
+    assert_eq!((explanation.name.as_str(), explanation.verdict), ("athens", "resolved"));
+    assert!(explanation.reason.starts_with("as athens.tools.example: "), "{}", explanation.reason);
+}
+
+#[tokio::test]
 async fn hosts_given_by_hand_need_no_server() {
     let resolver = resolver(Config {
         hosts: vec![(name("mirror.example"), ip("10.0.0.7"))],
@@ -304,6 +344,18 @@ async fn an_explanation_has_everybodys_word_the_reason_and_what_go_would_have_sa
     assert_eq!(explanation.would_go, format!("lookup goproxy.cn on {}: no such host", system.address));
     assert!(explanation.reason.contains("overrules"), "{}", explanation.reason);
     assert!(explanation.advice.contains(&system.address.to_string()), "{}", explanation.advice);
+}
+
+#[tokio::test]
+async fn explaining_a_name_that_turns_out_to_be_private_does_not_give_it_away() {
+    let system = Nameserver::start(Says::Address("10.0.0.1")).await;
+    let public = Nameserver::start(Says::Address(GOOD)).await;
+    let resolver = resolver(config(vec![plain(&system)], vec![plain(&public)]));
+    let explanation = resolver.explain(&name("wiki.site.example"), &Inquiry::default()).await;
+    assert_eq!((explanation.kind, &explanation.addresses[..]), (Kind::Private, &[ip("10.0.0.1")][..]));
+    assert!(row(&explanation, &public.address, Outcome::NotAsked));
+    assert!(public.asked().is_empty());
+    assert_eq!(resolver.kind(&name("wiki.site.example")), Kind::Private, "and it is known from now on");
 }
 
 #[tokio::test]
