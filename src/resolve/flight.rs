@@ -279,15 +279,16 @@ impl Shared {
             }
             Fate::Connected => {
                 self.memory.pardon(name, address);
-                self.adopt(name, found, now);
+                self.adopt(name, found, fate, now);
             }
             Fate::Verified => {
                 self.memory.pardon(name, address);
-                self.adopt(name, found, now);
+                self.adopt(name, found, fate, now);
                 if let Some(source) = &found.source {
                     self.health.absolve(&source.server);
                 }
-                if found.tier != Tier::Static && self.kind(name) != Kind::Private {
+                let may_outlive = found.tier != Tier::Static && !found.doubtful;
+                if may_outlive && self.kind(name) != Kind::Private {
                     self.keep.note_good(name, address, wall());
                 }
             }
@@ -313,11 +314,17 @@ impl Shared {
         }
     }
 
-    /// An answer from further up did, so it is the one to begin with next time.
-    fn adopt(&self, name: &Name, found: &Found, now: Instant) {
-        let is_new = found.freshness == Freshness::Fresh && found.tier > Tier::System;
+    /// An answer from further up did, or one that was in doubt is proven: it is the one to begin
+    /// with next time.
+    fn adopt(&self, name: &Name, found: &Found, fate: Fate, now: Instant) {
+        let is_proven = found.doubtful && fate == Fate::Verified;
+        let is_new = found.freshness == Freshness::Fresh && (found.tier > Tier::System || is_proven);
         if is_new && !matches!(self.memory.recall(name, now), Recall::Fresh(kept) if kept.source == found.source) {
-            self.memory.note_found(name, found, now);
+            self.memory.note_found(
+                name,
+                &Found { doubtful: false, ttl: found.ttl.max(SPARE_TTL), ..found.clone() },
+                now,
+            );
         }
     }
 

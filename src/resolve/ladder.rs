@@ -247,7 +247,7 @@ impl Ladder {
         }
         let ask = Ask { attempt, candidate, transport, family, edns };
         self.take_in(ask, reply, now);
-        self.settle(now);
+        self.tick(now);
     }
 
     /// Time has passed.

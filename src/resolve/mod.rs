@@ -213,6 +213,7 @@ impl Tally {
         }
     }
 
+    /// How many servers were asked.
     pub fn servers(&self) -> usize {
         self.0.iter().map(|(_, count)| count).sum()
     }
@@ -221,9 +222,12 @@ impl Tally {
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let servers = self.servers();
+        if servers == 0 {
+            return f.write_str("anybody: there is no server that may be asked");
+        }
         write!(f, "{servers} {}", if servers == 1 { "server" } else { "servers" })?;
         let words: Vec<String> = self.0.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
-        if words.is_empty() { Ok(()) } else { write!(f, " ({})", words.join(", ")) }
+        write!(f, " ({})", words.join(", "))
     }
 }
 
@@ -425,6 +429,8 @@ mod tests {
         said.into_iter().for_each(|outcome| tally.add(outcome));
         let unknown = Failure::Unknown { name: name.clone(), tally };
         assert_eq!(unknown.to_string(), "no answer for goproxy.cn from 5 servers (2 timeout, 3 refused)");
+        let nobody = Failure::Unknown { name: name.clone(), tally: Tally::default() };
+        assert_eq!(nobody.to_string(), "no answer for goproxy.cn from anybody: there is no server that may be asked");
         let absent = |confirmed, by: &[&str]| {
             let by = by.iter().map(|server| server.to_string()).collect();
             Failure::Absent { name: name.clone(), confirmed, last_word: false, by }.to_string()

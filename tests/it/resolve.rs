@@ -197,6 +197,12 @@ async fn a_name_with_a_verified_handshake_outlives_all_name_servers_and_a_restar
         let after = resolver(kept(vec![plain(&system)]));
         let found = find(&after, "goproxy.cn").await.unwrap();
         assert_eq!((found.addresses, found.freshness), (vec![ip(GOOD)], Freshness::LastKnownGood), "{told}");
+        let explanation = after.explain(&name("goproxy.cn"), &Inquiry { quick: true, ..Inquiry::default() }).await;
+        assert_eq!(
+            (explanation.verdict, explanation.freshness),
+            ("resolved", Some(Freshness::LastKnownGood)),
+            "{told}"
+        );
         let unseen = find(&after, "github.com").await;
         assert!(unseen.is_err(), "{told}");
     }
@@ -276,6 +282,19 @@ async fn private_names_never_reach_a_public_server() {
         assert!(row(&explanation, &public.address, Outcome::NotAsked));
     }
     assert_eq!(public.names(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_built_in_name_with_a_private_address_alone_is_for_tls_to_judge() {
+    let system = Nameserver::start(Says::Address("10.0.0.1")).await;
+    let public = Nameserver::start(Says::Code(ResponseCode::ServFail)).await;
+    let resolver = resolver(config(vec![plain(&system)], vec![plain(&public)]));
+    let mut search = resolver.search(&name("goproxy.cn"));
+    let found = search.next().await.unwrap();
+    assert_eq!((&found.addresses[..], found.doubtful, found.tier), (&[ip("10.0.0.1")][..], true, Tier::System));
+    search.report(ip("10.0.0.1"), Fate::Verified);
+    let again = find(&resolver, "goproxy.cn").await.unwrap();
+    assert_eq!((again.freshness, again.doubtful), (Freshness::Cached, false), "a site that serves its own mirror");
 }
 
 #[tokio::test]
