@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+use futures_util::StreamExt;
 use goanyway::metrics::Registry;
 use goanyway::resolve::{
     Config, Explanation, Failure, Fate, Found, Freshness, Inquiry, Kind, Outcome, Resolver, Scope, Server, Tier,
@@ -278,9 +279,21 @@ async fn private_names_never_reach_a_public_server() {
         for result in futures_util::future::join_all(all).await {
             assert!(result.is_err(), "{result:?}");
         }
-        let explanation = second.explain(&name("athens"), &Inquiry::default()).await;
-        assert!(row(&explanation, &public.address, Outcome::NotAsked));
     }
+    // And a thousand at random, by request and by explanation.
+    system.change(Says::Code(ResponseCode::NXDomain));
+    let third = resolver(make(&second_conf));
+    let random = (0..1000).map(|number| {
+        let under = ["", ".local", ".internal", ".corp.example", ".vpn.example", ".wiki.site.example", ".lab.example"];
+        name(&format!("h{:x}{}", fastrand::u64(..), under[number % under.len()]))
+    });
+    let asking = futures_util::stream::iter(random).map(|host| {
+        let third = third.clone();
+        async move { assert!(third.search(&host).next().await.is_err(), "{host}") }
+    });
+    asking.buffer_unordered(50).collect::<()>().await;
+    let explanation = third.explain(&name("athens"), &Inquiry::default()).await;
+    assert!(row(&explanation, &public.address, Outcome::NotAsked));
     assert_eq!(public.names(), Vec::<String>::new());
 }
 
