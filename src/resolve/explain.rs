@@ -12,12 +12,13 @@ use serde::{Serialize, Serializer};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::flight::{Shared, Start};
 use super::go::{self, Said, Word};
 use super::kind::Kind;
 use super::ladder::{self, Ladder, Verdict};
+use super::plan::Start;
 use super::reply::{Family, Outcome, Reply};
 use super::server::{Server, Transport};
+use super::shared::Shared;
 use super::{Failure, Found, Freshness, Tier};
 use crate::metrics::Label;
 use crate::target::Name;

@@ -6,8 +6,8 @@
 //! and is told how they fared ([`Search::report`]), so that an answer that TLS shows to be wrong
 //! sends the look-up to the next tier within the same request.
 //!
-//! Inside: `ladder` decides and never awaits; `flight` plans a look-up and performs what the ladder
-//! says, once however many ask; `wire` is the transports; `memory` and `keep` are what is known
+//! Inside: `plan` says whom to ask; `ladder` decides and never awaits; `flight` performs what it
+//! says, once however many ask; `shared` is what they have in common; `wire` is the transports; `memory` and `keep` are what is known
 //! from before; `health` is who can be relied on; `kind` is who may be asked. A fresh answer from
 //! memory costs no task and no channel. Whether an address may be dialled is not judged here but in
 //! `admit`; [`Found::tier`] says from whom it was heard.
@@ -22,8 +22,10 @@ mod keep;
 mod kind;
 mod ladder;
 mod memory;
+mod plan;
 mod reply;
 mod server;
+mod shared;
 mod system;
 mod wire;
 
@@ -45,7 +47,8 @@ pub use server::{BadServer, Server, Transport};
 
 use crate::metrics::{Label, Registry};
 use crate::target::Name;
-use flight::{Shared, Start};
+use plan::Start;
+use shared::Shared;
 
 /// What an operator may say about resolving.
 #[derive(Clone, Debug)]
