@@ -14,7 +14,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 
 use crate::metrics::Label;
-use crate::resolve::{Attempt, Explanation, Family, Inquiry, Outcome, Resolver};
+use crate::resolve::{Attempt, Explanation, Family, Inquiry, Kind, Outcome, Resolver};
 use crate::target::{Host, Name};
 
 /// Longest cell of the table before it is cut; a screen is 80 columns wide or more.
@@ -117,7 +117,8 @@ fn headline(explanation: &Explanation) -> String {
     let addresses = join(&explanation.addresses);
     let verdict = match (*verdict, freshness) {
         ("resolved", Some(freshness)) => format!("{addresses} ({})", freshness.label()),
-        ("absent", _) if !confirmed => "absent (unconfirmed)".to_owned(),
+        // A private name's servers have the last word on it.
+        ("absent", _) if !confirmed && *kind != Kind::Private => "absent (unconfirmed)".to_owned(),
         (verdict, _) => verdict.to_owned(),
     };
     format!("{name} ({} name): {verdict}, {elapsed_ms} ms\n", kind.label())
@@ -220,7 +221,7 @@ fn join(addresses: &[IpAddr]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resolve::{ExplainedSource, Freshness, Kind, Tier, Transport};
+    use crate::resolve::{ExplainedSource, Freshness, Tier, Transport};
     use clap::Parser;
 
     #[derive(Parser)]

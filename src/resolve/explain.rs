@@ -12,12 +12,13 @@ use serde::{Serialize, Serializer};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::flight::{Shared, Start};
 use super::go::{self, Said, Word};
 use super::kind::Kind;
 use super::ladder::{self, Ladder, Verdict};
+use super::plan::Start;
 use super::reply::{Family, Outcome, Reply};
 use super::server::{Server, Transport};
+use super::shared::Shared;
 use super::{Failure, Found, Freshness, Tier};
 use crate::metrics::Label;
 use crate::target::Name;
@@ -94,16 +95,30 @@ fn as_optional_label<L: Label, S: Serializer>(label: &Option<L>, serializer: S) 
     label.as_ref().map(L::label).serialize(serializer)
 }
 
-/// Looks a name up and explains it.
+/// Looks a name up and explains it; a short name that does not exist, also under the search list.
 pub(super) async fn explain(shared: &Arc<Shared>, name: &Name, inquiry: &Inquiry) -> Explanation {
+    let as_is = explain_exactly(shared, name, inquiry).await;
+    if as_is.verdict != "absent" {
+        return as_is;
+    }
+    for longer in shared.longer_names(name) {
+        let found = explain_exactly(shared, &longer, inquiry).await;
+        if found.verdict == "resolved" {
+            let reason = format!("as {longer}: {}", found.reason);
+            return Explanation { name: name.clone(), reason, ..found };
+        }
+    }
+    as_is
+}
+
+async fn explain_exactly(shared: &Arc<Shared>, name: &Name, inquiry: &Inquiry) -> Explanation {
     let started = Instant::now();
     let kind = shared.kind(name);
     if let Some(found) = shared.written_down(name) {
         return explain_static(shared, name, kind, found);
     }
     let (sender, told) = oneshot::channel();
-    let task = { inquire(Arc::clone(shared), name.clone(), kind, inquiry.clone(), sender) };
-    shared.runtime.spawn(task);
+    shared.runtime.spawn(inquire(Arc::clone(shared), name.clone(), kind, inquiry.clone(), sender));
     match told.await {
         Ok(explanation) => explanation,
         // The runtime is going away.
@@ -141,13 +156,14 @@ async fn inquire(shared: Arc<Shared>, name: Name, kind: Kind, inquiry: Inquiry, 
     }
 }
 
-fn compose(shared: &Shared, name: &Name, ladder: &Ladder, verdict: &Verdict, elapsed: Duration) -> Explanation {
+fn compose(shared: &Arc<Shared>, name: &Name, ladder: &Ladder, verdict: &Verdict, elapsed: Duration) -> Explanation {
     let kind = ladder.plan().kind;
     let mut explanation = match verdict {
         Verdict::Found(answer) => {
             let found = shared.found(name, ladder.plan(), answer);
             let reason = reason_found(&found, answer, ladder);
-            resolved(name, kind, &found, reason)
+            shared.note_inward(name, answer);
+            resolved(name, if answer.inward { Kind::Private } else { kind }, &found, reason)
         }
         Verdict::Spare => match shared.spare(name) {
             Some(found) => resolved(name, kind, &found, reason_spare(ladder)),
@@ -213,9 +229,8 @@ fn explain_static(shared: &Shared, name: &Name, kind: Kind, found: Found) -> Exp
         () if by_hand => (format!("--host gives {name} by hand"), Some("uncertain".to_owned())),
         () => (format!("{} gives {name} by hand", shared.config.hosts_file.display()), None),
     };
-    let addresses: Vec<String> = found.addresses.iter().map(IpAddr::to_string).collect();
     Explanation {
-        would_go: would_go.unwrap_or_else(|| format!("no error, dials {}", addresses.join(", "))),
+        would_go: would_go.unwrap_or_else(|| format!("no error, dials {}", join(&found.addresses))),
         advice: "nothing to do; no server was asked".to_owned(),
         ..resolved(name, kind, &found, place)
     }
@@ -236,6 +251,9 @@ fn reason_found(found: &Found, answer: &ladder::Answer, ladder: &Ladder) -> Stri
         return format!("{server} found it over {transport} and overrules {}", overruled.join(", "));
     }
     match found.tier {
+        _ if answer.inward => {
+            format!("the system server {server} gave a private address, so the name is the site's own from now on")
+        }
         Tier::System | Tier::Static => format!("the system server {server} found it over {transport}"),
         tier => format!("{server} ({}) found it over {transport}; the system servers gave no answer", tier.label()),
     }
@@ -256,7 +274,9 @@ fn attempts(shared: &Shared, name: &Name, ladder: &Ladder) -> Vec<Attempt> {
     let asked = ladder.attempts().iter().map(|attempt| row(attempt, ladder));
     let candidates = &ladder.plan().candidates;
     let outside = shared.outside(&shared.inside(Some(name)));
-    let left_out = outside.iter().filter(|server| !candidates.iter().any(|candidate| candidate.server == **server));
+    let is_asked =
+        |server: &Server| ladder.attempts().iter().any(|attempt| candidates[attempt.candidate].server == *server);
+    let left_out = outside.iter().filter(|server| !is_asked(server));
     let families = &ladder.plan().families;
     let not_asked = left_out.flat_map(|server| families.iter().map(|&family| row_not_asked(server, family)));
     asked.chain(not_asked).collect()
@@ -358,6 +378,11 @@ fn advise(shared: &Shared, explanation: &Explanation, ladder: &Ladder) -> String
     let Some(bad) = inside.find(|&slot| now(slot) != Outcome::Answer) else {
         return "nothing to do".to_owned();
     };
+    let impossible = explanation.attempts.iter().find(|attempt| attempt.outcome == Outcome::Bogus);
+    if let (Some(attempt), true) = (impossible, explanation.verdict != "resolved") {
+        let (server, address) = (&attempt.server, join(&attempt.addresses));
+        return format!("if {address} from {server} is meant (a mirror inside, a fake-IP proxy), --allow-target it");
+    }
     let over_tcp = |attempt: &Attempt| attempt.transport == Transport::Tcp && attempt.outcome == Outcome::Answer;
     let theirs = candidates[bad].server.to_string();
     if explanation.attempts.iter().any(|attempt| attempt.server == theirs && over_tcp(attempt)) {
@@ -368,7 +393,7 @@ fn advise(shared: &Shared, explanation: &Explanation, ladder: &Ladder) -> String
             format!("replace {} (it says {word}), or let builds go through goanyway", place(bad))
         }
         (_, word, Kind::Private) if word.is_negative() => format!(
-            "the name is private, so only {theirs} was asked; if it is public, say --known {}",
+            "the name is private, so nobody but {theirs} may know it: add it there, or say --host {}=ADDRESS",
             explanation.name
         ),
         (_, Outcome::Timeout | Outcome::Unreachable, _) => {
@@ -378,6 +403,10 @@ fn advise(shared: &Shared, explanation: &Explanation, ladder: &Ladder) -> String
         ("absent", _, _) => format!("nobody else could be asked; if the name should exist, replace {}", place(bad)),
         (_, word, _) => format!("replace {} (it says {word})", place(bad)),
     }
+}
+
+fn join(addresses: &[IpAddr]) -> String {
+    addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn millis(elapsed: Duration) -> u64 {

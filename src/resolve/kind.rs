@@ -27,6 +27,7 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whether everybody may be asked at once.
     pub fn is_known(self) -> bool {
         matches!(self, Kind::Known { .. })
     }

@@ -247,7 +247,7 @@ impl Ladder {
         }
         let ask = Ask { attempt, candidate, transport, family, edns };
         self.take_in(ask, reply, now);
-        self.settle(now);
+        self.tick(now);
     }
 
     /// Time has passed.
@@ -362,7 +362,7 @@ impl Ladder {
                 self.ask(Ask { edns: false, ..ask }, now);
             }
             Outcome::Formerr | Outcome::Notimp if ask.edns => self.ask(Ask { edns: false, ..ask }, now),
-            Outcome::Truncated if plain => self.ask(Ask { transport: Transport::Tcp, ..ask }, now),
+            Outcome::Truncated | Outcome::Forged if plain => self.ask(Ask { transport: Transport::Tcp, ..ask }, now),
             Outcome::Local => self.retry_later(ask, now),
             outcome => self.close_cell(ask, family, outcome, reply, now),
         }
@@ -496,10 +496,17 @@ impl Ladder {
         self.verdict = Some(verdict);
     }
 
-    /// Asks whoever has not been asked, after the verdict, for a full table.
+    /// Asks whoever has not been asked, after the verdict, for a full table. A name that turned out
+    /// to be private, or blocked, is not taken outside for that.
     pub(super) fn ask_the_rest(&mut self, now: Instant) {
+        let stays = match &self.verdict {
+            Some(Verdict::Found(answer)) => answer.inward,
+            Some(Verdict::Blocked { .. }) => true,
+            _ => false,
+        };
         for candidate in 0..self.slots.len() {
-            if !self.slots[candidate].started {
+            let may = !stays || self.plan.candidates[candidate].tier == Tier::System;
+            if may && !self.slots[candidate].started {
                 self.start(candidate, now);
             }
         }

@@ -382,7 +382,8 @@ fn every_server_is_heard_where_a_person_wants_to_see_the_table() {
 #[test]
 fn whatever_the_servers_do_the_laws_hold() {
     use Outcome::*;
-    let outcomes = [Nxdomain, Nodata, Servfail, Refused, Notimp, Formerr, Malformed, Unreachable, Lame, Tls, Truncated];
+    let outcomes =
+        [Nxdomain, Nodata, Servfail, Refused, Notimp, Formerr, Malformed, Unreachable, Lame, Tls, Truncated, Forged];
     let mut random = fastrand::Rng::with_seed(7);
     for round in 0..20_000 {
         let mut says = || match random.u8(..14) {

@@ -155,7 +155,6 @@ impl Memory {
         }
     }
 
-    /// Everything that was kept about one name and could stand in the way of asking anew.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.names().len()

@@ -6,8 +6,8 @@
 //! and is told how they fared ([`Search::report`]), so that an answer that TLS shows to be wrong
 //! sends the look-up to the next tier within the same request.
 //!
-//! Inside: `ladder` decides and never awaits; `flight` plans a look-up and performs what the ladder
-//! says, once however many ask; `wire` is the transports; `memory` and `keep` are what is known
+//! Inside: `plan` says whom to ask; `ladder` decides and never awaits; `flight` performs what it
+//! says, once however many ask; `shared` is what they have in common; `wire` is the transports; `memory` and `keep` are what is known
 //! from before; `health` is who can be relied on; `kind` is who may be asked. A fresh answer from
 //! memory costs no task and no channel. Whether an address may be dialled is not judged here but in
 //! `admit`; [`Found::tier`] says from whom it was heard.
@@ -22,8 +22,10 @@ mod keep;
 mod kind;
 mod ladder;
 mod memory;
+mod plan;
 mod reply;
 mod server;
+mod shared;
 mod system;
 mod wire;
 
@@ -46,7 +48,8 @@ pub use server::{BadServer, Server, Transport};
 
 use crate::metrics::{Label, Registry};
 use crate::target::Name;
-use flight::{Shared, Start};
+use plan::Start;
+use shared::Shared;
 
 /// What an operator may say about resolving.
 #[derive(Clone, Debug)]
@@ -214,6 +217,7 @@ impl Tally {
         }
     }
 
+    /// How many servers were asked.
     pub fn servers(&self) -> usize {
         self.0.iter().map(|(_, count)| count).sum()
     }
@@ -222,9 +226,12 @@ impl Tally {
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let servers = self.servers();
+        if servers == 0 {
+            return f.write_str("anybody: there is no server that may be asked");
+        }
         write!(f, "{servers} {}", if servers == 1 { "server" } else { "servers" })?;
         let words: Vec<String> = self.0.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
-        if words.is_empty() { Ok(()) } else { write!(f, " ({})", words.join(", ")) }
+        write!(f, " ({})", words.join(", "))
     }
 }
 
@@ -370,6 +377,8 @@ enum Stage {
     /// An older answer was handed out; the look-up behind it may have found a newer one.
     Renewed,
     Above(Tier),
+    /// The public servers were quicker and their answer did not do.
+    Inside,
     Spare,
 }
 
@@ -411,28 +420,33 @@ impl Search {
             Stage::First => self.shared.look_up(&self.name).await,
             Stage::Renewed => self.shared.renewed(&self.name).await,
             Stage::Above(tier) => self.shared.fly(&self.name, Start::Above(tier)).await,
+            Stage::Inside => self.shared.fly(&self.name, Start::Inside).await,
             Stage::Spare => self.shared.spare(&self.name).ok_or_else(|| Failure::Exhausted { name: self.name.clone() }),
         }
     }
 
     fn stage_after(&self, found: &Found) -> Option<Stage> {
-        match (found.freshness, found.tier) {
-            (Freshness::Static, _) | (_, Tier::Static) => None,
-            (Freshness::Stale | Freshness::LastKnownGood, _) if self.stage == Some(Stage::First) => {
-                Some(Stage::Renewed)
-            }
-            (Freshness::Stale | Freshness::LastKnownGood, _) => None,
+        let is_old = matches!(found.freshness, Freshness::Stale | Freshness::LastKnownGood);
+        match found.tier {
+            Tier::Static => None,
+            _ if is_old => (self.stage == Some(Stage::First)).then_some(Stage::Renewed),
             _ if found.doubtful => None,
-            (_, Tier::Encrypted) => Some(Stage::Spare),
-            (_, tier) => Some(Stage::Above(tier)),
+            Tier::System if self.stage == Some(Stage::Inside) => Some(Stage::Spare),
+            Tier::Encrypted => Some(self.stage_at_top()),
+            tier => Some(Stage::Above(tier)),
         }
     }
 
     fn stage_without(&self, stage: Stage) -> Option<Stage> {
         match stage {
             Stage::First | Stage::Spare => None,
-            Stage::Renewed | Stage::Above(_) => Some(Stage::Spare),
+            Stage::Above(_) => Some(self.stage_at_top()),
+            Stage::Renewed | Stage::Inside => Some(Stage::Spare),
         }
+    }
+
+    fn stage_at_top(&self) -> Stage {
+        if self.given.iter().any(|found| found.tier == Tier::System) { Stage::Spare } else { Stage::Inside }
     }
 
     fn unseen(&self, mut found: Found) -> Option<Found> {
@@ -453,6 +467,8 @@ mod tests {
         said.into_iter().for_each(|outcome| tally.add(outcome));
         let unknown = Failure::Unknown { name: name.clone(), tally };
         assert_eq!(unknown.to_string(), "no answer for goproxy.cn from 5 servers (2 timeout, 3 refused)");
+        let nobody = Failure::Unknown { name: name.clone(), tally: Tally::default() };
+        assert_eq!(nobody.to_string(), "no answer for goproxy.cn from anybody: there is no server that may be asked");
         let absent = |confirmed, by: &[&str]| {
             let by = by.iter().map(|server| server.to_string()).collect();
             Failure::Absent { name: name.clone(), confirmed, last_word: false, by }.to_string()

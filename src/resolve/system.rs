@@ -37,14 +37,22 @@ pub(super) struct Snapshot {
 }
 
 /// What concerns us in resolv.conf(5).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolv {
     pub servers: Vec<SocketAddr>,
     pub search: Vec<Name>,
+    /// Names with fewer dots may be short for one under the search list.
+    pub ndots: usize,
     /// `options rotate`: which server go asks first is chance.
     pub rotate: bool,
     /// Lines that say nothing we understand.
     pub nonsense: Vec<String>,
+}
+
+impl Default for Resolv {
+    fn default() -> Resolv {
+        Resolv { servers: Vec::new(), search: Vec::new(), ndots: 1, rotate: false, nonsense: Vec::new() }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,12 +151,21 @@ pub(super) fn parse_resolv(text: &str) -> Resolv {
                 None => resolv.nonsense.push(excerpt(line)),
             },
             "search" | "domain" => resolv.search = words.filter_map(|word| Name::parse(word).ok()).collect(),
-            "options" => resolv.rotate |= words.any(|word| word == "rotate"),
+            "options" => words.for_each(|word| read_option(&mut resolv, word)),
             "sortlist" | "lookup" | "family" => {}
             _ => resolv.nonsense.push(excerpt(line)),
         }
     }
     resolv
+}
+
+fn read_option(resolv: &mut Resolv, word: &str) {
+    match word.split_once(':') {
+        None if word == "rotate" => resolv.rotate = true,
+        // resolv.conf(5): silently capped to 15.
+        Some(("ndots", dots)) => resolv.ndots = dots.parse().unwrap_or(resolv.ndots).min(15),
+        _ => {}
+    }
 }
 
 fn excerpt(line: &str) -> String {
@@ -211,7 +228,7 @@ mod tests {
         let servers = ["192.168.1.1:53", "[fd00::1]:53", "[fe80::1%3]:53"];
         assert_eq!(resolv.servers, servers.map(|text| text.parse::<SocketAddr>().unwrap()));
         assert_eq!(resolv.search, [Name::parse("corp.example").unwrap(), Name::parse("com").unwrap()]);
-        assert!(resolv.rotate);
+        assert!(resolv.rotate && resolv.ndots == 5);
         assert_eq!(resolv.nonsense, ["nameserver 1.2.3", "qwerty"]);
     }
 

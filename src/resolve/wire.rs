@@ -31,6 +31,9 @@ use crate::socket::{self, Provider};
 
 /// When a UDP question is sent again: twice, since a third loss is a server that is away.
 const SEND_AGAIN: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(900)];
+/// How long a plain public server's answer is held to see whether another one follows: what is
+/// injected on the path comes first, and the real answer after it.
+pub(super) const LISTEN_ON: Duration = Duration::from_millis(40);
 /// What a connection and a reply over it may take together; the look-up ends soon after.
 const STREAM_PATIENCE: Duration = Duration::from_millis(2500);
 /// Servers exceed what we say that we take (golang/go#51127), so there is room for more.
@@ -58,11 +61,12 @@ impl Wire {
         Wire { provider: Provider::default(), roots, tls: Default::default(), lines: Default::default() }
     }
 
-    /// Asks a server over one of its transports. UDP waits until it is dropped.
-    pub(super) async fn ask(&self, server: &Server, transport: Transport, question: Question) -> Reply {
+    /// Asks a server over one of its transports. UDP waits until it is dropped; where `wary`, it
+    /// listens on for a second answer that differs, which shows that one of the two is forged.
+    pub(super) async fn ask(&self, server: &Server, transport: Transport, question: Question, wary: bool) -> Reply {
         let Some(address) = server.address() else { return Reply::bare(Outcome::NotAsked) };
         if transport == Transport::Udp {
-            return ask_udp(address, &question).await.unwrap_or_else(|error| judge_io(&error));
+            return ask_udp(address, &question, wary).await.unwrap_or_else(|error| judge_io(&error));
         }
         match tokio::time::timeout(STREAM_PATIENCE, self.ask_stream(server, transport, &question)).await {
             Ok(Ok(reply)) => reply,
@@ -167,7 +171,7 @@ async fn send(exchange: Exchange, question: &Question) -> Result<Reply, NetError
     }
 }
 
-async fn ask_udp(server: SocketAddr, question: &Question) -> io::Result<Reply> {
+async fn ask_udp(server: SocketAddr, question: &Question, wary: bool) -> io::Result<Reply> {
     let socket = socket::udp_to(server).await?;
     let id = random_id()?;
     let query = question.message(id).to_vec().map_err(io::Error::other)?;
@@ -175,11 +179,28 @@ async fn ask_udp(server: SocketAddr, question: &Question) -> io::Result<Reply> {
     socket.send(&query).await?;
     for pause in SEND_AGAIN {
         if let Ok(reply) = tokio::time::timeout_at(started + pause, listen(&socket, id, question)).await {
-            return reply;
+            return check_twice(&socket, id, question, reply?, wary).await;
         }
         socket.send(&query).await?;
     }
-    listen(&socket, id, question).await
+    let reply = listen(&socket, id, question).await?;
+    check_twice(&socket, id, question, reply, wary).await
+}
+
+/// Listens for a second answer that says something else.
+async fn check_twice(socket: &UdpSocket, id: u16, question: &Question, first: Reply, wary: bool) -> io::Result<Reply> {
+    if !wary || first.outcome != Outcome::Answer {
+        return Ok(first);
+    }
+    let end = Instant::now() + LISTEN_ON;
+    while let Ok(Ok(second)) = tokio::time::timeout_at(end, listen(socket, id, question)).await {
+        // The same again is our own retransmission answered.
+        let same = first.addresses.iter().all(|address| second.addresses.contains(address));
+        if !same {
+            return Ok(Reply::failed(Outcome::Forged, "two answers that differ"));
+        }
+    }
+    Ok(first)
 }
 
 /// Waits for the reply, past packets that are none.

@@ -3,9 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+use futures_util::StreamExt;
 use goanyway::metrics::Registry;
 use goanyway::resolve::{
-    Config, Explanation, Failure, Fate, Found, Freshness, Inquiry, Outcome, Resolver, Scope, Server, Tier,
+    Config, Explanation, Failure, Fate, Found, Freshness, Inquiry, Kind, Outcome, Resolver, Scope, Server, Tier,
 };
 use goanyway::target::Name;
 use hickory_proto::op::ResponseCode;
@@ -56,7 +57,7 @@ async fn rescued_from(says: Says) -> (Found, Nameserver, Nameserver) {
     (found, system, public)
 }
 
-fn row<'a>(explanation: &'a Explanation, server: &SocketAddr, outcome: Outcome) -> bool {
+fn row(explanation: &Explanation, server: &SocketAddr, outcome: Outcome) -> bool {
     explanation.attempts.iter().any(|row| row.server == server.to_string() && row.outcome == outcome)
 }
 
@@ -147,6 +148,20 @@ async fn encrypted_servers_are_verified_by_the_name_they_are_pinned_with() {
 }
 
 #[tokio::test]
+async fn a_public_servers_lie_is_mended_by_the_system() {
+    // The system server is slow enough that the hedge wins, and right.
+    let (system, public) =
+        (Nameserver::start(Says::OverTcp(GOOD)).await, Nameserver::start(Says::Address("6.6.6.6")).await);
+    let resolver = resolver(config(vec![plain(&system)], vec![plain(&public)]));
+    let mut search = resolver.search(&name("goproxy.cn"));
+    assert_eq!(search.next().await.unwrap().tier, Tier::Plain);
+    search.report(ip("6.6.6.6"), Fate::Distrusted);
+    let truth = search.next().await.unwrap();
+    assert_eq!((&truth.addresses[..], truth.tier), (&[ip(GOOD)][..], Tier::System));
+    assert!(matches!(search.next().await, Err(Failure::Exhausted { .. })));
+}
+
+#[tokio::test]
 async fn an_answer_that_tls_refutes_sends_the_look_up_to_the_next_tier() {
     let system = Nameserver::start(Says::Address("6.6.6.6")).await;
     let public = Nameserver::start(Says::Address(GOOD)).await;
@@ -183,6 +198,12 @@ async fn a_name_with_a_verified_handshake_outlives_all_name_servers_and_a_restar
         let after = resolver(kept(vec![plain(&system)]));
         let found = find(&after, "goproxy.cn").await.unwrap();
         assert_eq!((found.addresses, found.freshness), (vec![ip(GOOD)], Freshness::LastKnownGood), "{told}");
+        let explanation = after.explain(&name("goproxy.cn"), &Inquiry { quick: true, ..Inquiry::default() }).await;
+        assert_eq!(
+            (explanation.verdict, explanation.freshness),
+            ("resolved", Some(Freshness::LastKnownGood)),
+            "{told}"
+        );
         let unseen = find(&after, "github.com").await;
         assert!(unseen.is_err(), "{told}");
     }
@@ -203,12 +224,15 @@ async fn while_an_older_answer_serves_the_servers_are_left_in_peace() {
     find(&after, "goproxy.cn").await.unwrap();
     let asked = system.asked().len();
     for _ in 0..1000 {
-        find(&after, "goproxy.cn").await.unwrap();
+        let mut search = after.search(&name("goproxy.cn"));
+        search.next().await.unwrap();
+        search.report(ip(GOOD), Fate::Unreachable);
+        assert!(matches!(search.next().await, Err(Failure::Exhausted { .. })));
     }
     assert_eq!(system.asked().len(), asked);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn however_many_ask_one_question_is_sent() {
     let system = Nameserver::start(Says::Address(GOOD)).await;
     let resolver = resolver(config(vec![plain(&system)], vec![]));
@@ -258,10 +282,35 @@ async fn private_names_never_reach_a_public_server() {
         for result in futures_util::future::join_all(all).await {
             assert!(result.is_err(), "{result:?}");
         }
-        let explanation = second.explain(&name("athens"), &Inquiry::default()).await;
-        assert!(row(&explanation, &public.address, Outcome::NotAsked));
     }
+    // And a thousand at random, by request and by explanation.
+    system.change(Says::Code(ResponseCode::NXDomain));
+    let third = resolver(make(&second_conf));
+    let random = (0..1000).map(|number| {
+        let under = ["", ".local", ".internal", ".corp.example", ".vpn.example", ".wiki.site.example", ".lab.example"];
+        name(&format!("h{:x}{}", fastrand::u64(..), under[number % under.len()]))
+    });
+    let asking = futures_util::stream::iter(random).map(|host| {
+        let third = third.clone();
+        async move { assert!(third.search(&host).next().await.is_err(), "{host}") }
+    });
+    asking.buffer_unordered(50).collect::<()>().await;
+    let explanation = third.explain(&name("athens"), &Inquiry::default()).await;
+    assert!(row(&explanation, &public.address, Outcome::NotAsked));
     assert_eq!(public.names(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_built_in_name_with_a_private_address_alone_is_for_tls_to_judge() {
+    let system = Nameserver::start(Says::Address("10.0.0.1")).await;
+    let public = Nameserver::start(Says::Code(ResponseCode::ServFail)).await;
+    let resolver = resolver(config(vec![plain(&system)], vec![plain(&public)]));
+    let mut search = resolver.search(&name("goproxy.cn"));
+    let found = search.next().await.unwrap();
+    assert_eq!((&found.addresses[..], found.doubtful, found.tier), (&[ip("10.0.0.1")][..], true, Tier::System));
+    search.report(ip("10.0.0.1"), Fate::Verified);
+    let again = find(&resolver, "goproxy.cn").await.unwrap();
+    assert_eq!((again.freshness, again.doubtful), (Freshness::Cached, false), "a site that serves its own mirror");
 }
 
 #[tokio::test]
@@ -276,6 +325,32 @@ async fn scope_decides_who_may_be_asked_outside() {
     ));
     assert_eq!(find(&known, "goproxy.cn").await.unwrap().addresses, [ip(GOOD)]);
     assert_eq!(public.names(), ["goproxy.cn"]);
+}
+
+#[tokio::test]
+async fn a_forged_reply_that_comes_first_is_found_out_and_asked_again_over_tcp() {
+    let system = Server::Plain(Nameserver::closed().await);
+    let public = Nameserver::start(Says::ForgedFirst(GOOD)).await;
+    let found = find(&resolver(config(vec![system], vec![plain(&public)])), "goproxy.cn").await.unwrap();
+    assert_eq!(found.addresses, [ip(GOOD)]);
+    assert!(public.asked().iter().any(|asked| asked.over == Over::Tcp));
+}
+
+#[tokio::test]
+async fn a_short_name_is_found_under_the_search_list() {
+    let folder = tempfile::tempdir().unwrap();
+    let resolv_conf = folder.path().join("resolv.conf");
+    std::fs::write(&resolv_conf, "search void.example tools.example\noptions ndots:2\n").unwrap();
+    let system = Nameserver::start(Says::Under("tools.example", "10.0.0.9")).await;
+    let public = Nameserver::start(Says::Code(ResponseCode::NXDomain)).await;
+    let resolver = resolver(Config { resolv_conf, ..config(vec![plain(&system)], vec![plain(&public)]) });
+    assert_eq!(find(&resolver, "athens").await.unwrap().addresses, [ip("10.0.0.9")]);
+    assert_eq!(find(&resolver, "athens.ci").await.unwrap().addresses, [ip("10.0.0.9")]);
+    assert!(find(&resolver, "a.b.example").await.is_err(), "two dots are enough");
+    assert_eq!(public.names(), ["a.b.example", "athens.ci"], "nothing from under the search list");
+    let explanation = resolver.explain(&name("athens"), &Inquiry::default()).await;
+    assert_eq!((explanation.name.as_str(), explanation.verdict), ("athens", "resolved"));
+    assert!(explanation.reason.starts_with("as athens.tools.example: "), "{}", explanation.reason);
 }
 
 #[tokio::test]
@@ -304,6 +379,18 @@ async fn an_explanation_has_everybodys_word_the_reason_and_what_go_would_have_sa
     assert_eq!(explanation.would_go, format!("lookup goproxy.cn on {}: no such host", system.address));
     assert!(explanation.reason.contains("overrules"), "{}", explanation.reason);
     assert!(explanation.advice.contains(&system.address.to_string()), "{}", explanation.advice);
+}
+
+#[tokio::test]
+async fn explaining_a_name_that_turns_out_to_be_private_does_not_give_it_away() {
+    let system = Nameserver::start(Says::Address("10.0.0.1")).await;
+    let public = Nameserver::start(Says::Address(GOOD)).await;
+    let resolver = resolver(config(vec![plain(&system)], vec![plain(&public)]));
+    let explanation = resolver.explain(&name("wiki.site.example"), &Inquiry::default()).await;
+    assert_eq!((explanation.kind, &explanation.addresses[..]), (Kind::Private, &[ip("10.0.0.1")][..]));
+    assert!(row(&explanation, &public.address, Outcome::NotAsked));
+    assert!(public.asked().is_empty());
+    assert_eq!(resolver.kind(&name("wiki.site.example")), Kind::Private, "and it is known from now on");
 }
 
 #[tokio::test]

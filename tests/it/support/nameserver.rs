@@ -38,6 +38,10 @@ pub enum Says {
     Cut(&'static str),
     /// First a packet with another id and another address.
     WrongIdFirst(&'static str),
+    /// Over UDP another address first, as somebody on the path would.
+    ForgedFirst(&'static str),
+    /// This address for names under the suffix, NXDOMAIN for all others.
+    Under(&'static str, &'static str),
     /// FORMERR while there is EDNS in the question.
     NoEdns(&'static str),
     /// This address to A, silence to AAAA.
@@ -232,6 +236,12 @@ fn replies(says: Says, question: &Message, query: &Query, udp: bool) -> Vec<Vec<
             forged.metadata.id = question.metadata.id.wrapping_add(1);
             vec![bytes(forged), bytes(with_address(question, query, text))]
         }
+        Says::ForgedFirst(text) if udp => {
+            vec![bytes(with_address(question, query, "6.6.6.6")), bytes(with_address(question, query, text))]
+        }
+        Says::ForgedFirst(text) => address(text),
+        Says::Under(suffix, text) if query.name().to_ascii().trim_end_matches('.').ends_with(suffix) => address(text),
+        Says::Under(..) => vec![bytes(with_code(question, query, ResponseCode::NXDomain))],
         Says::NoEdns(_) if question.edns.is_some() => vec![bytes(with_code(question, query, ResponseCode::FormErr))],
         Says::NoEdns(text) => address(text),
         Says::SilentAaaa(_) if query.query_type() == RecordType::AAAA => Vec::new(),

@@ -1,0 +1,373 @@
+//! Whom to ask about a name, in which order: the site's servers, the public ones, who of them is
+//! alive, who lied lately, and whose word counts as a second one.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Tier;
+use super::defaults;
+use super::health;
+use super::kind::{self, Kind};
+use super::ladder::{Candidate, Operator, Plan};
+use super::reply::Family;
+use super::server::{Server, Transport};
+use super::shared::Shared;
+use crate::target::Name;
+
+/// Where on the ladder a look-up begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Start {
+    Bottom,
+    /// This tier's answer was tried and did not do.
+    Above(Tier),
+    /// The site's own servers, which had not been waited for.
+    Inside,
+}
+
+impl Start {
+    /// Whether servers of this tier are asked.
+    fn includes(self, tier: Tier) -> bool {
+        match self {
+            Start::Bottom => true,
+            Start::Above(lowest) => tier > lowest,
+            Start::Inside => tier == Tier::System,
+        }
+    }
+}
+
+impl Shared {
+    /// The servers of the site: the zone's, else those of the configuration and of resolv.conf.
+    pub(super) fn inside(&self, name: Option<&Name>) -> Vec<Server> {
+        if let Some(zone) = name.and_then(|name| self.rules.zone(name)) {
+            return vec![zone.clone()];
+        }
+        let system = self.system.current();
+        let mut servers = Vec::new();
+        for server in &self.config.nameservers {
+            match server {
+                Server::System => servers.extend(system.resolv.servers.iter().map(|address| Server::Plain(*address))),
+                server => servers.push(server.clone()),
+            }
+        }
+        dedup(&mut servers);
+        servers
+    }
+
+    /// The servers that are asked when those do not do; one that is a system server too is not a second opinion.
+    pub(super) fn outside(&self, inside: &[Server]) -> Vec<Server> {
+        let is_inside = |server: &Server| inside.iter().any(|own| own.address() == server.address());
+        self.config.fallback.iter().filter(|server| **server != Server::System && !is_inside(server)).cloned().collect()
+    }
+
+    pub(super) fn plan(&self, name: &Name, kind: Kind, start: Start, now: Instant) -> Plan {
+        let servers = self.inside(Some(name));
+        let mut outside = Vec::new();
+        if self.config.scope.may_ask_outside(kind) {
+            outside = self.outside(&servers);
+        }
+        let tier = |server: &Server| if server.is_encrypted() { Tier::Encrypted } else { Tier::Plain };
+        outside.retain(|server| start.includes(tier(server)));
+        let outside = self.candidates(&outside, tier, &servers, false, now);
+        let somebody_else = outside.iter().any(|candidate| !candidate.down);
+        let inside = match start.includes(Tier::System) {
+            true => self.candidates(&servers, |_| Tier::System, &servers, somebody_else, now),
+            false => Vec::new(),
+        };
+        let domain = kind::domain(name);
+        let is_liar = |candidate: &Candidate| self.health.is_liar(&candidate.server, &domain, now);
+        let candidates = arrange(inside, outside, kind, is_liar);
+        let hedge =
+            candidates.first().map_or(Duration::ZERO, |first| self.health.hedge(&first.server, first.transport));
+        Plan {
+            kind,
+            families: Family::BOTH.to_vec(),
+            candidates,
+            hedge,
+            spare: start == Start::Bottom && self.spare(name).is_some(),
+            allow: self.config.allow.clone(),
+            exhaustive: false,
+        }
+    }
+
+    /// The servers of one side with what is known about them. Those that are down are left out
+    /// until their trial, unless all are and there is nobody else: then all are raced.
+    fn candidates(
+        &self,
+        servers: &[Server],
+        tier: impl Fn(&Server) -> Tier,
+        inside: &[Server],
+        somebody_else: bool,
+        now: Instant,
+    ) -> Vec<Candidate> {
+        let mut candidates: Vec<(health::State, Candidate)> = servers
+            .iter()
+            .map(|server| {
+                let (state, transport) = self.condition(server, now);
+                let (tier, operator) = (tier(server), operator(server, tier(server), inside));
+                let edns = self.health.takes_edns(server, now);
+                let (down, trial) = (state >= health::State::HalfOpen, false);
+                (state, Candidate { server: server.clone(), tier, operator, wave: 0, transport, edns, down, trial })
+            })
+            .collect();
+        let all_down = candidates.iter().all(|(state, _)| *state >= health::State::HalfOpen);
+        if !all_down || somebody_else {
+            candidates.retain(|(state, _)| *state != health::State::Down);
+            for (_, candidate) in candidates.iter_mut().filter(|(state, _)| *state == health::State::HalfOpen) {
+                self.health.note_trial(&candidate.server, candidate.transport, now);
+                candidate.trial = true;
+            }
+        }
+        candidates.sort_by_key(|(state, _)| *state);
+        candidates.into_iter().map(|(_, candidate)| candidate).collect()
+    }
+
+    /// How a server is, and over what to ask it: TCP where UDP is dead and TCP is not.
+    fn condition(&self, server: &Server, now: Instant) -> (health::State, Transport) {
+        let transport = server.transport();
+        let state = self.health.state(server, transport, now);
+        let over_tcp = transport == Transport::Udp && self.health.is_proven(server, Transport::Tcp);
+        if state >= health::State::HalfOpen && over_tcp {
+            (health::State::Healthy, Transport::Tcp)
+        } else {
+            (state, transport)
+        }
+    }
+}
+
+fn operator(server: &Server, tier: Tier, inside: &[Server]) -> Operator {
+    let service = |server: &Server| server.address().and_then(|address| defaults::service(address.ip()));
+    let ours = service(server);
+    // A public service that the system uses too is no second opinion on what the system said.
+    let is_systems = ours.is_some() && inside.iter().any(|own| service(own) == ours);
+    match (tier, ours, server.address()) {
+        (Tier::System | Tier::Static, _, _) | (_, _, None) => Operator::System,
+        _ if is_systems => Operator::System,
+        (_, Some(service), _) => Operator::Service(service),
+        (_, None, Some(address)) => Operator::Own(address),
+    }
+}
+
+/// Puts candidates in waves: the system's one by one, then the plain ones one by one with an
+/// encrypted one beside each but the first. A liar about a known name comes last.
+fn arrange(
+    inside: Vec<Candidate>,
+    outside: Vec<Candidate>,
+    kind: Kind,
+    is_liar: impl Fn(&Candidate) -> bool,
+) -> Vec<Candidate> {
+    let (liars, mut inside): (Vec<_>, Vec<_>) = inside.into_iter().partition(|candidate| is_liar(candidate));
+    let liars_last = kind.is_known() && !outside.is_empty();
+    if !liars_last {
+        inside.extend(liars.iter().cloned());
+    }
+    let (encrypted, plain): (Vec<_>, Vec<_>) = outside.into_iter().partition(|one| one.tier == Tier::Encrypted);
+    let mut waves = 0..;
+    let mut next = || waves.next().unwrap_or(usize::MAX);
+    let mut arranged = line_up(inside, &mut next);
+    let first_outside = next();
+    let mut lane = |candidates: Vec<Candidate>, first: usize| {
+        let raced = candidates.iter().all(|candidate| candidate.down);
+        let mut wave = first;
+        for candidate in candidates {
+            arranged.push(Candidate { wave, ..candidate.clone() });
+            wave += usize::from(!raced && !candidate.trial);
+        }
+        wave
+    };
+    let after_plain = lane(plain, first_outside);
+    let beside = if after_plain > first_outside { first_outside + 1 } else { first_outside };
+    let last = lane(encrypted, beside).max(after_plain);
+    if liars_last {
+        lane(liars, last);
+    }
+    arranged.sort_by_key(|candidate| candidate.wave);
+    arranged
+}
+
+fn line_up(candidates: Vec<Candidate>, next: &mut impl FnMut() -> usize) -> Vec<Candidate> {
+    let raced = !candidates.is_empty() && candidates.iter().all(|candidate| candidate.down);
+    let first = if candidates.is_empty() { 0 } else { next() };
+    let mut wave = first;
+    let mut arranged = Vec::new();
+    for (number, candidate) in candidates.into_iter().enumerate() {
+        let alone = number > 0 && !raced && !candidate.trial;
+        if alone {
+            wave = next();
+        }
+        // A trial goes beside the first, so that the question is asked in any case.
+        arranged.push(Candidate { wave: if candidate.trial { first } else { wave }, ..candidate });
+    }
+    arranged
+}
+
+/// IPv6 first, then by turns (RFC 8305 section 4).
+pub(super) fn take_turns(addresses: &[IpAddr]) -> Vec<IpAddr> {
+    let (v6, v4): (Vec<IpAddr>, Vec<IpAddr>) = addresses.iter().partition(|address| address.is_ipv6());
+    let longest = v6.len().max(v4.len());
+    let mut turns: Vec<IpAddr> =
+        (0..longest).flat_map(|turn| [v6.get(turn), v4.get(turn)]).flatten().copied().collect();
+    dedup(&mut turns);
+    turns
+}
+
+pub(super) fn dedup<T: PartialEq + Clone>(list: &mut Vec<T>) {
+    let mut seen: Vec<T> = Vec::with_capacity(list.len());
+    list.retain(|one| {
+        let is_new = !seen.contains(one);
+        if is_new {
+            seen.push(one.clone());
+        }
+        is_new
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use tokio::runtime::Handle;
+
+    use super::*;
+    use crate::metrics::Registry;
+    use crate::resolve::Config;
+    use crate::resolve::health::LIES_TOO_MANY;
+    use crate::resolve::reply::Outcome;
+
+    fn servers(texts: &[&str]) -> Vec<Server> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn shared(inside: &[&str], fallback: Vec<Server>) -> Shared {
+        let nowhere = Path::new("/nonexistent");
+        let config = Config {
+            nameservers: servers(inside),
+            fallback,
+            resolv_conf: nowhere.join("resolv.conf"),
+            hosts_file: nowhere.join("hosts"),
+            ..Config::default()
+        };
+        Shared::new(config, Handle::current(), &Registry::default()).unwrap()
+    }
+
+    /// `wave: server` for each candidate, in order.
+    fn waves(shared: &Shared, host: &str, start: Start) -> Vec<String> {
+        let name = Name::parse(host).unwrap();
+        let plan = shared.plan(&name, shared.kind(&name), start, Instant::now());
+        let line = |one: &Candidate| {
+            let mark = if one.trial { " (trial)" } else { "" };
+            format!("{}: {} {}{mark}", one.wave, one.server, one.transport)
+        };
+        plan.candidates.iter().map(line).collect()
+    }
+
+    fn bury(shared: &Shared, server: &str) {
+        for _ in 0..2 {
+            let server = server.parse().unwrap();
+            shared.health.observe(&server, Transport::Udp, Outcome::Unreachable, Duration::ZERO, Instant::now());
+        }
+    }
+
+    const PUBLIC: [&str; 4] = ["8.8.8.8", "1.1.1.1", "tls://1.1.1.1#cloudflare-dns.com", "tls://8.8.8.8#dns.google"];
+
+    #[tokio::test]
+    async fn the_systems_come_first_then_plain_and_encrypted_side_by_side() {
+        let shared = shared(&["10.0.0.1", "10.0.0.2"], servers(&PUBLIC));
+        let expected = [
+            "0: 10.0.0.1 udp",
+            "1: 10.0.0.2 udp",
+            "2: 8.8.8.8 udp",
+            "3: 1.1.1.1 udp",
+            "3: tls://1.1.1.1#cloudflare-dns.com tls",
+            "4: tls://8.8.8.8#dns.google tls",
+        ];
+        assert_eq!(waves(&shared, "goproxy.cn", Start::Bottom), expected);
+        assert_eq!(waves(&shared, "goproxy.cn", Start::Above(Tier::Plain)).len(), 2);
+        assert_eq!(waves(&shared, "goproxy.cn", Start::Inside), &expected[..2]);
+        assert_eq!(waves(&shared, "athens", Start::Bottom), &expected[..2]);
+        assert!(waves(&shared, "athens", Start::Above(Tier::System)).is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_dead_are_left_out_unless_there_is_nobody_else() {
+        let two = shared(&["10.0.0.1", "10.0.0.2"], Vec::new());
+        bury(&two, "10.0.0.1");
+        assert_eq!(waves(&two, "goproxy.cn", Start::Bottom), ["0: 10.0.0.2 udp"]);
+        bury(&two, "10.0.0.2");
+        assert_eq!(waves(&two, "goproxy.cn", Start::Bottom), ["0: 10.0.0.1 udp", "0: 10.0.0.2 udp"], "a race");
+        let rescued = shared(&["10.0.0.1"], servers(&["8.8.8.8"]));
+        bury(&rescued, "10.0.0.1");
+        assert_eq!(waves(&rescued, "example.org", Start::Bottom), ["0: 8.8.8.8 udp"], "its silence is known");
+        assert_eq!(waves(&rescued, "athens", Start::Bottom), ["0: 10.0.0.1 udp"], "private names have nobody else");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_dead_are_tried_again_beside_the_living() {
+        let shared = shared(&["10.0.0.1", "10.0.0.2"], Vec::new());
+        bury(&shared, "10.0.0.1");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let expected = ["0: 10.0.0.2 udp", "0: 10.0.0.1 udp (trial)"];
+        assert_eq!(waves(&shared, "goproxy.cn", Start::Bottom), expected);
+        assert_eq!(waves(&shared, "goproxy.cn", Start::Bottom), &expected[..1], "one trial at a time");
+    }
+
+    #[tokio::test]
+    async fn a_server_whose_udp_is_dead_is_asked_over_tcp() {
+        let shared = shared(&["10.0.0.1"], Vec::new());
+        bury(&shared, "10.0.0.1");
+        let server = "10.0.0.1".parse().unwrap();
+        shared.health.observe(&server, Transport::Tcp, Outcome::Answer, Duration::ZERO, Instant::now());
+        assert_eq!(waves(&shared, "goproxy.cn", Start::Bottom), ["0: 10.0.0.1 tcp"]);
+    }
+
+    #[tokio::test]
+    async fn a_liar_about_a_known_name_is_asked_last() {
+        let shared = shared(&["10.0.0.1"], servers(&["8.8.8.8"]));
+        let now = Instant::now();
+        shared.health.note_lie(&"10.0.0.1".parse().unwrap(), "goproxy.cn".to_owned(), LIES_TOO_MANY, now);
+        assert_eq!(waves(&shared, "goproxy.cn", Start::Bottom), ["0: 8.8.8.8 udp", "1: 10.0.0.1 udp"]);
+        assert_eq!(waves(&shared, "github.com", Start::Bottom)[0], "0: 10.0.0.1 udp");
+    }
+
+    #[tokio::test]
+    async fn a_public_service_that_the_system_uses_is_no_second_opinion() {
+        let shared =
+            shared(&["8.8.4.4"], servers(&["8.8.8.8", "tls://1.1.1.1#cloudflare-dns.com", "9.8.7.6", "8.8.4.4"]));
+        let name = Name::parse("goproxy.cn").unwrap();
+        let plan = shared.plan(&name, shared.kind(&name), Start::Bottom, Instant::now());
+        let operators: Vec<Operator> = plan.candidates.iter().map(|candidate| candidate.operator).collect();
+        let own = Operator::Own(([9, 8, 7, 6], 53).into());
+        assert_eq!(operators, [Operator::System, Operator::System, own, Operator::Service("cloudflare")]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_resolv_conf_is_followed_and_its_search_list_stays_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let resolv_conf = folder.path().join("resolv.conf");
+        std::fs::write(&resolv_conf, "nameserver 10.0.0.1\nsearch vpn.example\n").unwrap();
+        let config = Config {
+            resolv_conf: resolv_conf.clone(),
+            hosts_file: folder.path().join("hosts"),
+            fallback: servers(&["8.8.8.8"]),
+            ..Config::default()
+        };
+        let shared = Arc::new(Shared::new(config, Handle::current(), &Registry::default()).unwrap());
+        assert_eq!(shared.describe(), "asks 10.0.0.1; where those fail or deny, also 8.8.8.8 and 0 more");
+        bury(&shared, "10.0.0.1");
+        std::fs::write(&resolv_conf, "nameserver 10.0.0.2\nnameserver 10.0.0.1\n").unwrap();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        shared.look_around(Instant::now());
+        let followed = waves(&shared, "example.org", Start::Bottom);
+        assert_eq!(followed, ["0: 10.0.0.2 udp", "1: 10.0.0.1 udp", "2: 8.8.8.8 udp"]);
+        assert_eq!(shared.kind(&Name::parse("git.vpn.example").unwrap()), Kind::Private);
+    }
+
+    #[test]
+    fn families_take_turns_and_ipv6_begins() {
+        let ips = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+        let mixed = ips(&["1.1.1.1", "1.1.1.2", "1.1.1.1", "2606::1"]);
+        assert_eq!(take_turns(&mixed), ips(&["2606::1", "1.1.1.1", "1.1.1.2"]));
+    }
+}
