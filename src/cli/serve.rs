@@ -12,10 +12,10 @@ use crate::goproxy;
 pub(super) fn serve(settings: Settings, ready_file: Option<&PathBuf>) -> Result<ExitCode, Failure> {
     let banner = Banner::of(&settings);
     let running = daemon::start(settings)?;
-    anstream::eprint!("{}", banner.text(&running));
     if let Some(path) = ready_file {
         write_aside(path, &running.bound.lines())?;
     }
+    anstream::eprint!("{}", banner.text(&running));
     let cutter = running.cutter();
     let mut signals = running.runtime().block_on(async { Signals::listen() })?;
     let told = running.runtime().block_on(signals.next());

@@ -64,7 +64,7 @@ impl Home {
         let mut child = command.spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut said = String::new();
-        // Its last line; the ready file is written right after, before any client could know the port.
+        // Its last line, said when it serves and the ready file is written.
         while !said.contains("goanyway env") {
             let read = stderr.read_line(&mut said).unwrap();
             assert!(read > 0, "it ended instead of serving: {said}");
