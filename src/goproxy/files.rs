@@ -19,7 +19,7 @@ use super::answer::{House, facts_of, keep};
 use super::failure::{Complaint, Failure, Said};
 use super::log::Sums;
 use super::mirrors::{Found, Mirror, STALL, Trouble, Walk, read_error};
-use super::path::{Module, ModuleRequest, Version};
+use super::path::ModuleRequest;
 use super::policy;
 use super::pools::Ground;
 use super::store::{CHECKED, Facts, VERIFIED, is_verified};
@@ -28,8 +28,8 @@ use super::verify::{self, Checked};
 use crate::cache::{self, Draft, Key, Note, Verdict};
 use crate::fetch::{Body, Patience};
 
-/// How long a file that is whole waits for the database before it goes out unverified.
-const VOUCHING: Duration = Duration::from_secs(8);
+/// A file that is held and comes slower than this, in bytes a second, is asked of another mirror.
+const DRIP: u64 = 16 << 10;
 /// How often one cut of a file that is out already is mended.
 const RESUMES: u32 = 4;
 
@@ -52,12 +52,36 @@ enum Worth {
     Wrong(String),
 }
 
+/// What is held back, and how long.
+#[derive(Clone, Copy)]
+struct Holding {
+    /// A zip of more bytes than this is let go at once.
+    bytes: u64,
+    /// How many mirrors may still be left because they drip: the last one is taken as it is.
+    leaves_slow: usize,
+}
+
+/// What became of one mirror's file.
+enum Tried {
+    Right {
+        is_vouched: bool,
+    },
+    /// Gone out, but not held, so that it could not be weighed.
+    Unread,
+    /// Whole and malformed, and nobody says what is right.
+    Odd(Said),
+    /// Cut, or not what the database has.
+    Bad(Said),
+    /// The store could not take it.
+    NoRoom(Failure),
+}
+
 /// How the pouring of one body ended.
 enum Poured {
     Whole,
     Cut(Said),
     /// The store cannot take it.
-    Lost(Failure),
+    NoRoom(Failure),
 }
 
 impl House {
@@ -73,93 +97,110 @@ impl House {
         let mut vouching = self.vouch(request, sums);
         let mut walk = Walk::new(&self.asker, &ground.pool, request.wire());
         let mut is_odd = false;
+        let mut holding = Holding { bytes: self.config.hold, leaves_slow: ground.pool.mirrors.len() - 1 };
         loop {
             let found = match walk.next().await {
                 Ok(found) => found,
                 Err(trouble) => return give_up(draft, trouble, is_odd, request),
             };
-            if is_odd {
+            if std::mem::take(&mut is_odd) {
                 draft.restart();
-                is_odd = false;
             }
             let (seated, mirror) = (found.seated(), walk.mirror(&found.seated()));
-            match self.pour(&mut draft, found, &mirror, request).await {
-                Poured::Whole => {}
-                Poured::Lost(failure) => return Err(failure),
-                Poured::Cut(said) if draft.is_released() => return Err(cut_off(request, &mirror, said)),
-                Poured::Cut(said) => {
+            match self.try_file(&mut draft, found, &mirror, request, &mut vouching, holding).await? {
+                // There is no room to hold it: once more, and let go from the first byte.
+                Tried::NoRoom(failure) if holding.bytes == 0 || draft.is_released() => return Err(failure),
+                Tried::NoRoom(_) => {
                     draft.restart();
-                    walk.complain_of(&seated, said);
-                    continue;
+                    holding.bytes = 0;
                 }
-            }
-            let sums = vouching.wait().await;
-            let worth = match weigh(&draft, request, sums.as_ref()).await {
-                Ok(worth) => worth,
-                // Some of it was passed on without being held: nobody can say whether it is right.
-                Err(_) if draft.is_released() => return Ok((draft, Verdict::PassOn { facts: Facts::new() })),
-                Err(why) => return Err(why),
-            };
-            self.note_worth(request, &mirror, &worth);
-            match worth {
-                Worth::Vouched | Worth::Sound => {
+                Tried::Right { is_vouched } => {
                     walk.praise_found(&seated);
-                    return Ok((draft, keep(now, file_facts(&mirror, worth == Worth::Vouched, now))));
+                    return Ok((draft, keep(now, file_facts(&mirror, is_vouched, now))));
                 }
-                Worth::Malformed(why) | Worth::Wrong(why) if draft.is_released() => {
-                    walk.complain_of(&seated, Said::Wrong(why.clone()));
-                    return Err(cut_off(request, &mirror, Said::Wrong(why)));
+                Tried::Unread => return Ok((draft, Verdict::PassOn { facts: Facts::new() })),
+                Tried::Odd(said) | Tried::Bad(said) if draft.is_released() => {
+                    walk.complain_of(&seated, said.clone());
+                    return Err(cut_off(request, &mirror, said));
                 }
-                Worth::Malformed(why) => {
+                Tried::Odd(said) => {
                     // Held until another mirror has a better one; go has its own words for it.
                     is_odd = true;
-                    walk.complain_of(&seated, Said::Wrong(why));
+                    walk.complain_of(&seated, said);
                 }
-                Worth::Wrong(why) => {
+                Tried::Bad(said) => {
                     draft.restart();
-                    walk.complain_of(&seated, Said::Wrong(why));
+                    if matches!(said, Said::Silent(_)) {
+                        holding.leaves_slow = holding.leaves_slow.saturating_sub(1);
+                    }
+                    walk.complain_of(&seated, said);
                 }
             }
         }
     }
 
-    /// What the database is known to say, without asking a mirror for the file.
-    pub async fn known_sums(&self, request: &ModuleRequest) -> Option<Sums> {
+    /// One mirror's file, poured and weighed.
+    async fn try_file(
+        &self,
+        draft: &mut Draft,
+        found: Found,
+        mirror: &Arc<Mirror>,
+        request: &ModuleRequest,
+        vouching: &mut Vouching,
+        holding: Holding,
+    ) -> Result<Tried, Failure> {
+        match self.pour(draft, found, mirror, request, holding).await {
+            Poured::Whole => {}
+            Poured::NoRoom(failure) => return Ok(Tried::NoRoom(failure)),
+            Poured::Cut(said) => return Ok(Tried::Bad(said)),
+        }
+        let sums = vouching.wait().await;
+        let worth = match weigh(draft, request, sums.as_ref()).await {
+            Ok(worth) => worth,
+            // Some of it was passed on without being held: nobody can say whether it is right.
+            Err(_) if draft.is_released() => return Ok(Tried::Unread),
+            Err(why) => return Err(why),
+        };
+        self.note_worth(request, mirror, &worth);
+        Ok(match worth {
+            Worth::Vouched => Tried::Right { is_vouched: true },
+            Worth::Sound => Tried::Right { is_vouched: false },
+            Worth::Malformed(why) => Tried::Odd(Said::Wrong(why)),
+            Worth::Wrong(why) => Tried::Bad(Said::Wrong(why)),
+        })
+    }
+
+    /// What the database says about a file; `holds_up` says that a client waits for it.
+    pub async fn ask_sums(&self, request: &ModuleRequest, holds_up: bool) -> Option<Sums> {
         match request {
-            ModuleRequest::Mod { module, version } | ModuleRequest::Zip { module, version } => {
-                timeout(VOUCHING, self.ask_sums(module, version)).await.ok()?
+            ModuleRequest::Mod { module, version } | ModuleRequest::Zip { module, version }
+                if !self.is_private(module) =>
+            {
+                self.judge()?.sums(module, version, holds_up).await
             }
             _ => None,
         }
     }
 
-    async fn ask_sums(&self, module: &Module, version: &Version) -> Option<Sums> {
-        if self.is_private(module) {
-            return None;
-        }
-        let sums = self.judge()?.sums(module, version).await;
-        sums.inspect_err(|why| tracing::debug!(%module, %version, %why, "no sums")).ok()
-    }
-
     /// Begins to ask the database.
     fn vouch(self: &Arc<Self>, request: &ModuleRequest, sums: Option<Sums>) -> Vouching {
-        if sums.is_some() {
-            return Vouching { asked: None, sums };
-        }
         let (house, request) = (Arc::clone(self), request.clone());
-        let asked = self.runtime.spawn(async move {
-            match &request {
-                ModuleRequest::Mod { module, version } | ModuleRequest::Zip { module, version } => {
-                    house.ask_sums(module, version).await
-                }
-                _ => None,
-            }
-        });
-        Vouching { asked: Some(asked), sums: None }
+        let asked = match sums {
+            Some(_) => None,
+            None => Some(self.runtime.spawn(async move { house.ask_sums(&request, true).await })),
+        };
+        Vouching { asked, sums }
     }
 
     /// Writes a body into the draft; a cut after its release is mended from the same mirror.
-    async fn pour(&self, draft: &mut Draft, found: Found, mirror: &Arc<Mirror>, request: &ModuleRequest) -> Poured {
+    async fn pour(
+        &self,
+        draft: &mut Draft,
+        found: Found,
+        mirror: &Arc<Mirror>,
+        request: &ModuleRequest,
+        holding: Holding,
+    ) -> Poured {
         let length = found.length();
         if length.is_some_and(|length| length > longest(request)) {
             return Poured::Cut(Said::Wrong(format!("longer than {} bytes", longest(request))));
@@ -168,7 +209,7 @@ impl House {
         let mut response = found.response;
         let mut resumes = 0;
         loop {
-            let said = match self.pour_once(draft, response, length, mirror, request).await {
+            let said = match self.pour_once(draft, response, length, mirror, request, holding).await {
                 Poured::Cut(said) => said,
                 other => return other,
             };
@@ -197,6 +238,7 @@ impl House {
         length: Option<u64>,
         mirror: &Mirror,
         request: &ModuleRequest,
+        holding: Holding,
     ) -> Poured {
         let mut body = response.into_body();
         let begun = Instant::now();
@@ -210,9 +252,18 @@ impl House {
                 return Poured::Cut(Said::Wrong(format!("longer than {} bytes", longest(request))));
             }
             if let Err(why) = draft.write(piece).await {
-                return Poured::Lost(why.into());
+                return Poured::NoRoom(why.into());
             }
-            if !draft.is_released() && self.lets_go(request, draft.written(), length, begun) {
+            if draft.is_released() || length == Some(draft.written()) {
+                continue;
+            }
+            let is_late = begun.elapsed() >= self.config.hold_for;
+            if is_late && holding.leaves_slow > 0 && drips(draft.written(), begun.elapsed()) {
+                return Poured::Cut(Said::Silent(format!("{} bytes in {:?}", draft.written(), begun.elapsed())));
+            }
+            // A go.mod is always held.
+            let is_large = length.unwrap_or(0).max(draft.written()) > holding.bytes;
+            if (is_large || is_late) && matches!(request, ModuleRequest::Zip { .. }) {
                 draft.release(length, facts_of(mirror));
             }
         }
@@ -222,12 +273,6 @@ impl House {
             }
             _ => Poured::Whole,
         }
-    }
-
-    /// Whether a zip is too large or too slow to be held. A go.mod is always held.
-    fn lets_go(&self, request: &ModuleRequest, written: u64, length: Option<u64>, begun: Instant) -> bool {
-        let large = length.unwrap_or(written).max(written) > self.config.hold;
-        matches!(request, ModuleRequest::Zip { .. }) && (large || begun.elapsed() >= self.config.hold_for)
     }
 
     /// Asks the same mirror for the rest (RFC 9110 section 14.2). A whole answer in its place is no use:
@@ -262,6 +307,7 @@ impl House {
             Worth::Wrong(_) => Verified::Wrong,
         });
         if let Worth::Wrong(why) = worth {
+            mirror.note_lie();
             tracing::error!(%request, mirror = %mirror.name(), "{why}; not kept, and this mirror is asked last from now on");
         }
     }
@@ -286,7 +332,7 @@ impl House {
         facts.insert(CHECKED.to_owned(), policy::millis(now).to_string());
         // Noted first, so that the next request does not begin the same.
         let noted = self.store.cache.annotate(key, note.at_ms, facts.clone()).await;
-        let Some(sums) = self.known_sums(request).await else { return };
+        let Some(sums) = self.ask_sums(request, false).await else { return };
         let Some(worth) = self.weigh_kept(request, key, &sums).await else { return };
         let outcome = match worth {
             Worth::Vouched => {
@@ -328,13 +374,10 @@ impl House {
 }
 
 impl Vouching {
-    /// What the database says, if it says it in time. Whoever waited once in vain does not wait again.
+    /// What the database says, if it says it in time; that is `Sumdb::sums` to see to.
     async fn wait(&mut self) -> Option<Sums> {
-        if let Some(mut asked) = self.asked.take() {
-            self.sums = match timeout(VOUCHING, &mut asked).await {
-                Ok(sums) => sums.ok().flatten(),
-                Err(_) => None,
-            };
+        if let Some(asked) = self.asked.take() {
+            self.sums = asked.await.ok().flatten();
         }
         self.sums.clone()
     }
@@ -383,6 +426,10 @@ fn compare(checked: Checked, wanted: &[String]) -> Worth {
         (_, Some(fault)) => Worth::Malformed(fault),
         (_, None) => Worth::Sound,
     }
+}
+
+fn drips(written: u64, elapsed: Duration) -> bool {
+    (written as f64) < DRIP as f64 * elapsed.as_secs_f64()
 }
 
 fn give_up(draft: Draft, trouble: Trouble, is_odd: bool, request: &ModuleRequest) -> Result<(Draft, Verdict), Failure> {

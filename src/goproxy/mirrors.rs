@@ -31,6 +31,9 @@ use crate::target::{Base, Scheme};
 
 /// How long a body may stand still.
 pub const STALL: Duration = Duration::from_secs(10);
+/// A small answer that still comes after this long, and slower than so many bytes a second, never ends.
+const SLOW: Duration = Duration::from_secs(5);
+const SLOWEST: f64 = 1024.0;
 /// The first try's wait for a first byte; every further try on that mirror waits that much longer,
 /// because a mirror that meets a version for the first time has to fetch it itself.
 const FIRST_BYTE: Duration = Duration::from_secs(10);
@@ -129,6 +132,11 @@ impl Mirror {
         self.with(|health| health.rests_until.is_some_and(|until| Instant::now() < until))
     }
 
+    /// Whether its rest is over and it has not been well since.
+    fn recovers(&self) -> bool {
+        self.with(|health| health.rests_until.is_some_and(|until| until <= Instant::now()))
+    }
+
     /// Takes the one trial that a breaker allows when its rest is over; nobody else gets one before
     /// this one could have failed.
     fn take_trial(&self) {
@@ -152,9 +160,10 @@ impl Mirror {
         self.with(|health| health.is_unproven = false);
     }
 
-    fn note_fault(&self) {
+    /// Silence costs whoever waits for it more than any other fault, so it counts twice.
+    fn note_fault(&self, said: &Said) {
         let opened = self.with(|health| {
-            health.faults += 1;
+            health.faults += if matches!(said, Said::Silent(_)) { 2 } else { 1 };
             if health.faults < FAULTS && health.rests_until.is_none() {
                 return false;
             }
@@ -169,7 +178,8 @@ impl Mirror {
         }
     }
 
-    fn note_lie(&self) {
+    /// It gave what cannot be right: asked last from then on.
+    pub fn note_lie(&self) {
         self.with(|health| health.lied = true);
     }
 
@@ -368,14 +378,11 @@ impl Walk {
         self.asker.tally.fault(&said);
         let seat = &mut self.seats[index];
         tracing::debug!(mirror = %seat.mirror.name(), path = %self.path, %said, "mirror complained of");
-        match said {
-            Said::Wrong(_) => {
-                seat.wrong += 1;
-                seat.done |= seat.wrong >= policy::WRONG_TRIES;
-                seat.mirror.note_lie();
-            }
-            _ => seat.mirror.note_fault(),
+        if matches!(said, Said::Wrong(_)) {
+            seat.wrong += 1;
+            seat.done |= seat.wrong >= policy::WRONG_TRIES;
         }
+        seat.mirror.note_fault(&said);
         seat.said = Some(said);
         seat.done |= seat.tries >= policy::TRIES;
         seat.ready = Instant::now() + policy::pause(seat.tries);
@@ -395,7 +402,12 @@ impl Walk {
         if (self.flights.is_empty() || slow)
             && let Some(seat) = self.best(now, |_| true)
         {
+            let is_trial = self.seats[seat].mirror.recovers();
             self.launch(seat);
+            // Nobody waits for a trial: somebody who is well is asked at the same time.
+            if is_trial && let Some(other) = self.best(now, |seat| !seat.mirror.rests()) {
+                self.launch(other);
+            }
         }
     }
 
@@ -463,8 +475,8 @@ impl Walk {
             {
                 let said = Said::Silent(format!("no answer within {:?}", now - since));
                 self.asker.tally.fault(&said);
+                seat.mirror.note_fault(&said);
                 seat.said = Some(said);
-                seat.mirror.note_fault();
             }
         }
         self.flights.clear();
@@ -507,10 +519,11 @@ impl Walk {
         let now = Instant::now();
         let complaint = |seat: &mut Seat| {
             if let Some(since) = seat.since.take() {
-                seat.said.get_or_insert_with(|| Said::Silent(format!("no answer within {:?}", now - since)));
+                let silent = Said::Silent(format!("no answer within {:?}", now - since));
                 if now >= since + self.hedge {
-                    seat.mirror.note_fault();
+                    seat.mirror.note_fault(&silent);
                 }
+                seat.said.get_or_insert(silent);
             }
             Some(Complaint { upstream: seat.mirror.name(), said: seat.said.clone()? })
         };
@@ -548,7 +561,7 @@ fn promised_length(response: &Response<Body>) -> Option<u64> {
 /// Reads a body whole, if it is no longer than `limit`.
 pub async fn read_all(response: Response<Body>, limit: usize) -> Result<Bytes, Said> {
     let promised = promised_length(&response);
-    let mut body = response.into_body();
+    let (mut body, begun) = (response.into_body(), Instant::now());
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let Ok(piece) = frame.map_err(read_error)?.into_data() else { continue };
@@ -556,6 +569,9 @@ pub async fn read_all(response: Response<Body>, limit: usize) -> Result<Bytes, S
             return Err(Said::Wrong(format!("longer than {limit} bytes")));
         }
         whole.extend_from_slice(&piece);
+        if begun.elapsed() >= SLOW && whole.len() as f64 <= SLOWEST * begun.elapsed().as_secs_f64() {
+            return Err(Said::Silent(format!("{} bytes in {:?}", whole.len(), begun.elapsed())));
+        }
     }
     match promised {
         Some(length) if whole.len() as u64 != length => {
@@ -568,9 +584,9 @@ pub async fn read_all(response: Response<Body>, limit: usize) -> Result<Bytes, S
 /// What an error of `fetch` says about the mirror.
 pub fn read_error(why: fetch::Error) -> Said {
     match why {
-        _ if why.is_silence() => Said::Silent(why.to_string()),
-        fetch::Error::Connect(_) | fetch::Error::Refused(_) => Said::Unreachable(why.to_string()),
-        _ => Said::Broke(why.to_string()),
+        fetch::Error::Connect(why) => Said::Unreachable(why),
+        fetch::Error::Silent(_) | fetch::Error::Stalled(_) => Said::Silent(why.to_string()),
+        fetch::Error::Broken(_) | fetch::Error::Redirected(_) => Said::Broke(why.to_string()),
     }
 }
 

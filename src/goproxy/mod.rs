@@ -174,7 +174,7 @@ impl Goproxy {
 
     /// What was served since the start.
     pub fn totals(&self) -> Totals {
-        self.house.totals()
+        self.house.tally.totals()
     }
 
     /// Answers a request.

@@ -207,6 +207,20 @@ mod tests {
     }
 
     #[test]
+    fn a_listed_base_takes_its_prefix_off_the_path() {
+        let pools = Pools::new(&[base("http://a.corp.example/x"), base("http://a.corp.example/x/y")]);
+        let listed = |server: &str, path: &'static str| {
+            pools.listed(&base(server), path).map(|(base, rest)| (base.to_string(), rest))
+        };
+        let (short, long) = ("http://a.corp.example/x".to_owned(), "http://a.corp.example/x/y".to_owned());
+        assert_eq!(listed("http://a.corp.example", "/x/m.io/@v/list"), Some((short, "/m.io/@v/list")));
+        assert_eq!(listed("http://a.corp.example", "/x/y/m.io/@v/list"), Some((long, "/m.io/@v/list")));
+        assert_eq!(listed("http://a.corp.example", "/xy/m.io/@v/list"), None);
+        assert_eq!(listed("http://other.example", "/x/m.io/@v/list"), None);
+        assert!(listed("https://goproxy.cn", "/m.io/@v/list").is_some());
+    }
+
+    #[test]
     fn no_public_mirror_is_asked_for_a_private_module() {
         let mixed = Pools::new(&[base("https://goproxy.cn"), base("https://athens.corp.example")]);
         assert_eq!(ground(&mixed, &ours(), true), at(&["athens.corp.example"], "download/x.y/z/@v/list"));

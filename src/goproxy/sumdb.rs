@@ -14,6 +14,7 @@
 //! Nothing that is not proven is kept. A database is asked through the mirrors' `/sumdb/NAME/` and on
 //! its own host, whichever answers first without fault.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use signed_note::StandardVerifier;
 use tlog_tiles::Tile;
+use tokio::time::{Instant, timeout};
 
 use super::failure::{Complaint, Failure, Said};
 use super::log::{Bad, Claim, Head, Outcome, Record, Sums, Tiles, whole, widen};
@@ -40,6 +42,12 @@ const TILE: usize = 256 * 32;
 const HEDGE: Duration = Duration::from_secs(1);
 /// A proof misses tiles at most once for each level of the tree, and once more.
 const ROUNDS: usize = 8;
+/// How long a file that is whole waits for the database before it goes out unverified.
+const VOUCHING: Duration = Duration::from_secs(5);
+/// The same, while the database struggles: what is held is found in this time.
+const SHORT_VOUCHING: Duration = Duration::from_millis(250);
+/// How long a first head may take.
+const REACH: Duration = Duration::from_secs(8);
 /// A newer head is asked for when somebody wants the latest, at most this often.
 const LATEST: Duration = Duration::from_secs(60);
 
@@ -114,7 +122,9 @@ pub struct Sumdb {
     // Held by whoever loads the head or moves it, so that heads move one after another.
     moving: tokio::sync::Mutex<()>,
     /// When the newest head was last asked for.
-    asked_latest: Mutex<Option<tokio::time::Instant>>,
+    asked_latest: Mutex<Option<Instant>>,
+    /// Nobody waits long for it, because it did not answer last time.
+    struggles: AtomicBool,
 }
 
 /// Why a claim could not be proven.
@@ -144,12 +154,13 @@ impl Sumdb {
             pinned: Mutex::new(None),
             moving: tokio::sync::Mutex::new(()),
             asked_latest: Mutex::new(None),
+            struggles: AtomicBool::new(false),
         })
     }
 
     /// Whether clients may ask us for this database: it was reached, or a head of it is held.
     pub async fn is_supported(&self) -> bool {
-        self.pinned_head().await.is_ok()
+        matches!(timeout(REACH, self.pinned_head()).await, Ok(Ok(_)))
     }
 
     /// The pinned head, as `/latest` answers it; a newer one is asked for first, now and then.
@@ -157,7 +168,7 @@ impl Sumdb {
         let head = self.pinned_head().await?;
         if self.is_due() {
             // The pinned head is an answer, so whatever goes wrong here is only told to the log.
-            if let Err(why) = tokio::time::timeout(policy::GRACE, self.follow()).await.unwrap_or(Ok(())) {
+            if let Err(why) = timeout(policy::GRACE, self.follow()).await.unwrap_or(Ok(())) {
                 tracing::debug!(database = %self.name, %why, "no newer tree head");
             }
         }
@@ -171,9 +182,19 @@ impl Sumdb {
         Ok([record.text, head.note].concat().into())
     }
 
-    /// What the files of a module version hash to.
-    pub async fn sums(self: &Arc<Self>, module: &Module, version: &Version) -> Result<Sums, Failure> {
-        Ok(self.record(module, version).await?.sums(module, version))
+    /// What the files of a module version hash to, if the database says so in time. Where a client is
+    /// held up by it, that is not long once the database did not answer.
+    pub async fn sums(self: &Arc<Self>, module: &Module, version: &Version, holds_up: bool) -> Option<Sums> {
+        let patience = if holds_up && self.struggles.load(Ordering::Relaxed) { SHORT_VOUCHING } else { VOUCHING };
+        match timeout(patience, self.record(module, version)).await {
+            Ok(Ok(record)) => return Some(record.sums(module, version)),
+            Ok(Err(why)) if why.as_absent().is_some() => return None,
+            Ok(Err(why)) => tracing::debug!(database = %self.name, %module, %version, %why, "no sums"),
+            // The look-up goes on, and is heard of when it ends well.
+            Err(_) => tracing::debug!(database = %self.name, %module, %version, "no sums in time"),
+        }
+        self.struggles.store(true, Ordering::Relaxed);
+        None
     }
 
     /// A tile, as wide as it was asked for; whether it may be kept by the client is not ours to say.
@@ -215,14 +236,17 @@ impl Sumdb {
         let judge = |answer: &Bytes| self.read_lookup(answer, module, version).map(drop).map_err(|why| why.to_string());
         let what = format!("the sums of {module}@{version} in {}", self.name);
         let mut complaints = Vec::new();
-        for skip in 0..self.sources.len() {
+        for skip in 0..=self.sources.len() {
             let (answer, mirror) = match self.walk(skip, &path).small(ANSWER, judge).await {
                 Ok(found) => found,
                 Err((trouble, _)) => return Err(self.settle(trouble, complaints, &what)),
             };
             let Ok((record, head)) = self.read_lookup(&answer, module, version) else { continue };
             match self.admit(&record, head).await {
-                Ok(()) => return Ok(record),
+                Ok(()) => {
+                    self.struggles.store(false, Ordering::Relaxed);
+                    return Ok(record);
+                }
                 Err(Unproven::Trouble(why)) => return Err(why),
                 Err(Unproven::Refuted) => complaints.push(self.denounce(&mirror, &what)),
             }
@@ -277,14 +301,25 @@ impl Sumdb {
         let mut claims = vec![Claim::Contains(&pinned)];
         claims.extend(record.map(Claim::Record));
         self.prove(&offered, &claims).await?;
-        self.switch(offered).await.map_err(Unproven::Trouble)
+        self.switch(offered).await;
+        Ok(())
     }
 
-    async fn switch(&self, head: Head) -> Result<(), Failure> {
-        self.store.put(&self.place("head")?, head.note.clone()).await?;
+    async fn switch(&self, head: Head) {
+        self.put("head", head.note.clone()).await;
         tracing::debug!(database = %self.name, size = head.size, "tree head pinned");
         *self.pinned.lock().unwrap_or_else(PoisonError::into_inner) = Some(head);
-        Ok(())
+    }
+
+    /// Keeps something proven. Without room for it clients are still served while the database answers.
+    async fn put(&self, rest: &str, bytes: Bytes) {
+        let kept = match self.place(rest) {
+            Ok(key) => self.store.put(&key, bytes).await,
+            Err(why) => Err(why),
+        };
+        if let Err(why) = kept {
+            tracing::warn!(database = %self.name, %why, "{rest} is proven, but could not be kept");
+        }
     }
 
     fn pin(&self) -> Option<Head> {
@@ -348,7 +383,11 @@ impl Sumdb {
         if let Some(head) = self.load_head().await {
             return Ok(head);
         }
-        let newest = match (self.ask_latest().await, offered) {
+        let latest = match timeout(REACH, self.ask_latest()).await {
+            Ok(latest) => latest,
+            Err(_) => Err(Failure::fault(format!("no tree head of {} within {REACH:?}", self.name), HINT)),
+        };
+        let newest = match (latest, offered) {
             (Ok(head), Some(offered)) if head.size < offered.size => offered.clone(),
             (Ok(head), _) => head,
             (Err(_), Some(offered)) => offered.clone(),
@@ -357,20 +396,18 @@ impl Sumdb {
         // Its own tiles make its hash: the right edge of the tree, primed.
         let what = format!("the tree head of {}", self.name);
         self.prove(&newest, &[Claim::Contains(&newest)]).await.map_err(|why| self.tell(why, what))?;
-        self.switch(newest.clone()).await?;
+        self.switch(newest.clone()).await;
         Ok(newest)
     }
 
     async fn ask_latest(&self) -> Result<Head, Failure> {
-        *self.asked_latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(tokio::time::Instant::now());
+        *self.asked_latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         let judge = |note: &Bytes| {
             Head::open(note, &self.key).inspect_err(|why| self.alarm(why)).map(drop).map_err(|why| why.to_string())
         };
         let what = format!("the tree head of {}", self.name);
         match self.walk(0, "/latest").small(ANSWER, judge).await {
-            Ok((note, mirror)) => {
-                Head::open(&note, &self.key).map_err(|why| Failure::fault(format!("{what}: {why}"), HINT))
-            }
+            Ok((note, _)) => Head::open(&note, &self.key).map_err(|why| Failure::fault(format!("{what}: {why}"), HINT)),
             Err((trouble, _)) => Err(Failure::asked(what, trouble.complaints)),
         }
     }
@@ -401,7 +438,7 @@ impl Sumdb {
     /// kept. Tiles that do not fit are fetched anew: once more without the store, whose files may have
     /// been altered behind our back, then from the other sources in turn.
     async fn prove(&self, head: &Head, claims: &[Claim<'_>]) -> Result<Tiles, Unproven> {
-        for attempt in 0..=self.sources.len() {
+        for attempt in 0..self.sources.len() + 2 {
             if let Some(tiles) = self.try_prove(head, claims, attempt).await? {
                 return Ok(tiles);
             }
@@ -424,32 +461,40 @@ impl Sumdb {
                         fetched.extend(self.gather(&missing, attempt, &mut tiles).await.map_err(Unproven::Trouble)?);
                     }
                     Outcome::Refuted | Outcome::Missing(_) => return Err(Unproven::Refuted),
-                    Outcome::WrongTiles => return Ok(None),
+                    Outcome::WrongTiles => {
+                        blame(&fetched);
+                        return Ok(None);
+                    }
                 }
             }
         }
-        for tile in fetched.iter().filter(|tile| proven.contains(*tile)) {
+        for (tile, _) in fetched.iter().filter(|(tile, _)| proven.contains(tile)) {
             let Some(data) = tiles.data(tile) else { continue };
-            let key = self.place(&tile.path()).map_err(Unproven::Trouble)?;
-            self.store.put(&key, Bytes::copy_from_slice(data)).await.map_err(Unproven::Trouble)?;
+            self.put(&tile.path(), Bytes::copy_from_slice(data)).await;
         }
         Ok(Some(tiles))
     }
 
-    /// Adds these tiles, from the store or from upstream; which came from upstream is told.
-    async fn gather(&self, missing: &[Tile], attempt: usize, tiles: &mut Tiles) -> Result<Vec<Tile>, Failure> {
+    /// Adds these tiles, from the store or from upstream; which came from upstream is told, and from whom.
+    async fn gather(
+        &self,
+        missing: &[Tile],
+        attempt: usize,
+        tiles: &mut Tiles,
+    ) -> Result<Vec<(Tile, Arc<Mirror>)>, Failure> {
         let find = |tile: Tile| async move {
             let held = if attempt == 0 { self.held_tile(&tile).await } else { None };
-            match held {
-                Some(data) => Ok((tile, data, false)),
-                None => self.fetch_tile(&tile, attempt.saturating_sub(1)).await.map(|data| (tile, data, true)),
-            }
+            let found = match held {
+                Some(data) => Ok((data, None)),
+                None => self.fetch_tile(&tile, attempt.saturating_sub(1)).await.map(|(data, from)| (data, Some(from))),
+            };
+            (tile, found)
         };
         let mut fetched = Vec::new();
-        for found in join_all(missing.iter().copied().map(find)).await {
-            let (tile, data, came) = found?;
+        for (tile, found) in join_all(missing.iter().copied().map(find)).await {
+            let (data, from) = found?;
             tiles.add(tile, data.to_vec());
-            fetched.extend(came.then_some(tile));
+            fetched.extend(from.map(|mirror| (tile, mirror)));
         }
         Ok(fetched)
     }
@@ -467,26 +512,26 @@ impl Sumdb {
     }
 
     /// A tile from upstream; where the partial one is gone, the whole one has grown over it.
-    async fn fetch_tile(&self, tile: &Tile, skip: usize) -> Result<Bytes, Failure> {
+    async fn fetch_tile(&self, tile: &Tile, skip: usize) -> Result<(Bytes, Arc<Mirror>), Failure> {
         let what = format!("{} of {}", tile.path(), self.name);
         match self.ask_tile(tile, skip).await {
-            Ok(data) => Ok(data),
+            Ok(found) => Ok(found),
             Err(trouble) if *tile != whole(tile) && trouble.absent.is_some() => {
-                let data = self.ask_tile(&whole(tile), skip).await.map_err(|trouble| trouble.of(&what))?;
-                Ok(data.slice(..tile.width() as usize * 32))
+                let (data, mirror) = self.ask_tile(&whole(tile), skip).await.map_err(|trouble| trouble.of(&what))?;
+                Ok((data.slice(..tile.width() as usize * 32), mirror))
             }
             Err(trouble) => Err(Failure::asked(what, trouble.complaints)),
         }
     }
 
-    async fn ask_tile(&self, tile: &Tile, skip: usize) -> Result<Bytes, Trouble> {
+    async fn ask_tile(&self, tile: &Tile, skip: usize) -> Result<(Bytes, Arc<Mirror>), Trouble> {
         let wanted = tile.width() as usize * 32;
         let judge = |data: &Bytes| match data.len() == wanted {
             true => Ok(()),
             false => Err(format!("a tile of {wanted} bytes has {}", data.len())),
         };
         let asked = self.walk(skip, &format!("/{}", tile.path())).small(TILE, judge).await;
-        asked.map(|(data, _)| data).map_err(|(trouble, _)| trouble)
+        asked.map_err(|(trouble, _)| trouble)
     }
 
     /// A tile that our head does not reach (the client is ahead of us), or of another kind: as it comes.
@@ -505,16 +550,21 @@ impl Sumdb {
         Failure::asked(what, complaints)
     }
 
-    /// A walk over all sources, begun `skip` further on. Mirrors that are known to pass the database on
-    /// come first; until one is known, the configured order holds.
+    /// A walk over all sources. Mirrors that are known to pass the database on come first; until one
+    /// is known, the configured order holds. A walk with `skip` begins that much further on in it.
     fn walk(&self, skip: usize, path: &str) -> Walk {
         let mut mirrors = self.sources.clone();
         let is_own = |mirror: &Arc<Mirror>| self.own.as_ref().is_some_and(|own| Arc::ptr_eq(own, mirror));
-        if mirrors.iter().any(|mirror| mirror.is_proven() && !is_own(mirror)) {
-            mirrors.sort_by_key(|mirror| !mirror.is_proven());
+        match skip.checked_sub(1) {
+            None if mirrors.iter().any(|mirror| mirror.is_proven() && !is_own(mirror)) => {
+                mirrors.sort_by_key(|mirror| !mirror.is_proven());
+            }
+            None => {}
+            Some(skip) => {
+                let turn = skip % mirrors.len().max(1);
+                mirrors.rotate_left(turn);
+            }
         }
-        let turn = skip % mirrors.len().max(1);
-        mirrors.rotate_left(turn);
         let pool = Pool { mirrors, manner: Manner::Named, hedge: HEDGE };
         Walk::new(&self.asker, &pool, super::path::encode(path))
     }
@@ -522,6 +572,15 @@ impl Sumdb {
     fn place(&self, rest: &str) -> Result<Key, Failure> {
         let path = format!("sumdb/{}/{rest}", self.name);
         Key::new(&path).ok_or_else(|| Failure::fault(format!("{path:?} is no place in the cache"), HINT))
+    }
+}
+
+/// Whoever gave all of the tiles that do not fit is asked last from then on.
+fn blame(fetched: &[(Tile, Arc<Mirror>)]) {
+    if let Some((_, first)) = fetched.first()
+        && fetched.iter().all(|(_, mirror)| Arc::ptr_eq(mirror, first))
+    {
+        first.note_lie();
     }
 }
 

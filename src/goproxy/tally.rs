@@ -92,6 +92,8 @@ pub enum Fault {
 }
 
 impl Fault {
+    const ALL: [Fault; 5] = [Fault::Status, Fault::Silent, Fault::Unreachable, Fault::Broke, Fault::Wrong];
+
     pub fn of(said: &Said) -> Fault {
         match said {
             Said::Status(..) => Fault::Status,
@@ -141,8 +143,10 @@ impl Label for Verified {
 /// What was served since the start, for a person.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
+    /// Answers without an upstream of their own, and their bytes where the length was known.
     pub from_cache: u64,
     pub bytes_from_cache: u64,
+    /// Answers that an upstream was asked for.
     pub from_upstream: u64,
     pub bytes_from_upstream: u64,
     /// What mirrors did wrong and no client noticed, or that a request failed of.
@@ -164,11 +168,7 @@ impl Tally {
         let tally = Tally::default();
         registry.room("goproxy", |families| {
             families.register("served", "Module requests answered, by whence the answer came", tally.served.clone());
-            families.register(
-                "bytes",
-                "Bytes of answers whose length was known, by whence they came",
-                tally.bytes.clone(),
-            );
+            families.register("bytes", "Bytes of answers of known length, by whence they came", tally.bytes.clone());
             families.register("refused", "Module requests not answered, by reason", tally.refused.clone());
             families.register("faults", "What mirrors did that made us ask again or elsewhere", tally.faults.clone());
             families.register("verified", "Files put to the checksum database, by its verdict", tally.verified.clone());
@@ -185,14 +185,12 @@ impl Tally {
         let sum = |family: &Family<By<Served>, Counter>, kinds: &[Served]| {
             kinds.iter().map(|&kind| family.get_or_create(&By(kind)).get()).sum()
         };
-        let (kept, had) = (&Served::KEPT[..], &Served::HAD[..]);
-        let faults = [Fault::Status, Fault::Silent, Fault::Unreachable, Fault::Broke, Fault::Wrong];
         Totals {
-            from_cache: sum(&self.served, kept),
-            bytes_from_cache: sum(&self.bytes, kept),
-            from_upstream: sum(&self.served, had),
-            bytes_from_upstream: sum(&self.bytes, had),
-            faults: faults.iter().map(|&fault| self.faults.get_or_create(&By(fault)).get()).sum(),
+            from_cache: sum(&self.served, &Served::KEPT),
+            bytes_from_cache: sum(&self.bytes, &Served::KEPT),
+            from_upstream: sum(&self.served, &Served::HAD),
+            bytes_from_upstream: sum(&self.bytes, &Served::HAD),
+            faults: Fault::ALL.iter().map(|&fault| self.faults.get_or_create(&By(fault)).get()).sum(),
         }
     }
 

@@ -41,6 +41,8 @@ enum Act {
     Cut(Bytes, usize),
     /// So many bytes, then nothing more.
     Stall(Bytes, usize),
+    /// A byte every tenth of a second.
+    Drip(Bytes),
     /// The first bytes, ended cleanly, under a length that promises more.
     Short(Bytes, usize),
     /// The rest from there, as 206.
@@ -130,7 +132,7 @@ async fn perform(act: Act, patience: Patience) -> Result<Response<fetch::Body>, 
         Act::Later(status, wish) => {
             response(status).header("retry-after", wish).body(body(Bytes::new(), End::Clean)).unwrap()
         }
-        Act::Refuse => return Err(refused()),
+        Act::Refuse => return Err(fetch::Error::Connect("connection refused".to_owned())),
         Act::Nothing => {
             sleep(patience.first_byte).await;
             return Err(fetch::Error::Silent(patience.first_byte));
@@ -142,6 +144,16 @@ async fn perform(act: Act, patience: Patience) -> Result<Response<fetch::Body>, 
         Act::Stall(bytes, at) => {
             let whole = response(200).header("content-length", bytes.len());
             whole.body(body(bytes.slice(..at), End::Stall(patience.stall))).unwrap()
+        }
+        Act::Drip(bytes) => {
+            let drops = stream::iter(0..bytes.len()).then(move |at| {
+                let drop = bytes.slice(at..at + 1);
+                async move {
+                    sleep(Duration::from_millis(100)).await;
+                    Ok(Frame::data(drop))
+                }
+            });
+            response(200).body(StreamBody::new(drops).boxed_unsync()).unwrap()
         }
         Act::Short(bytes, at) => {
             response(200).header("content-length", bytes.len()).body(body(bytes.slice(..at), End::Clean)).unwrap()
@@ -162,7 +174,10 @@ enum End {
 
 /// A body in pieces, and how it ends.
 fn body(bytes: Bytes, end: End) -> fetch::Body {
-    let pieces: Vec<_> = bytes.chunks(1000).map(|piece| Ok(Frame::data(bytes.slice_ref(piece)))).collect();
+    let pieces: Vec<_> = bytes
+        .chunks(if bytes.len() > 1 << 20 { 64 << 10 } else { 1000 })
+        .map(|piece| Ok(Frame::data(bytes.slice_ref(piece))))
+        .collect();
     let last = stream::once(async move {
         match end {
             End::Clean => None,
@@ -283,6 +298,11 @@ impl Stage {
         }
     }
 
+    /// Until what was fetched is put down, a fill is joined and not begun anew; tests jump over hours.
+    async fn settle(&self) {
+        self.proxy.settled().await;
+    }
+
     async fn get(&self, path: &str) -> (u16, Bytes) {
         self.get_at(path, 0).await
     }
@@ -362,6 +382,7 @@ fn faults() -> Vec<(&'static str, Script)> {
             }),
         ),
         ("flipped", on(flip)),
+        ("dripping", on(Act::Drip)),
         ("html", on(|_| Act::Give(Bytes::from_static(b"<!doctype html><p>please sign in")))),
     ]
 }
@@ -541,14 +562,14 @@ async fn what_changes_is_fresh_for_a_minute_and_stale_while_nobody_answers() {
     let asked = stage.net.count();
     assert_eq!(at(59).await.unwrap().served, Served::Hit);
     assert_eq!(stage.net.count(), asked);
-    // The clock of the store has to go on as well: until it has put the answer down, nobody asks anew.
-    sleep(Duration::from_secs(1)).await;
+    stage.settle().await;
     let soon = at(200).await.unwrap();
     assert_eq!((soon.served, soon.age), (Served::Stale, Some(Duration::from_secs(200))));
     sleep(Duration::from_secs(1)).await;
     assert!(stage.net.count() > asked, "asked again behind it");
     assert_eq!(at(201).await.unwrap().served, Served::Hit);
     assert_eq!(at(900).await.unwrap().served, Served::Revalidated);
+    stage.settle().await;
 
     stage.net.host("a.test", |_| Act::Nothing);
     stage.net.host("b.test", |_| Act::Nothing);
@@ -589,12 +610,14 @@ async fn an_answer_after_an_absence_wins_and_the_other_way_round() {
     }
     let list = format!("{M}/@v/list");
     assert_eq!(stage.get_at(&list, 0).await.0, 404);
+    stage.settle().await;
     is_there.store(true, Ordering::Relaxed);
     assert_eq!(stage.get_at(&list, 1_000).await.0, 200);
     assert_eq!(stage.get_at(&list, 1_001).await.0, 200);
+    stage.settle().await;
     is_there.store(false, Ordering::Relaxed);
-    let later = stage.get_at(&list, 2_000).await.0;
-    assert_eq!(stage.get_at(&list, 2_001).await.0, 404, "first {later}");
+    assert_eq!(stage.get_at(&list, 2_000).await.0, 404);
+    assert_eq!(stage.get_at(&list, 2_001).await.0, 404);
 }
 
 #[tokio::test(start_paused = true)]
@@ -616,6 +639,7 @@ async fn a_version_whose_go_mod_is_verified_stays_listed() {
     stage.net.host("b.test", good);
     assert_eq!(stage.get(&format!("{M}/@v/list")).await.0, 200);
     assert_eq!(stage.get(&format!("{M}/@v/v1.0.0.mod")).await.0, 200);
+    stage.settle().await;
     for host in ["a.test", "b.test"] {
         stage.net.host(host, |_| Act::Give(Bytes::from_static(b"v1.2.0\n")));
     }
@@ -633,6 +657,7 @@ async fn what_parses_nowhere_goes_through_and_is_not_kept() {
         let path = format!("{M}/{path}");
         assert_eq!(stage.get(&path).await, (200, "<html>".into()), "{path}");
     }
+    stage.settle().await;
     for host in ["a.test", "b.test"] {
         stage.net.host(host, good);
     }
@@ -745,6 +770,38 @@ async fn a_slow_zip_is_let_go_when_its_time_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_zip_that_there_is_no_room_for_goes_through() {
+    let net = Arc::new(Net::default());
+    let cache = Cache::open(cache::Config { dir: None, size: 0, memory: 1 }, Handle::current(), &Registry::default());
+    let config = Config {
+        sumdb: Vec::new(),
+        hold: 1 << 30,
+        upstreams: vec![Base::parse("https://a.test").unwrap()],
+        ..Config::default()
+    };
+    let stage = Stage { net: Arc::clone(&net), proxy: proxy(config, cache.unwrap(), net), start: UNIX_EPOCH };
+    // More than the cache holds of fills without a folder (64 MiB).
+    let noise: String = (0..1 << 20).map(|_| fastrand::alphanumeric()).collect();
+    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for number in 0..80 {
+        let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+        writer.start_file(format!("example.com/m@v1.0.0/f{number}"), stored).unwrap();
+        std::io::Write::write_all(&mut writer, noise.as_bytes()).unwrap();
+    }
+    let zip = Bytes::from(writer.finish().unwrap().into_inner());
+    let served = zip.clone();
+    stage.net.host("a.test", move |_| Act::Give(served.clone()));
+    let reply = stage.ask(&format!("{M}/@v/v1.0.0.zip")).await.unwrap();
+    let Body::Held(mut content) = reply.body else { panic!("not held") };
+    let mut length = 0;
+    while let Some(piece) = content.next().await {
+        length += piece.unwrap().len();
+    }
+    assert_eq!(length, zip.len());
+    assert_eq!(stage.net.asked("a.test").len(), 2, "once to be held, and once more to be let go at once");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_go_mod_brings_its_info_along() {
     let stage = Stage::plain();
     stage.net.host("a.test", good);
@@ -784,6 +841,80 @@ async fn a_warm_house_serves_with_every_upstream_dead() {
         let path = format!("{M}/{path}");
         assert_eq!(stage.get_at(&path, 200_000).await, (200, file(&path)), "{path}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_database_holds_a_build_up_once() {
+    let book = book();
+    let stage = Stage::verified(&book);
+    stage.net.host("sum.test", |_| Act::Nothing);
+    for host in ["a.test", "b.test"] {
+        stage.net.host(host, |ask| if ask.path.starts_with("/sumdb") { Act::Nothing } else { good(ask) });
+    }
+    let begun = Instant::now();
+    assert_eq!(stage.get(&format!("{M}/@v/v1.0.0.mod")).await.0, 200);
+    let first = begun.elapsed();
+    assert_eq!(stage.get(&format!("{M}/@v/v1.0.0.zip")).await.0, 200);
+    assert!(begun.elapsed() - first <= Duration::from_secs(1), "{:?}", begun.elapsed() - first);
+    assert!(first <= Duration::from_secs(6), "{first:?}");
+    let begun = Instant::now();
+    assert_eq!(stage.get("/sumdb/sum.test/supported").await.0, 404);
+    assert!(begun.elapsed() <= Duration::from_secs(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_mirror_costs_a_hedge_until_its_breaker_opens() {
+    let stage = Stage::plain();
+    stage.net.host("a.test", |_| Act::Nothing);
+    stage.net.host("b.test", |_| Act::Say(404, ""));
+    let mut waits = Vec::new();
+    for number in 0..12 {
+        stage.net.host("b.test", |_| Act::Give(Bytes::from_static(br#"{"Version":"v1.0.0"}"#)));
+        let begun = Instant::now();
+        assert_eq!(stage.get(&format!("/example.com/m{number}/@v/v1.0.0.info")).await.0, 200);
+        waits.push(begun.elapsed());
+        sleep(Duration::from_secs(1)).await;
+    }
+    let slow = waits.iter().filter(|wait| **wait > Duration::from_millis(10)).count();
+    assert!((1..=2).contains(&slow), "{waits:?}");
+}
+
+#[tokio::test]
+async fn on_disk_it_is_the_tree_that_go_reads_as_file_urls_and_damage_is_found_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || {
+        let config = cache::Config { dir: Some(folder.path().to_owned()), size: 1 << 30, memory: 0 };
+        Cache::open(config, Handle::current(), &Registry::default()).unwrap()
+    };
+    let (book, net) = (book(), Arc::new(Net::default()));
+    serve_book(&net, &book);
+    net.host("a.test", good);
+    let config = Config {
+        upstreams: vec![Base::parse("https://a.test").unwrap()],
+        sumdb: vec![SumdbConfig::parse(&book.key()).unwrap().unwrap()],
+        ..Config::default()
+    };
+    let begin =
+        || Stage { net: Arc::clone(&net), proxy: proxy(config.clone(), open(), Arc::clone(&net)), start: UNIX_EPOCH };
+    let stage = begin();
+    for path in FILES {
+        assert_eq!(stage.get(&format!("{M}/{path}")).await.0, 200, "{path}");
+    }
+    stage.settle().await;
+    for path in FILES {
+        let kept = std::fs::read(folder.path().join("download/example.com/m").join(path)).unwrap();
+        assert_eq!(kept, file(&format!("{M}/{path}")), "{path}");
+    }
+
+    // Cut and bent while nobody looked: fetched again, never served.
+    let zip = folder.path().join("download/example.com/m/@v/v1.0.0.zip");
+    std::fs::write(&zip, b"PK").unwrap();
+    let tile = folder.path().join("sumdb/sum.test/tile/8/0/001");
+    let bent: Vec<u8> = std::fs::read(&tile).unwrap().iter().map(|byte| byte ^ 1).collect();
+    std::fs::write(&tile, bent).unwrap();
+    let stage = begin();
+    assert_eq!(stage.get(&format!("{M}/@v/v1.0.0.zip")).await, (200, file(&format!("{M}/@v/v1.0.0.zip"))));
+    Client::default().look_up(&stage, &book, &numbered(299)).await.unwrap();
 }
 
 // The checksum database.
@@ -1036,6 +1167,92 @@ async fn an_unknown_database_is_passed_on_and_only_whole_tiles_are_kept() {
     }
 }
 
+// The go command itself, where there is one.
+
+/// Serves origin form on a free port of loopback, as `flow` and `respond` will.
+async fn listen(proxy: Goproxy) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let proxy = proxy.clone();
+            let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                let proxy = proxy.clone();
+                async move { Ok::<_, std::convert::Infallible>(respond(&proxy, request.uri().path()).await) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .serve_connection(hyper_util::rt::TokioIo::new(stream), service);
+            tokio::spawn(connection);
+        }
+    });
+    address
+}
+
+async fn respond(proxy: &Goproxy, path: &str) -> Response<http_body_util::Full<Bytes>> {
+    let text = |status: u16, text: String| {
+        let response = Response::builder().status(status).header("content-type", "text/plain; charset=utf-8");
+        response.body(http_body_util::Full::from(text)).unwrap()
+    };
+    let request = match proxy.read(&ours(), path) {
+        Ok(request) => request,
+        Err(why) => return text(404, why.to_string()),
+    };
+    match proxy.serve(&request, &ours(), SystemTime::now()).await {
+        Ok(reply) => {
+            let response = Response::builder().status(reply.status).header("content-type", reply.content_type);
+            response.body(http_body_util::Full::from(read(reply).await.unwrap())).unwrap()
+        }
+        Err(failure) => text(failure.status().as_u16(), failure.lines().join("\n")),
+    }
+}
+
+/// Runs go in a module that requires `example.com/m`, with nothing in its caches.
+async fn run_go(arguments: &[&str], proxy: std::net::SocketAddr, key: &str) -> std::io::Result<std::process::Output> {
+    let home = tempfile::tempdir()?;
+    std::fs::write(home.path().join("go.mod"), "module x.test/x\n\ngo 1.20\n\nrequire example.com/m v1.0.0\n")?;
+    let mut go = tokio::process::Command::new("go");
+    go.args(arguments).current_dir(home.path()).kill_on_drop(true);
+    go.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", home.path());
+    go.env("GOPROXY", format!("http://{proxy}")).env("GOSUMDB", key).env("GOFLAGS", "-modcacherw -mod=mod");
+    go.env("GOENV", "off").env("GOTOOLCHAIN", "local").output().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_go_command_downloads_and_verifies_with_every_upstream_dead() {
+    let book = book();
+    let stage = Stage::verified(&book);
+    stage.net.host("a.test", |ask| if ask.nth == 0 { Act::Say(503, "") } else { good(ask) });
+    stage.net.host("b.test", |ask| if ask.nth == 0 { Act::Cut(file(ask.path), 1) } else { good(ask) });
+    let address = listen(stage.proxy.clone()).await;
+    for round in ["cold, with mirrors that fault", "warm, with every upstream dead"] {
+        let output = match run_go(&["mod", "download", "-x", "all"], address, &book.key()).await {
+            Ok(output) => output,
+            Err(why) if why.kind() == std::io::ErrorKind::NotFound => return eprintln!("skipped: no go command"),
+            Err(why) => panic!("{why}"),
+        };
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{round}: {said}");
+        assert!(said.contains("/sumdb/sum.test/lookup/example.com/m@v1.0.0: 200 OK"), "{round}: {said}");
+        stage.settle().await;
+        stage.net.die();
+    }
+    let other = Book::new("sum.test");
+    other.write(
+        "example.com/m",
+        "v1.0.0",
+        "h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+        "h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+    );
+    let liar = Stage::verified(&other);
+    liar.net.host("a.test", good);
+    let address = listen(liar.proxy.clone()).await;
+    let output = run_go(&["mod", "download"], address, &other.key()).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success());
+    assert!(said.contains("502 Bad Gateway") && said.contains("the checksum database has h1:AAAA"), "{said}");
+}
+
 #[test]
 fn a_database_is_configured_as_gosumdb_has_it() {
     let parse = |text: &str| SumdbConfig::parse(text);
@@ -1056,11 +1273,4 @@ fn a_database_is_configured_as_gosumdb_has_it() {
         let why = parse(bad).unwrap_err();
         assert!(!why.to_string().is_empty(), "{bad}");
     }
-}
-
-/// What `fetch` says of a port on which nobody listens.
-fn refused() -> fetch::Error {
-    let target = crate::target::Target::parse_connect("mirror.example:443").unwrap();
-    let tried = vec![("192.0.2.1:443".parse().unwrap(), crate::connect::Miss::Refused)];
-    fetch::Error::Connect(crate::connect::Error::Unreachable { target, tried })
 }
