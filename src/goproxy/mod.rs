@@ -1,1 +1,5 @@
 //! goproxy
+mod defaults;
+mod path;
+mod policy;
+mod version;
