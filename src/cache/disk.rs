@@ -1,0 +1,560 @@
+//! The cache folder: what lies where, and in which order it gets there.
+//!
+//! ```text
+//! layout               the version of all this, a number and a newline
+//! download/…           a GOMODCACHE/cache/download tree, and nothing else: go may read it by file://
+//! hosts/…, sumdb/…     other pools of files; a pool is any folder that has notes
+//! notes/<key>.json     a record for each kept file: key, note, SHA-256, time of change
+//! tmp/…                files being written, each locked by its writer
+//! evict.lock           locked by the process that evicts
+//! ```
+//!
+//! **Keeping** is: write aside, sync, take away the old record, rename the file into place, sync its
+//! folder, then put the new record beside in the same manner. Whatever moment a crash chooses leaves
+//! nothing, or a file without a record (which nobody is given, and the next fill overwrites), or
+//! both. Should a power cut or another process mix an old record with a new file all the same, the
+//! record's length, time and hash do not fit, and the pair is dropped.
+//!
+//! **Looking** believes a file whose length and time of change are the recorded ones. With another
+//! time (a restored backup, a meddler) the bytes are hashed, and either the record is corrected or
+//! the file is dropped.
+//!
+//! Everything here blocks, and belongs on threads that may.
+
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io::{self, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tempfile::TempPath;
+
+use super::evict::Held;
+use super::key::{EVICTING, LAYOUT, NOTES, SCRATCH, shield};
+use super::{Error, Key, Note};
+
+/// The cache folder of one process, perhaps shared with others.
+pub(super) struct Disk {
+    dir: PathBuf,
+    /// Bytes in the pools, as far as this process knows; put right by every survey.
+    total: AtomicU64,
+    /// Bytes kept since the last survey.
+    added: AtomicU64,
+    /// One of them is held while a key's file or record changes, so that within this process the
+    /// two always change together.
+    writers: [Mutex<()>; 64],
+    /// Whether the last attempt to write failed: said once, and once more when it has passed.
+    is_ailing: AtomicBool,
+    #[cfg(test)]
+    pub(super) room: AtomicU64,
+}
+
+/// What lies beside a kept file.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct Record {
+    /// Told again, because some file systems have one place for several spellings.
+    pub key: String,
+    pub note: Note,
+    pub sha256: String,
+    /// When the file was last changed: nanoseconds since 1970.
+    pub changed_ns: u64,
+}
+
+/// A kept file, open and as recorded.
+pub(super) struct Kept {
+    pub file: Arc<File>,
+    pub record: Record,
+}
+
+/// In what way a kept file was not as recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Damage {
+    Missing,
+    Short,
+    Altered,
+}
+
+impl Damage {
+    pub(super) fn describe(self) -> &'static str {
+        match self {
+            Damage::Missing => "missing",
+            Damage::Short => "short",
+            Damage::Altered => "altered",
+        }
+    }
+}
+
+/// A file being written. Unless it is committed it goes when this does.
+pub(super) struct Scratch {
+    pub file: Arc<File>,
+    path: TempPath,
+}
+
+impl Disk {
+    /// Opens a folder, makes what is missing of it, and sweeps what dead writers left.
+    pub(super) fn open(dir: &Path) -> Result<Disk, Error> {
+        let refuse = |error: io::Error| Error::Folder { path: dir.to_owned(), why: error.to_string() };
+        for folder in [dir.to_owned(), dir.join(NOTES), dir.join(SCRATCH)] {
+            make_folder(&folder).map_err(refuse)?;
+        }
+        let disk = Disk {
+            dir: dir.to_owned(),
+            total: AtomicU64::new(0),
+            added: AtomicU64::new(0),
+            writers: std::array::from_fn(|_| Mutex::new(())),
+            is_ailing: AtomicBool::new(false),
+            #[cfg(test)]
+            room: AtomicU64::new(u64::MAX),
+        };
+        disk.settle_layout()?;
+        disk.sweep().map_err(refuse)?;
+        disk.scratch().map_err(refuse)?;
+        Ok(disk)
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Opens what is kept under `key`. A file that is not as recorded is dropped.
+    pub(super) fn look(&self, key: &Key) -> Result<Option<Kept>, Damage> {
+        for _ in 0..LOOKS {
+            let Some(record) = self.read_record(key) else { return Ok(None) };
+            match self.open_recorded(key, &record) {
+                Ok(file) => return Ok(file.map(|file| Kept { file: Arc::new(file), record })),
+                Err(damage) if self.drop_damaged(key, &record, damage) => return Err(damage),
+                // The record is another by now: a writer was at work between our two steps.
+                Err(_) => (),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Drops a file that is not as recorded, unless the record has changed since it was read.
+    pub(super) fn drop_damaged(&self, key: &Key, record: &Record, damage: Damage) -> bool {
+        let _writer = self.lock_writer(key);
+        if self.read_record(key).is_none_or(|now| now != *record) {
+            return false;
+        }
+        tracing::warn!(%key, damage = damage.describe(), "cached file is not as it was kept: dropped, to be fetched again");
+        // What cannot be removed cannot be believed either: the next look comes to the same end.
+        let _ = self.remove_both(key);
+        true
+    }
+
+    /// Opens a file to write into, locked so that no process sweeps it away.
+    pub(super) fn scratch(&self) -> io::Result<Scratch> {
+        let folder = self.dir.join(SCRATCH);
+        for _ in 0..LOOKS {
+            let scratch = match tempfile::Builder::new().prefix("").tempfile_in(&folder) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    make_folder(&folder)?;
+                    continue;
+                }
+                made => made?,
+            };
+            let (file, path) = scratch.into_parts();
+            match file.try_lock() {
+                // A sweeper may have had it between our making and our locking it.
+                Ok(()) if path.exists() => return Ok(Scratch { file: Arc::new(file), path }),
+                // Where there are no locks, nobody can take one to sweep.
+                Err(TryLockError::Error(_)) => return Ok(Scratch { file: Arc::new(file), path }),
+                Ok(()) | Err(TryLockError::WouldBlock) => (),
+            }
+        }
+        Err(io::Error::new(ErrorKind::WouldBlock, "new files are swept away as fast as they are made"))
+    }
+
+    /// Writes into a file of ours.
+    pub(super) fn write_at(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+        #[cfg(test)]
+        self.spend_room(bytes.len() as u64)?;
+        write_all_at(file, bytes, at)
+    }
+
+    /// Puts a written file and its record into place.
+    pub(super) fn commit(&self, key: &Key, scratch: Scratch, note: &Note, sha256: String) -> io::Result<()> {
+        scratch.file.sync_data()?;
+        let changed_ns = since_epoch(scratch.file.metadata()?.modified()?);
+        let record = Record { key: key.to_string(), note: note.clone(), sha256, changed_ns };
+        let _writer = self.lock_writer(key);
+        let place = self.dir.join(key.file_path());
+        let before = file_length(&place);
+        remove_if_there(&self.dir.join(key.note_path()))?;
+        rename(scratch.path, &place)?;
+        self.account(before, note.length);
+        let recorded = sync_folder(&place).and_then(|()| self.write_record(key, &record));
+        if recorded.is_err() {
+            // Without a record it would only take up room.
+            let _ = self.remove_both(key);
+        }
+        recorded
+    }
+
+    /// Keeps a small thing that is whole.
+    pub(super) fn put(&self, key: &Key, bytes: &[u8], note: &Note) -> io::Result<()> {
+        let scratch = self.scratch()?;
+        self.write_at(&scratch.file, bytes, 0)?;
+        self.commit(key, scratch, note, hash(bytes))
+    }
+
+    /// Writes a new note for a kept file, if there is one.
+    pub(super) fn annotate(&self, key: &Key, change: impl FnOnce(&mut Note)) -> io::Result<()> {
+        let _writer = self.lock_writer(key);
+        let Some(mut record) = self.read_record(key) else { return Ok(()) };
+        change(&mut record.note);
+        self.write_record(key, &record)
+    }
+
+    /// Writes down that a file is used.
+    pub(super) fn touch(&self, key: &Key, now: u64) {
+        let record = File::options().write(true).open(self.dir.join(key.note_path()));
+        // A use that is not written down makes the file leave a little early, and no more.
+        let _ = record.and_then(|record| record.set_modified(UNIX_EPOCH + Duration::from_nanos(now)));
+    }
+
+    /// Removes a file and its record.
+    pub(super) fn remove(&self, key: &Key) -> io::Result<()> {
+        let _writer = self.lock_writer(key);
+        self.remove_both(key)
+    }
+
+    /// Becomes the one process that evicts; none while another does.
+    pub(super) fn lock_eviction(&self) -> io::Result<Option<File>> {
+        let lock = File::options().create(true).append(true).open(self.dir.join(EVICTING))?;
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => Ok(None),
+            // Where there are no locks, two who evict remove a little too much, and nothing wrong.
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(Some(lock)),
+        }
+    }
+
+    /// Shows every file in the pools, with its size and its last use, and corrects the total.
+    pub(super) fn survey(&self, mut show: impl FnMut(Held)) -> io::Result<()> {
+        self.added.store(0, Ordering::Relaxed);
+        let mut total = 0;
+        let mut folders = self.pools()?;
+        while let Some(folder) = folders.pop() {
+            // A folder may go while we walk.
+            let Ok(entries) = fs::read_dir(&folder) else { continue };
+            for entry in entries.flatten() {
+                match entry.file_type() {
+                    Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                    Ok(kind) if kind.is_file() => {
+                        let Some(held) = self.measure(&entry.path()) else { continue };
+                        total += held.size;
+                        show(held);
+                    }
+                    _ => (),
+                }
+            }
+        }
+        self.total.store(total, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Bytes in the pools, as far as is known.
+    pub(super) fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is time to see what must go: too much lies there, or so much was added since the
+    /// last survey that what other processes added may matter.
+    pub(super) fn is_crowded(&self, size: u64) -> bool {
+        self.total() > size || self.added.load(Ordering::Relaxed) > size / 8
+    }
+
+    /// Says that the folder cannot be written, or that it can again: each once.
+    pub(super) fn report(&self, outcome: Result<(), &io::Error>) {
+        if let Err(error) = outcome
+            && matches!(error.kind(), ErrorKind::NotADirectory | ErrorKind::IsADirectory | ErrorKind::AlreadyExists)
+        {
+            tracing::debug!(folder = %self.dir.display(), %error, "not kept: a folder is needed where a file lies, or the other way round");
+            return;
+        }
+        let was_ailing = self.is_ailing.swap(outcome.is_err(), Ordering::Relaxed);
+        match outcome {
+            Err(error) if !was_ailing => tracing::error!(
+                folder = %self.dir.display(), %error,
+                "the cache folder cannot be written: serving on, keeping nothing on disk; make room, or name another with --cache-dir"
+            ),
+            Ok(()) if was_ailing => {
+                tracing::info!(folder = %self.dir.display(), "the cache folder can be written again")
+            }
+            _ => (),
+        }
+    }
+
+    pub(super) fn is_ailing(&self) -> bool {
+        self.is_ailing.load(Ordering::Relaxed)
+    }
+
+    /// What an error of this folder is to a producer.
+    pub(super) fn explain(&self, error: &io::Error) -> Error {
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::Full(self.dir.clone()),
+            _ => Error::Folder { path: self.dir.clone(), why: error.to_string() },
+        }
+    }
+
+    fn settle_layout(&self) -> Result<(), Error> {
+        let path = self.dir.join(LAYOUT);
+        let refuse = |why: String| Error::Folder { path: path.clone(), why };
+        let found = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return self.write_aside(&path, format!("{VERSION}\n").as_bytes()).map_err(|e| refuse(e.to_string()));
+            }
+            Err(error) => return Err(refuse(error.to_string())),
+        };
+        // Version 1 is the first, so there is no older one to migrate yet.
+        match found.trim().parse() {
+            Ok(VERSION) => Ok(()),
+            _ => Err(Error::Layout {
+                path: self.dir.clone(),
+                known: VERSION,
+                found: found.trim().chars().take(20).collect(),
+            }),
+        }
+    }
+
+    /// Removes files that no living process writes: those that can be locked.
+    fn sweep(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.dir.join(SCRATCH))?.flatten() {
+            let Ok(file) = File::open(entry.path()) else { continue };
+            if file.try_lock().is_ok() {
+                tracing::debug!(file = %entry.path().display(), "removing what an interrupted write left");
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        Ok(())
+    }
+
+    fn read_record(&self, key: &Key) -> Option<Record> {
+        let text = fs::read(self.dir.join(key.note_path())).ok()?;
+        // A record that cannot be read is none: a power cut empties files that were not synced.
+        let record: Record = serde_json::from_slice(&text).ok()?;
+        (record.key == key.as_str()).then_some(record)
+    }
+
+    fn write_record(&self, key: &Key, record: &Record) -> io::Result<()> {
+        let text = serde_json::to_vec(record)?;
+        self.write_aside(&self.dir.join(key.note_path()), &text)
+    }
+
+    /// Writes a small file of our own whole or not at all.
+    fn write_aside(&self, place: &Path, bytes: &[u8]) -> io::Result<()> {
+        let scratch = self.scratch()?;
+        self.write_at(&scratch.file, bytes, 0)?;
+        scratch.file.sync_data()?;
+        rename(scratch.path, place)
+    }
+
+    /// None where the file is there but cannot be opened now (too many are open, say): no damage.
+    fn open_recorded(&self, key: &Key, record: &Record) -> Result<Option<File>, Damage> {
+        let file = match File::open(self.dir.join(key.file_path())) {
+            Ok(file) => file,
+            Err(error) if is_absence(&error) => return Err(Damage::Missing),
+            Err(_) => return Ok(None),
+        };
+        let metadata = file.metadata().map_err(|_| Damage::Altered)?;
+        if !metadata.is_file() || metadata.len() != record.note.length {
+            return Err(Damage::Short);
+        }
+        let changed_ns = metadata.modified().map_or(0, since_epoch);
+        if changed_ns == record.changed_ns {
+            return Ok(Some(file));
+        }
+        if hash_file(&file).ok().as_ref() != Some(&record.sha256) {
+            return Err(Damage::Altered);
+        }
+        self.correct_time(key, record, changed_ns);
+        Ok(Some(file))
+    }
+
+    /// The bytes are right though the time is another: the next look shall not have to hash them.
+    fn correct_time(&self, key: &Key, record: &Record, changed_ns: u64) {
+        let _writer = self.lock_writer(key);
+        if self.read_record(key).is_some_and(|now| now == *record) {
+            // Failing that, the next look hashes again.
+            let _ = self.write_record(key, &Record { changed_ns, ..record.clone() });
+        }
+    }
+
+    /// The record goes first: a file without one is nothing, a record without its file an alarm.
+    fn remove_both(&self, key: &Key) -> io::Result<()> {
+        let place = self.dir.join(key.file_path());
+        let before = file_length(&place);
+        remove_if_there(&self.dir.join(key.note_path()))?;
+        remove_if_there(&place)?;
+        self.account(before, 0);
+        Ok(())
+    }
+
+    fn pools(&self) -> io::Result<Vec<PathBuf>> {
+        let notes = self.dir.join(NOTES);
+        let is_pool = |name: &str| Key::new(name).is_some() && notes.join(shield(name)).is_dir();
+        let entries = fs::read_dir(&self.dir)?.flatten();
+        Ok(entries.filter(|entry| entry.file_name().to_str().is_some_and(is_pool)).map(|entry| entry.path()).collect())
+    }
+
+    fn measure(&self, path: &Path) -> Option<Held> {
+        let metadata = fs::metadata(path).ok()?;
+        let relative = path.strip_prefix(&self.dir).ok()?;
+        let components: Option<Vec<&str>> = relative.iter().map(|component| component.to_str()).collect();
+        let key = Key::new(&components?.join("/"))?;
+        let note = fs::metadata(self.dir.join(key.note_path()));
+        let used = note.as_ref().unwrap_or(&metadata).modified().map_or(0, since_epoch);
+        Some(Held { key, size: metadata.len(), used })
+    }
+
+    fn account(&self, before: u64, after: u64) {
+        let change = |total: u64| Some((total + after).saturating_sub(before));
+        let _ = self.total.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
+        self.added.fetch_add(after, Ordering::Relaxed);
+    }
+
+    fn lock_writer(&self, key: &Key) -> MutexGuard<'_, ()> {
+        let stripe = key.as_str().bytes().fold(0usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        self.writers[stripe % self.writers.len()].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    fn spend_room(&self, bytes: u64) -> io::Result<()> {
+        let spent = self.room.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |room| room.checked_sub(bytes));
+        spent.map(|_| ()).map_err(|_| ErrorKind::StorageFull.into())
+    }
+}
+
+/// Reads a piece of a kept file; an error where the file ends before it.
+pub(super) fn read_piece(file: &File, at: u64, length: usize) -> io::Result<Bytes> {
+    let mut piece = vec![0; length];
+    read_exact_at(file, &mut piece, at)?;
+    Ok(piece.into())
+}
+
+/// The hash that a record holds.
+pub(super) fn hash(bytes: &[u8]) -> String {
+    spell(Sha256::digest(bytes).as_slice())
+}
+
+/// Spells out a hash.
+pub(super) fn spell(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Now, as the folder knows it.
+pub(super) fn now() -> u64 {
+    since_epoch(SystemTime::now())
+}
+
+/// A time as the folder knows it: nanoseconds since 1970.
+pub(super) fn since_epoch(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+fn hash_file(file: &File) -> io::Result<String> {
+    let mut hasher = Sha256::new();
+    let mut piece = vec![0; 256 << 10];
+    let mut reader = file;
+    loop {
+        match reader.read(&mut piece) {
+            Ok(0) => return Ok(spell(hasher.finalize().as_slice())),
+            Ok(length) => hasher.update(&piece[..length]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => (),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+/// Renames a file into place, making the folder if it is missing or goes meanwhile.
+fn rename(mut from: TempPath, place: &Path) -> io::Result<()> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let failed = match from.persist(place) {
+            Ok(()) => return Ok(()),
+            Err(failed) => failed,
+        };
+        if failed.error.kind() != ErrorKind::NotFound || tries > LOOKS {
+            return Err(failed.error);
+        }
+        if let Some(folder) = place.parent() {
+            make_folder(folder)?;
+        }
+        from = failed.path;
+    }
+}
+
+/// Makes a rename last through a power cut. Windows has no such thing to ask for.
+fn sync_folder(place: &Path) -> io::Result<()> {
+    match place.parent() {
+        Some(folder) if cfg!(unix) => File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a file; nothing to remove, or no place where it could be, is as good.
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if !is_absence(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn file_length(path: &Path) -> u64 {
+    fs::metadata(path).ok().filter(fs::Metadata::is_file).map_or(0, |file| file.len())
+}
+
+/// A folder of that name is no file of that name.
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory)
+}
+
+#[cfg(unix)]
+fn write_all_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
+}
+
+#[cfg(unix)]
+pub(super) fn read_exact_at(file: &File, piece: &mut [u8], at: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, piece, at)
+}
+
+#[cfg(windows)]
+fn write_all_at(file: &File, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match std::os::windows::fs::FileExt::seek_write(file, bytes, at)? {
+            0 => return Err(ErrorKind::WriteZero.into()),
+            written => (bytes, at) = (&bytes[written..], at + written as u64),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(windows)]
+pub(super) fn read_exact_at(file: &File, mut piece: &mut [u8], mut at: u64) -> io::Result<()> {
+    while !piece.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, piece, at)? {
+            0 => return Err(ErrorKind::UnexpectedEof.into()),
+            read => (piece, at) = (&mut piece[read..], at + read as u64),
+        }
+    }
+    Ok(())
+}
+
+/// The layout that is described above.
+const VERSION: u32 = 1;
+/// How often a step is tried again that another process or thread can come in between of.
+const LOOKS: u32 = 5;

@@ -1,0 +1,123 @@
+//! What this room counts.
+
+use crate::metrics::{By, Counter, Family, Gauge, Label, Registry};
+
+use super::disk::Damage;
+
+/// The counters of one cache.
+#[derive(Clone, Default)]
+pub(super) struct Tally {
+    lookups: Family<By<Lookup>, Counter>,
+    fills: Family<By<Filled>, Counter>,
+    dropped: Family<By<Damage>, Counter>,
+    evicted: Counter,
+    evicted_bytes: Counter,
+    disk_bytes: Gauge,
+    memory_bytes: Gauge,
+}
+
+impl Tally {
+    pub(super) fn new(registry: &Registry) -> Tally {
+        let tally = Tally::default();
+        let families = tally.clone();
+        registry.room("cache", |room| {
+            room.register("lookups", "Looks for a key, by where it was found", families.lookups);
+            room.register("fills", "Fills, by what became of them", families.fills);
+            room.register("dropped", "Kept files that were not as recorded, by what was wrong", families.dropped);
+            room.register("evicted", "Files that left to make room", families.evicted);
+            room.register("evicted_bytes", "Bytes that left to make room", families.evicted_bytes);
+            room.register("disk_bytes", "Bytes in the cache folder, as of the last change", families.disk_bytes);
+            room.register("memory_bytes", "Bytes held in memory, as of the last change", families.memory_bytes);
+        });
+        tally
+    }
+
+    pub(super) fn look_up(&self, lookup: Lookup) {
+        self.lookups.get_or_create(&By(lookup)).inc();
+    }
+
+    pub(super) fn fill(&self, filled: Filled) {
+        self.fills.get_or_create(&By(filled)).inc();
+    }
+
+    pub(super) fn drop_damaged(&self, damage: Damage) {
+        self.dropped.get_or_create(&By(damage)).inc();
+    }
+
+    pub(super) fn evict(&self, files: u64, bytes: u64) {
+        self.evicted.inc_by(files);
+        self.evicted_bytes.inc_by(bytes);
+    }
+
+    #[cfg(test)]
+    pub(super) fn looked_up(&self, lookup: Lookup) -> u64 {
+        self.lookups.get_or_create(&By(lookup)).get()
+    }
+
+    #[cfg(test)]
+    pub(super) fn filled(&self, filled: Filled) -> u64 {
+        self.fills.get_or_create(&By(filled)).get()
+    }
+
+    pub(super) fn weigh(&self, disk: u64, memory: u64) {
+        self.disk_bytes.set(i64::try_from(disk).unwrap_or(i64::MAX));
+        self.memory_bytes.set(i64::try_from(memory).unwrap_or(i64::MAX));
+    }
+}
+
+/// Where a key was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Lookup {
+    Memory,
+    /// Filled, and on its way to the disk.
+    Landing,
+    Disk,
+    Miss,
+}
+
+impl Label for Lookup {
+    fn label(&self) -> &'static str {
+        match self {
+            Lookup::Memory => "memory",
+            Lookup::Landing => "landing",
+            Lookup::Disk => "disk",
+            Lookup::Miss => "miss",
+        }
+    }
+}
+
+/// What became of somebody's wish for a fill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Filled {
+    /// There was one under way already.
+    Joined,
+    Kept,
+    /// Given out and not to be kept.
+    Passed,
+    /// To be kept, but there was no place.
+    Unkept,
+    Failed,
+    /// The producer ended without a word.
+    Abandoned,
+}
+
+impl Label for Filled {
+    fn label(&self) -> &'static str {
+        match self {
+            Filled::Joined => "joined",
+            Filled::Kept => "kept",
+            Filled::Passed => "passed",
+            Filled::Unkept => "unkept",
+            Filled::Failed => "failed",
+            Filled::Abandoned => "abandoned",
+        }
+    }
+}
+
+impl Label for Damage {
+    const KEY: &'static str = "damage";
+
+    fn label(&self) -> &'static str {
+        self.describe()
+    }
+}
