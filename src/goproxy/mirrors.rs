@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::failure::{Complaint, Failure, Said};
 use super::policy::{self, Meaning};
+use super::tally::Tally;
 use crate::admit::Standing;
 use crate::fetch::{self, Body, Fetcher, Patience};
 use crate::target::{Base, Scheme};
@@ -69,6 +70,13 @@ impl Upstream for Fetcher {
     }
 }
 
+/// Whom walks ask by, and where they count.
+#[derive(Clone)]
+pub struct Asker {
+    pub upstream: Arc<dyn Upstream>,
+    pub tally: Tally,
+}
+
 /// One server of a pool.
 #[derive(Debug)]
 pub struct Mirror {
@@ -88,11 +96,24 @@ struct Health {
     rests_until: Option<Instant>,
     /// It gave bytes that were not what they should be: asked last from then on.
     lied: bool,
+    /// Its 404 means nothing: it may not know at all of what it is asked for.
+    is_unproven: bool,
 }
 
 impl Mirror {
     pub fn new(base: Base, standing: Standing) -> Mirror {
         Mirror { base, standing, health: Mutex::default() }
+    }
+
+    /// One whose 404 counts only once it has given a 200: not every mirror passes a database on.
+    pub fn unproven(base: Base, standing: Standing) -> Mirror {
+        let health = Health { is_unproven: true, ..Health::default() };
+        Mirror { base, standing, health: Mutex::new(health) }
+    }
+
+    /// Whether its 404 counts.
+    pub fn is_proven(&self) -> bool {
+        self.with(|health| !health.is_unproven)
     }
 
     /// Its URL as people read it, without the scheme where that is https.
@@ -108,6 +129,11 @@ impl Mirror {
         self.with(|health| health.rests_until.is_some_and(|until| Instant::now() < until))
     }
 
+    /// Whether its rest is over and it has not been well since.
+    fn recovers(&self) -> bool {
+        self.with(|health| health.rests_until.is_some_and(|until| until <= Instant::now()))
+    }
+
     /// Takes the one trial that a breaker allows when its rest is over; nobody else gets one before
     /// this one could have failed.
     fn take_trial(&self) {
@@ -118,13 +144,23 @@ impl Mirror {
         });
     }
 
-    fn note_good(&self) {
-        self.with(|health| *health = Health { lied: health.lied, ..Health::default() });
+    /// It answered, whatever it said.
+    fn note_well(&self) {
+        self.with(|health| {
+            *health = Health { lied: health.lied, is_unproven: health.is_unproven, ..Health::default() }
+        });
     }
 
-    fn note_fault(&self) {
+    /// It gave what it was asked for.
+    fn note_good(&self) {
+        self.note_well();
+        self.with(|health| health.is_unproven = false);
+    }
+
+    /// Silence costs whoever waits for it more than any other fault, so it counts twice.
+    fn note_fault(&self, said: &Said) {
         let opened = self.with(|health| {
-            health.faults += 1;
+            health.faults += if matches!(said, Said::Silent(_)) { 2 } else { 1 };
             if health.faults < FAULTS && health.rests_until.is_none() {
                 return false;
             }
@@ -139,7 +175,8 @@ impl Mirror {
         }
     }
 
-    fn note_lie(&self) {
+    /// It gave what cannot be right: asked last from then on.
+    pub fn note_lie(&self) {
         self.with(|health| health.lied = true);
     }
 
@@ -203,7 +240,7 @@ impl Trouble {
 
 /// One request on its way through a pool.
 pub struct Walk {
-    upstream: Arc<dyn Upstream>,
+    asker: Asker,
     path: String,
     headers: HeaderMap,
     manner: Manner,
@@ -236,7 +273,7 @@ enum Answer {
 }
 
 impl Walk {
-    pub fn new(upstream: Arc<dyn Upstream>, pool: &Pool, path: String) -> Walk {
+    pub fn new(asker: &Asker, pool: &Pool, path: String) -> Walk {
         let now = Instant::now();
         let seat = |mirror: &Arc<Mirror>| Seat {
             mirror: Arc::clone(mirror),
@@ -248,7 +285,7 @@ impl Walk {
             said: None,
         };
         Walk {
-            upstream,
+            asker: asker.clone(),
             path,
             headers: HeaderMap::new(),
             manner: pool.manner,
@@ -335,6 +372,7 @@ impl Walk {
     }
 
     fn complain(&mut self, index: usize, said: Said) {
+        self.asker.tally.fault(&said);
         let seat = &mut self.seats[index];
         tracing::debug!(mirror = %seat.mirror.name(), path = %self.path, %said, "mirror complained of");
         match said {
@@ -343,7 +381,7 @@ impl Walk {
                 seat.done |= seat.wrong >= policy::WRONG_TRIES;
                 seat.mirror.note_lie();
             }
-            _ => seat.mirror.note_fault(),
+            _ => seat.mirror.note_fault(&said),
         }
         seat.said = Some(said);
         seat.done |= seat.tries >= policy::TRIES;
@@ -361,9 +399,14 @@ impl Walk {
             return;
         }
         let slow = now >= self.launched + self.hedge;
-        if self.flights.is_empty() || slow {
-            if let Some(seat) = self.best(now, |_| true) {
-                self.launch(seat);
+        if (self.flights.is_empty() || slow)
+            && let Some(seat) = self.best(now, |_| true)
+        {
+            let is_trial = self.seats[seat].mirror.recovers();
+            self.launch(seat);
+            // Nobody waits for a trial: somebody who is well is asked at the same time.
+            if is_trial && let Some(other) = self.best(now, |seat| !seat.mirror.rests()) {
+                self.launch(other);
             }
         }
     }
@@ -384,7 +427,7 @@ impl Walk {
         self.launched = now;
         let first_byte = (FIRST_BYTE * seat.tries).min(self.deadline - now);
         let patience = Patience { first_byte, stall: STALL };
-        let (upstream, mirror) = (Arc::clone(&self.upstream), Arc::clone(&seat.mirror));
+        let (upstream, mirror) = (Arc::clone(&self.asker.upstream), Arc::clone(&seat.mirror));
         let (path, headers) = (self.path.clone(), self.headers.clone());
         self.flights
             .push(Box::pin(async move { (index, ask_once(&*upstream, &mirror, &path, &headers, patience).await) }));
@@ -413,10 +456,11 @@ impl Walk {
             return;
         }
         let seat = &mut self.seats[index];
-        seat.mirror.note_good();
+        seat.mirror.note_well();
         seat.done = true;
         seat.said = Some(said);
-        if policy::read_status(status) == Meaning::Absent && self.absent.is_none() {
+        let counts = seat.mirror.is_proven();
+        if policy::read_status(status) == Meaning::Absent && counts && self.absent.is_none() {
             self.absent = Some((status, text, Instant::now() + policy::CONTRADICT));
         }
     }
@@ -429,8 +473,10 @@ impl Walk {
                 && index != winner
                 && now >= since + self.hedge
             {
-                seat.said = Some(Said::Silent(format!("no answer within {:?}", now - since)));
-                seat.mirror.note_fault();
+                let said = Said::Silent(format!("no answer within {:?}", now - since));
+                self.asker.tally.fault(&said);
+                seat.mirror.note_fault(&said);
+                seat.said = Some(said);
             }
         }
         self.flights.clear();
@@ -473,7 +519,11 @@ impl Walk {
         let now = Instant::now();
         let complaint = |seat: &mut Seat| {
             if let Some(since) = seat.since.take() {
-                seat.said.get_or_insert_with(|| Said::Silent(format!("no answer within {:?}", now - since)));
+                let silent = Said::Silent(format!("no answer within {:?}", now - since));
+                if now >= since + self.hedge {
+                    seat.mirror.note_fault(&silent);
+                }
+                seat.said.get_or_insert(silent);
             }
             Some(Complaint { upstream: seat.mirror.name(), said: seat.said.clone()? })
         };
@@ -500,12 +550,17 @@ impl Found {
 
     /// The length that its head promises.
     pub fn length(&self) -> Option<u64> {
-        self.response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+        promised_length(&self.response)
     }
+}
+
+fn promised_length(response: &Response<Body>) -> Option<u64> {
+    response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Reads a body whole, if it is no longer than `limit`.
 pub async fn read_all(response: Response<Body>, limit: usize) -> Result<Bytes, Said> {
+    let promised = promised_length(&response);
     let mut body = response.into_body();
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -515,7 +570,12 @@ pub async fn read_all(response: Response<Body>, limit: usize) -> Result<Bytes, S
         }
         whole.extend_from_slice(&piece);
     }
-    Ok(whole.freeze())
+    match promised {
+        Some(length) if whole.len() as u64 != length => {
+            Err(Said::Broke(format!("{} of {length} bytes came", whole.len())))
+        }
+        _ => Ok(whole.freeze()),
+    }
 }
 
 /// What an error of `fetch` says about the mirror.

@@ -344,7 +344,7 @@ fn decode_byte(rest: &mut &[u8]) -> Result<u8, NotOurs> {
 }
 
 /// Encodes as Go's url.PathEscape does, slashes kept.
-fn encode(path: &str) -> String {
+pub(super) fn encode(path: &str) -> String {
     const KEPT: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
         .remove(b'-')
         .remove(b'_')

@@ -1,0 +1,610 @@
+//! From a request to an answer: what is held, how old it is, and whether upstream is asked first,
+//! behind it, or not at all.
+//!
+//! A file that never changes is answered from the store once it is there. Of what changes, and of
+//! every absence, the younger of the two kept answers counts: fresh ones as they stand, then for a
+//! while at once with upstream asked behind, after that with a second's grace for upstream, and for
+//! days where no upstream answers. Producers run inside `cache.fill`, so a question is asked once
+//! however many wait for it, and goes on when they leave.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use http::StatusCode;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::failure::Failure;
+use super::mirrors::{Asker, Manner, Mirror, Pool, Trouble, Upstream, Walk};
+use super::path::{Database, Module, ModuleRequest, Version};
+use super::policy::{self, Freshness, Patterns};
+use super::pools::{Ground, Pools};
+use super::store::{Absence, Facts, MIRROR, Store, is_verified};
+use super::sumdb::{Sumdb, below};
+use super::tally::{Served, Tally};
+use super::{Body, Config, Place, Reply, defaults, verify, version};
+use crate::admit::Standing;
+use crate::cache::{Draft, Found, Key, Verdict};
+use crate::metrics::Registry;
+use crate::target::Base;
+
+/// Lists, `.info` and the like are read whole; the longest real list is far below this.
+const SMALL: usize = 16 << 20;
+const HINT_PRIVATE: &str = "hint: GOPROXY=...,direct lets go fetch it itself; goproxy.private says what is private";
+
+/// Everything that requests share.
+pub struct House {
+    pub config: Config,
+    pub store: Store,
+    pub asker: Asker,
+    pub runtime: Handle,
+    pub tally: Tally,
+    pools: Pools,
+    databases: Vec<Arc<Sumdb>>,
+    private: Patterns,
+}
+
+/// What is held for a request: an answer, or the absence of one.
+enum Held {
+    There(Found),
+    Absent(Absence),
+}
+
+impl House {
+    pub fn new(
+        config: Config,
+        store: Store,
+        upstream: Arc<dyn Upstream>,
+        runtime: Handle,
+        registry: &Registry,
+    ) -> Arc<House> {
+        let (pools, tally) = (Pools::new(&config.upstreams), Tally::new(registry));
+        let asker = Asker { upstream, tally: tally.clone() };
+        let mirrors = pools.origin_bases();
+        let database = |sumdb| Sumdb::new(sumdb, &mirrors, store.clone(), asker.clone()).map(Arc::new);
+        let databases = config.sumdb.iter().filter_map(database).collect();
+        let private = Patterns::new(&config.private);
+        Arc::new(House { config, store, asker, runtime, tally, pools, databases, private })
+    }
+
+    /// The database whose own host a place is.
+    pub fn database_at(&self, place: &Place) -> Option<&Database> {
+        let Place::Host { base, .. } = place else { return None };
+        let own = |config: &&super::SumdbConfig| config.own_base().as_ref() == Some(base);
+        let alias = |config: &&super::SumdbConfig| {
+            config.name.as_str() == defaults::sumdb_name() && defaults::serves_sumdb(base)
+        };
+        self.config.sumdb.iter().find(|config| own(config) || alias(config)).map(|config| &config.name)
+    }
+
+    pub fn count(&self, request: &ModuleRequest, served: &Result<Reply, Failure>) {
+        match served {
+            Ok(reply) => self.tally.serve(reply.served),
+            Err(failure) => {
+                tracing::info!(%request, kind = ?failure.kind(), "not served: {failure}");
+                self.tally.refuse(failure);
+            }
+        }
+    }
+
+    pub async fn serve(
+        self: &Arc<Self>,
+        request: &ModuleRequest,
+        place: &Place,
+        now: SystemTime,
+    ) -> Result<Reply, Failure> {
+        match request {
+            ModuleRequest::SumSupported { database }
+            | ModuleRequest::SumLatest { database }
+            | ModuleRequest::SumLookup { database, .. }
+            | ModuleRequest::SumTile { database, .. } => self.serve_sumdb(request, database, place).await,
+            _ => match self.ground(request, place) {
+                Some(ground) => self.serve_module(request, &ground, now).await,
+                None => Ok(private_reply(request)),
+            },
+        }
+    }
+
+    fn ground(&self, request: &ModuleRequest, place: &Place) -> Option<Ground> {
+        self.pools.ground(place, request.module().is_some_and(|module| self.is_private(module)))
+    }
+
+    pub fn is_private(&self, module: &Module) -> bool {
+        self.private.cover(module)
+    }
+
+    /// The database that says what is right.
+    pub fn judge(&self) -> Option<&Arc<Sumdb>> {
+        self.databases.first()
+    }
+
+    async fn serve_module(
+        self: &Arc<Self>,
+        request: &ModuleRequest,
+        ground: &Ground,
+        now: SystemTime,
+    ) -> Result<Reply, Failure> {
+        let held = self.held(request, ground).await;
+        let Some(held) = held else { return self.fetch(request, ground, now, Served::Miss).await };
+        match held.freshness(request, now, self.config.fresh) {
+            Freshness::Fresh => {
+                self.recheck(request, &held, ground, now);
+                Ok(held.reply(request, now, Served::Hit))
+            }
+            Freshness::Soon => {
+                self.renew(request, ground, now);
+                Ok(held.reply(request, now, Served::Stale))
+            }
+            // Every breaker is open: who would be asked is known to be down.
+            Freshness::Old if ground.pool.is_dark() => Ok(held.reply(request, now, Served::Stale)),
+            Freshness::Old => {
+                let asked = timeout(policy::GRACE, self.fetch(request, ground, now, Served::Revalidated)).await;
+                match asked {
+                    Ok(Ok(reply)) => Ok(reply),
+                    Ok(Err(_)) | Err(_) => Ok(held.reply(request, now, Served::Stale)),
+                }
+            }
+            Freshness::Gone => self.fetch(request, ground, now, Served::Miss).await,
+        }
+    }
+
+    /// What is held: a file that never changes, else the younger of answer and absence. A verified
+    /// file of the tree answers for every place.
+    async fn held(&self, request: &ModuleRequest, ground: &Ground) -> Option<Held> {
+        let there = match ground.key(request) {
+            Some(key) => self.store.cache.get(&key).await,
+            None => None,
+        };
+        if request.is_immutable() {
+            if there.is_some() {
+                return there.map(Held::There);
+            }
+            if let Some(found) = self.held_by_all(request, ground).await {
+                return Some(Held::There(found));
+            }
+        }
+        let absent = match ground.absent_key(request) {
+            Some(key) => self.store.absence(&key).await,
+            None => None,
+        };
+        match (there, absent) {
+            (Some(there), Some(absent)) if there.note.at_ms < absent.at_ms => Some(Held::Absent(absent)),
+            (Some(there), _) => Some(Held::There(there)),
+            (None, absent) => absent.map(Held::Absent),
+        }
+    }
+
+    async fn held_by_all(&self, request: &ModuleRequest, ground: &Ground) -> Option<Found> {
+        if ground.is_origin() || !matches!(request, ModuleRequest::Mod { .. } | ModuleRequest::Zip { .. }) {
+            return None;
+        }
+        let found = self.store.cache.get(&tree_key(request)?).await?;
+        is_verified(&found.note).then_some(found)
+    }
+
+    /// Asks upstream behind an answer that was given already.
+    fn renew(self: &Arc<Self>, request: &ModuleRequest, ground: &Ground, now: SystemTime) {
+        let (house, request, ground) = (Arc::clone(self), request.clone(), ground.clone());
+        self.runtime.spawn(async move {
+            if let Err(why) = house.fetch(&request, &ground, now, Served::Revalidated).await {
+                tracing::debug!(%request, %why, "not renewed");
+            }
+        });
+    }
+
+    /// Asks upstream, once however many ask for the same.
+    async fn fetch(
+        self: &Arc<Self>,
+        request: &ModuleRequest,
+        ground: &Ground,
+        now: SystemTime,
+        served: Served,
+    ) -> Result<Reply, Failure> {
+        let sums = if ground.is_origin() { None } else { self.ask_sums(request, true).await };
+        let key = if sums.is_some() { tree_key(request) } else { ground.key(request) };
+        let key = key.ok_or_else(|| Failure::fault(format!("{request} has no place in the cache"), ""))?;
+        let leads = Arc::new(AtomicBool::new(false));
+        let (house, asked, ground, leading) = (Arc::clone(self), request.clone(), ground.clone(), Arc::clone(&leads));
+        let produce = move |draft| async move {
+            leading.store(true, Ordering::Relaxed);
+            house.produce(draft, asked, ground, sums, now).await
+        };
+        match self.store.cache.fill(&key, produce).await {
+            Ok(found) => {
+                let served = if leads.load(Ordering::Relaxed) { served } else { Served::Collapsed };
+                Ok(reply(request, StatusCode::OK, Body::Held(found.content), served, None))
+            }
+            Err(failure) => match failure.as_absent() {
+                Some((status, text)) => {
+                    let body = Body::Bytes(Bytes::copy_from_slice(text.as_bytes()));
+                    Ok(Reply { content_type: TEXT, ..reply(request, status, body, served, None) })
+                }
+                None => Err(failure),
+            },
+        }
+    }
+
+    async fn produce(
+        self: Arc<Self>,
+        draft: Draft,
+        request: ModuleRequest,
+        ground: Ground,
+        sums: Option<super::log::Sums>,
+        now: SystemTime,
+    ) -> Result<(Draft, Verdict), Failure> {
+        self.bring_siblings(&request, &ground, now);
+        let produced = match &request {
+            ModuleRequest::Mod { .. } | ModuleRequest::Zip { .. } => {
+                self.produce_file(draft, &request, &ground, sums, now).await
+            }
+            ModuleRequest::List { module } => self.produce_list(draft, &request, module, &ground, now).await,
+            ModuleRequest::Info { version, .. } => {
+                self.produce_small(draft, &request, &ground, now, |text| verify::judge_info(text, Some(version))).await
+            }
+            _ => self.produce_small(draft, &request, &ground, now, |text| verify::judge_info(text, None)).await,
+        };
+        if let Err(failure) = &produced
+            && let (Some((status, text)), Some(key)) = (failure.as_absent(), ground.absent_key(&request))
+        {
+            self.store.put_absence(&key, status, text, policy::millis(now)).await;
+        }
+        produced
+    }
+
+    /// A small answer: kept where it is what it should be, passed on where no mirror has a better one.
+    async fn produce_small(
+        &self,
+        mut draft: Draft,
+        request: &ModuleRequest,
+        ground: &Ground,
+        now: SystemTime,
+        judge: impl Fn(&Bytes) -> Result<(), String>,
+    ) -> Result<(Draft, Verdict), Failure> {
+        match Walk::new(&self.asker, &ground.pool, request.wire()).small(SMALL, judge).await {
+            Ok((bytes, mirror)) => {
+                draft.write(bytes).await?;
+                Ok((draft, keep(now, facts_of(&mirror))))
+            }
+            Err((trouble, Some(odd))) if trouble.absent.is_none() => {
+                tracing::debug!(%request, "no mirror has an answer that parses; passed on as it came");
+                draft.write(odd).await?;
+                Ok((draft, Verdict::PassOn { facts: Facts::new() }))
+            }
+            Err((trouble, _)) => Err(trouble.of(request)),
+        }
+    }
+
+    /// The union of the lists of all named mirrors, and of the versions listed before that are held
+    /// and verified: a version does not vanish because one mirror forgot it.
+    async fn produce_list(
+        &self,
+        mut draft: Draft,
+        request: &ModuleRequest,
+        module: &Module,
+        ground: &Ground,
+        now: SystemTime,
+    ) -> Result<(Draft, Verdict), Failure> {
+        let (lists, odd) = match self.ask_lists(request, ground).await {
+            Ok(lists) => (lists, None),
+            Err((trouble, Some(odd))) if trouble.absent.is_none() => (Vec::new(), Some(odd)),
+            Err((trouble, _)) => return Err(trouble.of(request)),
+        };
+        if let Some(odd) = odd {
+            draft.write(odd).await?;
+            return Ok((draft, Verdict::PassOn { facts: Facts::new() }));
+        }
+        let kept = self.kept_versions(request, module, ground, &lists).await;
+        draft.write(unite(&lists, &kept)).await?;
+        Ok((draft, keep(now, Facts::new())))
+    }
+
+    /// Every named mirror's list, as far as they come within the time that the first one leaves them.
+    async fn ask_lists(
+        &self,
+        request: &ModuleRequest,
+        ground: &Ground,
+    ) -> Result<Vec<Bytes>, (Trouble, Option<Bytes>)> {
+        let pool = &ground.pool;
+        let awake: Vec<&Arc<Mirror>> = pool.mirrors.iter().filter(|mirror| !mirror.rests()).collect();
+        if pool.manner == Manner::OnFault || awake.len() < 2 {
+            let asked = Walk::new(&self.asker, pool, request.wire()).small(SMALL, judge_list).await;
+            return asked.map(|(list, _)| vec![list]);
+        }
+        let alone = |mirror: &Arc<Mirror>| {
+            let pool = Pool { mirrors: vec![Arc::clone(mirror)], ..*pool };
+            Walk::new(&self.asker, &pool, request.wire()).small(SMALL, judge_list)
+        };
+        let mut asked: FuturesUnordered<_> = awake.into_iter().map(alone).collect();
+        let (mut lists, mut last) = (Vec::new(), None);
+        let mut troubles = Trouble { complaints: Vec::new(), absent: None };
+        let mut until = Instant::now() + Duration::from_secs(3600);
+        loop {
+            let answer = tokio::select! {
+                answer = asked.next() => answer,
+                () = sleep_until(until) => None,
+            };
+            match answer {
+                None => break,
+                Some(Ok((list, _))) => lists.push(list),
+                Some(Err((trouble, odd))) => {
+                    troubles.complaints.extend(trouble.complaints);
+                    troubles.absent = troubles.absent.or(trouble.absent);
+                    last = last.or(odd);
+                }
+            }
+            if !lists.is_empty() || troubles.absent.is_some() {
+                until = until.min(Instant::now() + policy::CONTRADICT);
+            }
+        }
+        if lists.is_empty() { Err((troubles, last)) } else { Ok(lists) }
+    }
+
+    /// Versions that were listed before, are in none of the new lists, and of which we hold a verified go.mod.
+    async fn kept_versions(
+        &self,
+        request: &ModuleRequest,
+        module: &Module,
+        ground: &Ground,
+        lists: &[Bytes],
+    ) -> Vec<String> {
+        let Some(key) = ground.key(request) else { return Vec::new() };
+        let Some(before) = self.store.small(&key, SMALL).await else { return Vec::new() };
+        let now: std::collections::HashSet<&str> = lists.iter().flat_map(versions).collect();
+        let mut kept = Vec::new();
+        for version in versions(&before).filter(|version| !now.contains(version)) {
+            if self.holds_verified(module, version).await {
+                kept.push(version.to_owned());
+            }
+        }
+        kept
+    }
+
+    async fn holds_verified(&self, module: &Module, version: &str) -> bool {
+        let Ok(version) = Version::new(version) else { return false };
+        let Some(key) = tree_key(&ModuleRequest::Mod { module: module.clone(), version }) else { return false };
+        self.store.cache.get(&key).await.is_some_and(|found| is_verified(&found.note))
+    }
+
+    /// A go.mod that is not held is the beginning of more: go asks for `.info` one at a time, so it is
+    /// worth having before that.
+    fn bring_siblings(self: &Arc<Self>, request: &ModuleRequest, ground: &Ground, now: SystemTime) {
+        let ModuleRequest::Mod { module, version } = request else { return };
+        if !self.config.siblings {
+            return;
+        }
+        let info = ModuleRequest::Info { module: module.clone(), version: version.clone() };
+        let (house, ground) = (Arc::clone(self), ground.clone());
+        self.runtime.spawn(async move {
+            if house.held(&info, &ground).await.is_none()
+                && let Err(why) = house.fetch(&info, &ground, now, Served::Miss).await
+            {
+                tracing::debug!(request = %info, %why, "sibling not brought");
+            }
+        });
+    }
+
+    async fn serve_sumdb(
+        self: &Arc<Self>,
+        request: &ModuleRequest,
+        name: &Database,
+        place: &Place,
+    ) -> Result<Reply, Failure> {
+        if request.module().is_some_and(|module| self.is_private(module)) {
+            return Err(Failure::policy(format!("{request}: the module is private here"), HINT_PRIVATE));
+        }
+        let Some(database) = self.databases.iter().find(|database| database.name == *name) else {
+            return self.pass_sumdb(request, name, place).await;
+        };
+        let answered = match request {
+            ModuleRequest::SumLookup { module, version, .. } => database.lookup(module, version).await,
+            ModuleRequest::SumTile { tile, .. } => database.tile(tile).await,
+            ModuleRequest::SumLatest { .. } => database.latest().await,
+            _ if database.is_supported().await => Ok(Bytes::new()),
+            _ => return Ok(unsupported(request, name)),
+        };
+        sum_reply(request, answered, Served::Hit)
+    }
+
+    /// A database whose key is not known: passed on, and only whole tiles are kept.
+    async fn pass_sumdb(
+        self: &Arc<Self>,
+        request: &ModuleRequest,
+        name: &Database,
+        place: &Place,
+    ) -> Result<Reply, Failure> {
+        let pool = self.unknown_pool(name, place);
+        let path = request.wire().replacen(&format!("/sumdb/{}", super::path::encode(name.as_str())), "", 1);
+        let ask = move |house: Arc<House>| async move {
+            Walk::new(&house.asker, &pool, path).small(SMALL, |_| Ok(())).await.map(|(bytes, _)| bytes)
+        };
+        match request {
+            ModuleRequest::SumSupported { .. } => Ok(match ask(Arc::clone(self)).await {
+                Ok(bytes) => reply(request, StatusCode::OK, Body::Bytes(bytes), Served::Passed, None),
+                Err(_) => unsupported(request, name),
+            }),
+            ModuleRequest::SumTile { tile, .. } if *tile == super::log::whole(tile) => {
+                let key = Key::new(&format!("passed/{}", request.file()));
+                let key = key.ok_or_else(|| Failure::fault(format!("{request} has no place in the cache"), ""))?;
+                self.keep_passed(request, &key, ask).await
+            }
+            _ => {
+                let answered = ask(Arc::clone(self)).await.map_err(|(trouble, _)| trouble.of(request));
+                sum_reply(request, answered, Served::Passed)
+            }
+        }
+    }
+
+    async fn keep_passed<A, F>(self: &Arc<Self>, request: &ModuleRequest, key: &Key, ask: A) -> Result<Reply, Failure>
+    where
+        A: FnOnce(Arc<House>) -> F + Send + 'static,
+        F: Future<Output = Result<Bytes, (Trouble, Option<Bytes>)>> + Send,
+    {
+        if let Some(held) = self.store.small(key, SMALL).await {
+            return Ok(reply(request, StatusCode::OK, Body::Bytes(held), Served::Hit, None));
+        }
+        let (house, asked) = (Arc::clone(self), request.clone());
+        let produce = move |mut draft: Draft| async move {
+            let bytes = ask(house).await.map_err(|(trouble, _)| trouble.of(asked))?;
+            draft.write(bytes).await?;
+            Ok((draft, keep(SystemTime::now(), Facts::new())))
+        };
+        let found = self.store.cache.fill(key, produce).await;
+        let answered = match found {
+            Ok(found) => found.content.bytes(SMALL).await.map_err(|why| Failure::fault(why, "")),
+            Err(why) => Err(why),
+        };
+        sum_reply(request, answered, Served::Miss)
+    }
+
+    /// Who answers for a database that nobody configured: the mirrors, then its own host on the
+    /// client's account; of another host that host alone.
+    fn unknown_pool(&self, name: &Database, place: &Place) -> Pool {
+        let mirror = |base: &Base, standing| Arc::new(Mirror::new(below(base, name), standing));
+        let mirrors = match place {
+            Place::Host { base, standing } => vec![mirror(base, *standing)],
+            Place::Ours { .. } => {
+                let own = Base::parse(&format!("https://{name}")).ok();
+                let own = own.map(|base| Arc::new(Mirror::new(base, place.standing())));
+                let bases = self.pools.origin_bases();
+                bases.iter().map(|base| mirror(base, Standing::Configured)).chain(own).collect()
+            }
+        };
+        Pool { mirrors, manner: Manner::Named, hedge: Duration::from_secs(3) }
+    }
+}
+
+impl Held {
+    fn freshness(&self, request: &ModuleRequest, now: SystemTime, fresh: Duration) -> Freshness {
+        match self {
+            Held::There(_) if request.is_immutable() => Freshness::Fresh,
+            Held::There(found) => policy::judge_age(policy::age(found.note.at_ms, now), fresh, false),
+            Held::Absent(absence) => policy::judge_age(policy::age(absence.at_ms, now), fresh, true),
+        }
+    }
+
+    /// The found file, where there is one.
+    pub fn found(&self) -> Option<&Found> {
+        match self {
+            Held::There(found) => Some(found),
+            Held::Absent(_) => None,
+        }
+    }
+
+    fn reply(self, request: &ModuleRequest, now: SystemTime, served: Served) -> Reply {
+        match self {
+            Held::There(found) => {
+                let age = policy::age(found.note.at_ms, now);
+                reply(request, StatusCode::OK, Body::Held(found.content), served, Some(age))
+            }
+            Held::Absent(absence) => {
+                let age = policy::age(absence.at_ms, now);
+                let absent = reply(request, absence.status, Body::Bytes(absence.text), served, Some(age));
+                Reply { content_type: TEXT, ..absent }
+            }
+        }
+    }
+}
+
+impl House {
+    fn recheck(self: &Arc<Self>, request: &ModuleRequest, held: &Held, ground: &Ground, now: SystemTime) {
+        if let Some(found) = held.found() {
+            self.recheck_file(request, &found.note, ground, now);
+        }
+    }
+}
+
+/// Where a file lies that answers for every place.
+pub fn tree_key(request: &ModuleRequest) -> Option<Key> {
+    Key::new(&format!("{}/{}", super::pools::TREE, request.file()))
+}
+
+/// The verdict on something right.
+pub fn keep(now: SystemTime, facts: Facts) -> Verdict {
+    Verdict::Keep { at_ms: policy::millis(now), facts }
+}
+
+/// Whence something came.
+pub fn facts_of(mirror: &Mirror) -> Facts {
+    Facts::from([(MIRROR.to_owned(), mirror.base.to_string())])
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+fn reply(request: &ModuleRequest, status: StatusCode, body: Body, served: Served, age: Option<Duration>) -> Reply {
+    Reply { status, content_type: request.content_type(), body, served, age }
+}
+
+/// Nobody is asked for a private module; go's list may go on to `direct`.
+fn private_reply(request: &ModuleRequest) -> Reply {
+    let text = format!("goanyway: {request}: private here (goproxy.private), so no public mirror is asked for it\n");
+    let body = Body::Bytes(text.into());
+    Reply { content_type: TEXT, ..reply(request, StatusCode::NOT_FOUND, body, Served::Passed, None) }
+}
+
+/// go asks a database of which it hears this elsewhere, and in the end directly.
+fn unsupported(request: &ModuleRequest, database: &Database) -> Reply {
+    let text = format!("goanyway: checksum database {database} is out of reach from here\n");
+    reply(request, StatusCode::NOT_FOUND, Body::Bytes(text.into()), Served::Passed, None)
+}
+
+fn sum_reply(request: &ModuleRequest, answered: Result<Bytes, Failure>, served: Served) -> Result<Reply, Failure> {
+    match answered {
+        Ok(bytes) => Ok(reply(request, StatusCode::OK, Body::Bytes(bytes), served, None)),
+        Err(failure) => match failure.as_absent() {
+            Some((status, text)) => {
+                let body = Body::Bytes(Bytes::copy_from_slice(text.as_bytes()));
+                Ok(Reply { content_type: TEXT, ..reply(request, status, body, served, None) })
+            }
+            None => Err(failure),
+        },
+    }
+}
+
+fn judge_list(text: &Bytes) -> Result<(), String> {
+    verify::judge_list(text)
+}
+
+/// The versions that a list names.
+fn versions(list: &Bytes) -> impl Iterator<Item = &str> {
+    std::str::from_utf8(list).unwrap_or_default().lines().filter_map(verify::listed_version)
+}
+
+/// One list of many: the first as it came, then the lines of the others for versions not yet named.
+/// With one list and nothing to add, that list byte for byte.
+fn unite(lists: &[Bytes], kept: &[String]) -> Bytes {
+    let Some((first, others)) = lists.split_first() else { return Bytes::new() };
+    let mut named: std::collections::HashSet<&str> = versions(first).collect();
+    let mut added: Vec<&str> = others.iter().flat_map(versions).filter(|version| named.insert(version)).collect();
+    added.extend(kept.iter().map(String::as_str).filter(|version| named.insert(version)));
+    if added.is_empty() {
+        return first.clone();
+    }
+    added.sort_by(|one, other| version::compare(one, other));
+    let mut united = String::from_utf8_lossy(first).into_owned();
+    if !united.is_empty() && !united.ends_with('\n') {
+        united.push('\n');
+    }
+    added.iter().for_each(|version| united.extend([version, "\n"]));
+    united.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_united_without_losing_a_line() {
+        let list = |text: &'static str| Bytes::from_static(text.as_bytes());
+        let one = [list("v1.0.0 2019-01-01T00:00:00Z\nodd\n")];
+        assert_eq!(unite(&one, &[]), one[0], "byte for byte");
+        assert_eq!(
+            unite(&[list("v1.0.0\nv1.1.0"), list("v1.10.0\nv1.0.0\nv1.2.0\n")], &["v0.9.0".to_owned()]),
+            "v1.0.0\nv1.1.0\nv0.9.0\nv1.2.0\nv1.10.0\n"
+        );
+        assert_eq!(unite(&[list(""), list("v1.0.0\n")], &[]), "v1.0.0\n");
+    }
+}

@@ -1,0 +1,423 @@
+//! go.mod files and zips: fetched, held while they are small, verified, and only then kept.
+//!
+//! go makes one request for a file and then no other. So a file is held back until it is whole and
+//! right, as long as it is small and comes fast: whatever goes wrong until then is mended from any
+//! mirror. A larger or slower one is let go to all who wait while it grows; a cut is then continued
+//! by `Range` on the same mirror, because mirrors zip differently, and a file that turns out wrong at
+//! its end breaks off and is not kept. The checksum database is asked at the same time as the mirror.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::header::{CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE};
+use http::{Response, StatusCode};
+use http_body_util::BodyExt;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::answer::{House, facts_of, keep};
+use super::failure::{Complaint, Failure, Said};
+use super::log::Sums;
+use super::mirrors::{Found, Mirror, STALL, Trouble, Walk, read_error};
+use super::path::ModuleRequest;
+use super::policy;
+use super::pools::Ground;
+use super::store::{CHECKED, Facts, VERIFIED, is_verified};
+use super::tally::Verified;
+use super::verify::{self, Checked};
+use crate::cache::{self, Draft, Key, Note, Verdict};
+use crate::fetch::{Body, Patience};
+
+/// How often one cut of a file that is out already is mended.
+const RESUMES: u32 = 4;
+
+/// Sums that are on their way while the file is.
+struct Vouching {
+    asked: Option<JoinHandle<Option<Sums>>>,
+    sums: Option<Sums>,
+}
+
+/// What a whole file is worth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Worth {
+    /// The database vouches for it, whatever its shape.
+    Vouched,
+    /// Nobody vouches for it, but it is what such files look like.
+    Sound,
+    /// Nobody vouches for it, and it is not.
+    Malformed(String),
+    /// The database names another sum.
+    Wrong(String),
+}
+
+/// How the pouring of one body ended.
+enum Poured {
+    Whole,
+    Cut(Said),
+    /// The store cannot take it.
+    Lost(Failure),
+}
+
+impl House {
+    /// Produces a `.mod` or `.zip`.
+    pub async fn produce_file(
+        self: &Arc<Self>,
+        mut draft: Draft,
+        request: &ModuleRequest,
+        ground: &Ground,
+        sums: Option<Sums>,
+        now: SystemTime,
+    ) -> Result<(Draft, Verdict), Failure> {
+        let mut vouching = self.vouch(request, sums);
+        let mut walk = Walk::new(&self.asker, &ground.pool, request.wire());
+        let mut is_odd = false;
+        loop {
+            let found = match walk.next().await {
+                Ok(found) => found,
+                Err(trouble) => return give_up(draft, trouble, is_odd, request),
+            };
+            if is_odd {
+                draft.restart();
+                is_odd = false;
+            }
+            let (seated, mirror) = (found.seated(), walk.mirror(&found.seated()));
+            match self.pour(&mut draft, found, &mirror, request).await {
+                Poured::Whole => {}
+                Poured::Lost(failure) => return Err(failure),
+                Poured::Cut(said) if draft.is_released() => return Err(cut_off(request, &mirror, said)),
+                Poured::Cut(said) => {
+                    draft.restart();
+                    walk.complain_of(&seated, said);
+                    continue;
+                }
+            }
+            let sums = vouching.wait().await;
+            let worth = match weigh(&draft, request, sums.as_ref()).await {
+                Ok(worth) => worth,
+                // Some of it was passed on without being held: nobody can say whether it is right.
+                Err(_) if draft.is_released() => return Ok((draft, Verdict::PassOn { facts: Facts::new() })),
+                Err(why) => return Err(why),
+            };
+            self.note_worth(request, &mirror, &worth);
+            match worth {
+                Worth::Vouched | Worth::Sound => {
+                    walk.praise_found(&seated);
+                    return Ok((draft, keep(now, file_facts(&mirror, worth == Worth::Vouched, now))));
+                }
+                Worth::Malformed(why) | Worth::Wrong(why) if draft.is_released() => {
+                    walk.complain_of(&seated, Said::Wrong(why.clone()));
+                    return Err(cut_off(request, &mirror, Said::Wrong(why)));
+                }
+                Worth::Malformed(why) => {
+                    // Held until another mirror has a better one; go has its own words for it.
+                    is_odd = true;
+                    walk.complain_of(&seated, Said::Wrong(why));
+                }
+                Worth::Wrong(why) => {
+                    draft.restart();
+                    walk.complain_of(&seated, Said::Wrong(why));
+                }
+            }
+        }
+    }
+
+    /// What the database says about a file; `holds_up` says that a client waits for it.
+    pub async fn ask_sums(&self, request: &ModuleRequest, holds_up: bool) -> Option<Sums> {
+        match request {
+            ModuleRequest::Mod { module, version } | ModuleRequest::Zip { module, version }
+                if !self.is_private(module) =>
+            {
+                self.judge()?.sums(module, version, holds_up).await
+            }
+            _ => None,
+        }
+    }
+
+    /// Begins to ask the database.
+    fn vouch(self: &Arc<Self>, request: &ModuleRequest, sums: Option<Sums>) -> Vouching {
+        let (house, request) = (Arc::clone(self), request.clone());
+        let asked = match sums {
+            Some(_) => None,
+            None => Some(self.runtime.spawn(async move { house.ask_sums(&request, true).await })),
+        };
+        Vouching { asked, sums }
+    }
+
+    /// Writes a body into the draft; a cut after its release is mended from the same mirror.
+    async fn pour(&self, draft: &mut Draft, found: Found, mirror: &Arc<Mirror>, request: &ModuleRequest) -> Poured {
+        let length = found.length();
+        if length.is_some_and(|length| length > longest(request)) {
+            return Poured::Cut(Said::Wrong(format!("longer than {} bytes", longest(request))));
+        }
+        let validator = validator(&found.response);
+        let mut response = found.response;
+        let mut resumes = 0;
+        loop {
+            let said = match self.pour_once(draft, response, length, mirror, request).await {
+                Poured::Cut(said) => said,
+                other => return other,
+            };
+            if !draft.is_released() || matches!(said, Said::Wrong(_)) || resumes == RESUMES {
+                return Poured::Cut(said);
+            }
+            self.tally.fault(&said);
+            response = loop {
+                resumes += 1;
+                sleep(policy::pause(resumes)).await;
+                match self.resume(draft.written(), mirror, request, validator.as_ref()).await {
+                    Some(rest) => break rest,
+                    None if resumes == RESUMES => return Poured::Cut(said),
+                    None => {}
+                }
+            };
+            tracing::info!(%request, mirror = %mirror.name(), at = draft.written(), "a cut answer is continued");
+        }
+    }
+
+    /// One body, to its end or to its cut. It is let go when it is larger or slower than what is held.
+    async fn pour_once(
+        &self,
+        draft: &mut Draft,
+        response: Response<Body>,
+        length: Option<u64>,
+        mirror: &Mirror,
+        request: &ModuleRequest,
+    ) -> Poured {
+        let mut body = response.into_body();
+        let begun = Instant::now();
+        while let Some(frame) = body.frame().await {
+            let piece = match frame {
+                Ok(frame) => frame.into_data(),
+                Err(why) => return Poured::Cut(read_error(why)),
+            };
+            let Ok(piece) = piece else { continue };
+            if draft.written() + piece.len() as u64 > longest(request) {
+                return Poured::Cut(Said::Wrong(format!("longer than {} bytes", longest(request))));
+            }
+            if let Err(why) = draft.write(piece).await {
+                return Poured::Lost(why.into());
+            }
+            if !draft.is_released() && self.lets_go(request, draft.written(), length, begun) {
+                draft.release(length, facts_of(mirror));
+            }
+        }
+        match length {
+            Some(length) if draft.written() != length => {
+                Poured::Cut(Said::Broke(format!("{} of {length} bytes came", draft.written())))
+            }
+            _ => Poured::Whole,
+        }
+    }
+
+    /// Whether a zip is too large or too slow to be held. A go.mod is always held.
+    fn lets_go(&self, request: &ModuleRequest, written: u64, length: Option<u64>, begun: Instant) -> bool {
+        let large = length.unwrap_or(written).max(written) > self.config.hold;
+        matches!(request, ModuleRequest::Zip { .. }) && (large || begun.elapsed() >= self.config.hold_for)
+    }
+
+    /// Asks the same mirror for the rest (RFC 9110 section 14.2). A whole answer in its place is no use:
+    /// it may be another zip of the same files.
+    async fn resume(
+        &self,
+        from: u64,
+        mirror: &Mirror,
+        request: &ModuleRequest,
+        validator: Option<&HeaderValue>,
+    ) -> Option<Response<Body>> {
+        let mut headers = HeaderMap::new();
+        headers.insert(RANGE, HeaderValue::try_from(format!("bytes={from}-")).ok()?);
+        if let Some(validator) = validator {
+            headers.insert(IF_RANGE, validator.clone());
+        }
+        let patience = Patience { first_byte: STALL, stall: STALL };
+        let wire = request.wire();
+        let asked = self.asker.upstream.ask(mirror.standing, &mirror.base, &wire, &headers, patience);
+        let response = timeout(STALL, asked).await.ok()?.ok()?;
+        let starts =
+            |range: &HeaderValue| range.to_str().is_ok_and(|range| range.starts_with(&format!("bytes {from}-")));
+        let fits = response.status() == StatusCode::PARTIAL_CONTENT
+            && response.headers().get(CONTENT_RANGE).is_some_and(starts);
+        fits.then_some(response)
+    }
+
+    fn note_worth(&self, request: &ModuleRequest, mirror: &Mirror, worth: &Worth) {
+        self.tally.verify(match worth {
+            Worth::Vouched => Verified::Right,
+            Worth::Sound | Worth::Malformed(_) => Verified::Unverified,
+            Worth::Wrong(_) => Verified::Wrong,
+        });
+        if let Worth::Wrong(why) = worth {
+            tracing::error!(%request, mirror = %mirror.name(), "{why}; not kept, and this mirror is asked last from now on");
+        }
+    }
+
+    /// Puts a file that nobody vouched for to the database again, once a day, behind its answer.
+    pub fn recheck_file(self: &Arc<Self>, request: &ModuleRequest, note: &Note, ground: &Ground, now: SystemTime) {
+        let is_file = matches!(request, ModuleRequest::Mod { .. } | ModuleRequest::Zip { .. });
+        if !is_file || is_verified(note) || self.judge().is_none() {
+            return;
+        }
+        let checked = note.facts.get(CHECKED).and_then(|checked| checked.parse().ok()).unwrap_or(note.at_ms);
+        let Some(key) = ground.key(request) else { return };
+        if policy::age(checked, now) < policy::RECHECK {
+            return;
+        }
+        let (house, request, note) = (Arc::clone(self), request.clone(), note.clone());
+        self.runtime.spawn(async move { house.recheck_now(&request, &key, note, now).await });
+    }
+
+    async fn recheck_now(self: &Arc<Self>, request: &ModuleRequest, key: &Key, note: Note, now: SystemTime) {
+        let mut facts = note.facts.clone();
+        facts.insert(CHECKED.to_owned(), policy::millis(now).to_string());
+        // Noted first, so that the next request does not begin the same.
+        let noted = self.store.cache.annotate(key, note.at_ms, facts.clone()).await;
+        let Some(sums) = self.ask_sums(request, false).await else { return };
+        let Some(worth) = self.weigh_kept(request, key, &sums).await else { return };
+        let outcome = match worth {
+            Worth::Vouched => {
+                self.tally.verify(Verified::Right);
+                facts.insert(VERIFIED.to_owned(), "yes".to_owned());
+                noted.and(self.store.cache.annotate(key, note.at_ms, facts).await)
+            }
+            Worth::Wrong(why) => {
+                self.tally.verify(Verified::Wrong);
+                tracing::error!(%request, "kept without the checksum database's word, and now it says: {why}; removed");
+                self.store.cache.remove(key).await
+            }
+            _ => return,
+        };
+        if let Err(why) = outcome {
+            tracing::warn!(%request, %why, "verified late, but the note could not be written");
+        }
+    }
+
+    /// Weighs a kept file by a copy of it, since what is kept is read in pieces.
+    async fn weigh_kept(&self, request: &ModuleRequest, key: &Key, sums: &Sums) -> Option<Worth> {
+        let mut content = self.store.cache.get(key).await?.content;
+        let mut copy = tokio::fs::File::from_std(tempfile::tempfile().ok()?);
+        while let Some(piece) = content.next().await {
+            tokio::io::AsyncWriteExt::write_all(&mut copy, &piece.ok()?).await.ok()?;
+        }
+        // Metadata would not know of writes that are still under way.
+        tokio::io::AsyncWriteExt::flush(&mut copy).await.ok()?;
+        let length = copy.metadata().await.ok()?.len();
+        let copy = copy.into_std().await;
+        let (request, wanted) = (request.clone(), wanted(request, Some(sums)).to_vec());
+        let checked = tokio::task::spawn_blocking(move || {
+            let mut copy = copy;
+            std::io::Seek::rewind(&mut copy).ok()?;
+            check(Box::new(copy), length, &request)
+        });
+        Some(compare(checked.await.ok()??, &wanted))
+    }
+}
+
+impl Vouching {
+    /// What the database says, if it says it in time; that is `Sumdb::sums` to see to.
+    async fn wait(&mut self) -> Option<Sums> {
+        if let Some(asked) = self.asked.take() {
+            self.sums = asked.await.ok().flatten();
+        }
+        self.sums.clone()
+    }
+}
+
+/// Hashes what was written and says what it is worth.
+async fn weigh(draft: &Draft, request: &ModuleRequest, sums: Option<&Sums>) -> Result<Worth, Failure> {
+    let (reader, length, request_of) = (draft.reading()?, draft.written(), request.clone());
+    let checked = tokio::task::spawn_blocking(move || check(reader, length, &request_of)).await;
+    let checked =
+        checked.ok().flatten().ok_or_else(|| Failure::fault(format!("{request} could not be read back"), ""))?;
+    Ok(compare(checked, wanted(request, sums)))
+}
+
+/// The sums that the database has for this very file.
+fn wanted<'a>(request: &ModuleRequest, sums: Option<&'a Sums>) -> &'a [String] {
+    match (request, sums) {
+        (ModuleRequest::Mod { .. }, Some(sums)) => &sums.go_mod,
+        (ModuleRequest::Zip { .. }, Some(sums)) => &sums.zip,
+        _ => &[],
+    }
+}
+
+fn check(mut reader: Box<dyn cache::ReadSeek>, length: u64, request: &ModuleRequest) -> Option<Checked> {
+    match request {
+        ModuleRequest::Zip { module, version } => {
+            let reader = std::io::BufReader::with_capacity(256 << 10, reader);
+            Some(verify::check_zip(reader, length, module, version))
+        }
+        _ => {
+            let mut text = Vec::new();
+            reader.read_to_end(&mut text).ok()?;
+            Some(Checked { sum: Some(verify::hash_mod(&text)), fault: verify::judge_mod(&text).err() })
+        }
+    }
+}
+
+/// The database's word counts before the shape: go itself judges that.
+fn compare(checked: Checked, wanted: &[String]) -> Worth {
+    match (checked.sum, checked.fault) {
+        (Some(sum), _) if wanted.contains(&sum) => Worth::Vouched,
+        (Some(sum), _) if !wanted.is_empty() => {
+            Worth::Wrong(format!("its sum is {sum}, and the checksum database has {}", wanted.join(" or ")))
+        }
+        (None, fault) if !wanted.is_empty() => Worth::Wrong(fault.unwrap_or_else(|| "it cannot be read".to_owned())),
+        (_, Some(fault)) => Worth::Malformed(fault),
+        (_, None) => Worth::Sound,
+    }
+}
+
+fn give_up(draft: Draft, trouble: Trouble, is_odd: bool, request: &ModuleRequest) -> Result<(Draft, Verdict), Failure> {
+    if is_odd {
+        tracing::info!(%request, "malformed on every mirror; passed on as it came, and not kept");
+        return Ok((draft, Verdict::PassOn { facts: Facts::new() }));
+    }
+    Err(trouble.of(request))
+}
+
+/// A file that readers have a part of already, and will not have the rest.
+fn cut_off(request: &ModuleRequest, mirror: &Mirror, said: Said) -> Failure {
+    tracing::error!(%request, mirror = %mirror.name(), %said, "broken off after its first bytes had gone out; nothing kept");
+    Failure::asked(request, vec![Complaint { upstream: mirror.name(), said }])
+}
+
+fn file_facts(mirror: &Mirror, is_verified: bool, now: SystemTime) -> Facts {
+    let mut facts = facts_of(mirror);
+    facts.insert(VERIFIED.to_owned(), if is_verified { "yes" } else { "no" }.to_owned());
+    facts.insert(CHECKED.to_owned(), policy::millis(now).to_string());
+    facts
+}
+
+/// A strong validator (RFC 9110 section 13.1.5).
+fn validator(response: &Response<Body>) -> Option<HeaderValue> {
+    let strong = |etag: &&HeaderValue| !etag.as_bytes().starts_with(b"W/");
+    let headers = response.headers();
+    headers.get(ETAG).filter(strong).or_else(|| headers.get(LAST_MODIFIED)).cloned()
+}
+
+fn longest(request: &ModuleRequest) -> u64 {
+    match request {
+        ModuleRequest::Zip { .. } => verify::MAX_ZIP,
+        _ => verify::MAX_GO_MOD,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_databases_word_counts_before_the_shape() {
+        let checked = |sum: Option<&str>, fault: Option<&str>| Checked {
+            sum: sum.map(str::to_owned),
+            fault: fault.map(str::to_owned),
+        };
+        let has = |sum: &str| vec![sum.to_owned()];
+        assert_eq!(compare(checked(Some("h1:a"), None), &has("h1:a")), Worth::Vouched);
+        assert_eq!(compare(checked(Some("h1:a"), Some("odd")), &has("h1:a")), Worth::Vouched);
+        assert!(matches!(compare(checked(Some("h1:b"), None), &has("h1:a")), Worth::Wrong(_)));
+        assert!(matches!(compare(checked(None, Some("not a zip")), &has("h1:a")), Worth::Wrong(_)));
+        assert_eq!(compare(checked(Some("h1:a"), None), &[]), Worth::Sound);
+        assert_eq!(compare(checked(None, Some("not a zip")), &[]), Worth::Malformed("not a zip".to_owned()));
+    }
+}

@@ -1,0 +1,178 @@
+//! Counting what was served and what went wrong, by outcome.
+
+use std::fmt;
+
+use crate::metrics::{By, Counter, Family, Label, Registry};
+
+use super::failure::{Failure, Kind, Said};
+
+/// Whence an answer came: a metric's label, and what `Cache-Status` says (RFC 9211).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Served {
+    /// Held, and fresh or never to change.
+    Hit,
+    /// Held and no longer fresh; upstreams are asked behind it, or do not answer.
+    Stale,
+    /// Had from upstream for this request.
+    Miss,
+    /// Had from upstream by another request that came before.
+    Collapsed,
+    /// Had from upstream in place of something older that was held.
+    Revalidated,
+    /// Passed on and not kept.
+    Passed,
+}
+
+impl Served {
+    /// The parameters after the cache's name in a `Cache-Status` field.
+    pub fn cache_status(self) -> &'static str {
+        match self {
+            Served::Hit => "hit",
+            Served::Stale => "hit; detail=stale",
+            Served::Miss => "fwd=uri-miss; stored",
+            Served::Collapsed => "fwd=uri-miss; collapsed",
+            Served::Revalidated => "fwd=stale; stored",
+            Served::Passed => "fwd=miss",
+        }
+    }
+}
+
+impl Label for Served {
+    fn label(&self) -> &'static str {
+        match self {
+            Served::Hit => "hit",
+            Served::Stale => "stale",
+            Served::Miss => "miss",
+            Served::Collapsed => "collapsed",
+            Served::Revalidated => "revalidated",
+            Served::Passed => "passed",
+        }
+    }
+}
+
+impl fmt::Display for Served {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+/// Why a request was not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Refused {
+    Fault,
+    Silence,
+    Policy,
+    Said,
+}
+
+impl Label for Refused {
+    fn label(&self) -> &'static str {
+        match self {
+            Refused::Fault => "fault",
+            Refused::Silence => "silence",
+            Refused::Policy => "policy",
+            Refused::Said => "said",
+        }
+    }
+}
+
+/// What a mirror did that made us ask again or elsewhere, within requests that were answered or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    Status,
+    Silent,
+    Unreachable,
+    Broke,
+    Wrong,
+}
+
+impl Fault {
+    pub fn of(said: &Said) -> Fault {
+        match said {
+            Said::Status(..) => Fault::Status,
+            Said::Silent(_) => Fault::Silent,
+            Said::Unreachable(_) => Fault::Unreachable,
+            Said::Broke(_) => Fault::Broke,
+            Said::Wrong(_) => Fault::Wrong,
+        }
+    }
+}
+
+impl Label for Fault {
+    const KEY: &'static str = "fault";
+    fn label(&self) -> &'static str {
+        match self {
+            Fault::Status => "status",
+            Fault::Silent => "silent",
+            Fault::Unreachable => "unreachable",
+            Fault::Broke => "broke",
+            Fault::Wrong => "wrong",
+        }
+    }
+}
+
+/// How files stood before the checksum database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verified {
+    /// It vouches for the bytes.
+    Right,
+    /// It names another sum; the bytes were not kept.
+    Wrong,
+    /// It could not be asked, or is not asked for this module.
+    Unverified,
+}
+
+impl Label for Verified {
+    const KEY: &'static str = "verdict";
+    fn label(&self) -> &'static str {
+        match self {
+            Verified::Right => "right",
+            Verified::Wrong => "wrong",
+            Verified::Unverified => "unverified",
+        }
+    }
+}
+
+/// The counters of this room.
+#[derive(Clone, Default)]
+pub struct Tally {
+    served: Family<By<Served>, Counter>,
+    refused: Family<By<Refused>, Counter>,
+    faults: Family<By<Fault>, Counter>,
+    verified: Family<By<Verified>, Counter>,
+}
+
+impl Tally {
+    pub fn new(registry: &Registry) -> Tally {
+        let tally = Tally::default();
+        registry.room("goproxy", |families| {
+            families.register("served", "Module requests answered, by whence the answer came", tally.served.clone());
+            families.register("refused", "Module requests not answered, by reason", tally.refused.clone());
+            families.register("faults", "What mirrors did that made us ask again or elsewhere", tally.faults.clone());
+            families.register("verified", "Files put to the checksum database, by its verdict", tally.verified.clone());
+        });
+        tally
+    }
+
+    pub fn serve(&self, served: Served) {
+        self.served.get_or_create(&By(served)).inc();
+    }
+
+    pub fn refuse(&self, failure: &Failure) {
+        let refused = match failure.kind() {
+            Kind::Fault => Refused::Fault,
+            Kind::Silence => Refused::Silence,
+            Kind::Policy => Refused::Policy,
+            Kind::Said { .. } => Refused::Said,
+        };
+        self.refused.get_or_create(&By(refused)).inc();
+    }
+
+    pub fn fault(&self, said: &Said) {
+        self.faults.get_or_create(&By(Fault::of(said))).inc();
+    }
+
+    pub fn verify(&self, verified: Verified) {
+        self.verified.get_or_create(&By(verified)).inc();
+    }
+}

@@ -1,0 +1,1104 @@
+//! The room as a whole, before mirrors that misbehave on purpose and a checksum database that grows.
+//!
+//! The network is a value: [`Net`] answers every GET by a script for its host, and writes down who was
+//! asked for what. The clock is paused, so silence costs nothing.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
+use http::{HeaderMap, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep};
+
+use super::answer::House;
+use super::log::tests::Book;
+use super::log::{Claim, Head, Outcome, Record, Tiles};
+use super::mirrors::Upstream;
+use super::store::Store;
+use super::verify::tests::zipped;
+use super::*;
+use crate::cache;
+use crate::fetch::{self, Patience};
+
+/// What a mirror does with one request.
+#[derive(Clone)]
+enum Act {
+    Give(Bytes),
+    Say(u16, &'static str),
+    /// With a `Retry-After`.
+    Later(u16, &'static str),
+    Refuse,
+    Nothing,
+    After(Duration, Box<Act>),
+    /// So many bytes, then an error.
+    Cut(Bytes, usize),
+    /// So many bytes, then nothing more.
+    Stall(Bytes, usize),
+    /// The first bytes, ended cleanly, under a length that promises more.
+    Short(Bytes, usize),
+    /// The rest from there, as 206.
+    Rest(Bytes, usize),
+}
+
+/// One request as a script sees it.
+struct Ask<'a> {
+    path: &'a str,
+    /// How often this host was asked for this path before.
+    nth: usize,
+    from: Option<usize>,
+}
+
+type Script = Arc<dyn Fn(&Ask<'_>) -> Act + Send + Sync>;
+
+/// All hosts there are.
+#[derive(Default)]
+struct Net {
+    scripts: Mutex<HashMap<String, Script>>,
+    asked: Mutex<Vec<(String, String)>>,
+    is_dead: AtomicBool,
+}
+
+impl Net {
+    fn host(&self, name: &str, script: impl Fn(&Ask<'_>) -> Act + Send + Sync + 'static) {
+        self.scripts.lock().unwrap().insert(name.to_owned(), Arc::new(script));
+    }
+
+    /// From now on nobody answers.
+    fn die(&self) {
+        self.is_dead.store(true, Ordering::Relaxed);
+    }
+
+    /// Which paths this host was asked for.
+    fn asked(&self, host: &str) -> Vec<String> {
+        let asked = self.asked.lock().unwrap();
+        asked.iter().filter(|(name, _)| name == host).map(|(_, path)| path.clone()).collect()
+    }
+
+    fn count(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+
+    fn act(&self, host: &str, path: &str, headers: &HeaderMap) -> Act {
+        let nth = self.asked(host).iter().filter(|other| *other == path).count();
+        self.asked.lock().unwrap().push((host.to_owned(), path.to_owned()));
+        if self.is_dead.load(Ordering::Relaxed) {
+            return Act::Refuse;
+        }
+        let from = headers.get("range").and_then(|range| range.to_str().ok());
+        let from = from.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+        let script = self.scripts.lock().unwrap().get(host).cloned();
+        script.map_or(Act::Refuse, |script| script(&Ask { path, nth, from }))
+    }
+}
+
+#[async_trait]
+impl Upstream for Net {
+    async fn ask(
+        &self,
+        _standing: Standing,
+        base: &Base,
+        path: &str,
+        headers: &HeaderMap,
+        patience: Patience,
+    ) -> Result<Response<fetch::Body>, fetch::Error> {
+        let path = percent_encoding::percent_decode_str(path).decode_utf8().unwrap().into_owned();
+        let mut act = self.act(&base.authority(), &format!("{}{path}", base.path), headers);
+        while let Act::After(pause, then) = act {
+            sleep(pause).await;
+            act = *then;
+        }
+        perform(act, patience).await
+    }
+}
+
+async fn perform(act: Act, patience: Patience) -> Result<Response<fetch::Body>, fetch::Error> {
+    let response = |status: u16| Response::builder().status(status);
+    Ok(match act {
+        Act::Give(bytes) => response(200)
+            .header("content-length", bytes.len())
+            .header("etag", "\"e\"")
+            .body(body(bytes, End::Clean))
+            .unwrap(),
+        Act::Say(status, text) => response(status).body(body(Bytes::from_static(text.as_bytes()), End::Clean)).unwrap(),
+        Act::Later(status, wish) => {
+            response(status).header("retry-after", wish).body(body(Bytes::new(), End::Clean)).unwrap()
+        }
+        Act::Refuse => return Err(fetch::Error::Connect("connection refused".to_owned())),
+        Act::Nothing => {
+            sleep(patience.first_byte).await;
+            return Err(fetch::Error::Silent(patience.first_byte));
+        }
+        Act::Cut(bytes, at) => {
+            let whole = response(200).header("content-length", bytes.len()).header("etag", "\"e\"");
+            whole.body(body(bytes.slice(..at), End::Cut)).unwrap()
+        }
+        Act::Stall(bytes, at) => {
+            let whole = response(200).header("content-length", bytes.len());
+            whole.body(body(bytes.slice(..at), End::Stall(patience.stall))).unwrap()
+        }
+        Act::Short(bytes, at) => {
+            response(200).header("content-length", bytes.len()).body(body(bytes.slice(..at), End::Clean)).unwrap()
+        }
+        Act::Rest(bytes, from) => {
+            let range = format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len());
+            response(206).header("content-range", range).body(body(bytes.slice(from..), End::Clean)).unwrap()
+        }
+        Act::After(..) => unreachable!("waited out by `ask`"),
+    })
+}
+
+enum End {
+    Clean,
+    Cut,
+    Stall(Duration),
+}
+
+/// A body in pieces, and how it ends.
+fn body(bytes: Bytes, end: End) -> fetch::Body {
+    let pieces: Vec<_> = bytes.chunks(1000).map(|piece| Ok(Frame::data(bytes.slice_ref(piece)))).collect();
+    let last = stream::once(async move {
+        match end {
+            End::Clean => None,
+            End::Cut => Some(Err(fetch::Error::Broken("connection reset".to_owned()))),
+            End::Stall(patience) => {
+                sleep(patience).await;
+                Some(Err(fetch::Error::Stalled(patience)))
+            }
+        }
+    });
+    StreamBody::new(stream::iter(pieces).chain(last.filter_map(|end| async { end }))).boxed_unsync()
+}
+
+const M: &str = "/example.com/m";
+
+/// The files of `example.com/m`, as a good mirror has them.
+fn files() -> HashMap<String, Bytes> {
+    let zip = zipped(&[
+        ("example.com/m@v1.0.0/go.mod", "module example.com/m\n"),
+        ("example.com/m@v1.0.0/m.go", &"package m // not compressed to nothing\n".repeat(40)),
+    ]);
+    let info = r#"{"Version":"v1.0.0","Time":"2024-01-01T00:00:00Z"}"#;
+    [
+        ("@v/list", Bytes::from_static(b"v1.0.0\nv1.1.0\n")),
+        ("@latest", Bytes::from_static(info.as_bytes())),
+        ("@v/master.info", Bytes::from_static(info.as_bytes())),
+        ("@v/v1.0.0.info", Bytes::from_static(info.as_bytes())),
+        ("@v/v1.0.0.mod", Bytes::from_static(b"module example.com/m\n")),
+        ("@v/v1.0.0.zip", zip.into()),
+    ]
+    .into_iter()
+    .map(|(file, bytes)| (format!("{M}/{file}"), bytes))
+    .collect()
+}
+
+fn file(path: &str) -> Bytes {
+    files()[path].clone()
+}
+
+/// A mirror that is well.
+fn good(ask: &Ask<'_>) -> Act {
+    match (files().get(ask.path), ask.from) {
+        (Some(bytes), Some(from)) => Act::Rest(bytes.clone(), from),
+        (Some(bytes), None) => Act::Give(bytes.clone()),
+        (None, _) => Act::Say(404, "not found: no such module"),
+    }
+}
+
+/// A database that knows the files above, among others, and a mirror that passes it on.
+fn book() -> Book {
+    let book = Book::new("sum.test");
+    book.grow(300);
+    let go_mod = verify::hash_mod(&file(&format!("{M}/@v/v1.0.0.mod")));
+    let zip = file(&format!("{M}/@v/v1.0.0.zip"));
+    let (module, version) = (Module::new("example.com/m").unwrap(), Version::new("v1.0.0").unwrap());
+    let zip = verify::check_zip(std::io::Cursor::new(&zip), zip.len() as u64, &module, &version).sum.unwrap();
+    book.write("example.com/m", "v1.0.0", &zip, &go_mod);
+    book.grow(300);
+    book
+}
+
+fn serve_book(net: &Net, book: &Book) {
+    let served = book.clone();
+    net.host("sum.test", move |ask| {
+        served.answer(ask.path, &served.head()).map_or(Act::Say(404, "no record"), Act::Give)
+    });
+}
+
+/// A proxy in front of a network.
+struct Stage {
+    net: Arc<Net>,
+    proxy: Goproxy,
+    start: SystemTime,
+}
+
+impl Stage {
+    fn new(upstreams: &[&str], change: impl FnOnce(&mut Config)) -> Stage {
+        let mut config = Config {
+            upstreams: upstreams.iter().map(|text| Base::parse(text).unwrap()).collect(),
+            sumdb: Vec::new(),
+            ..Config::default()
+        };
+        change(&mut config);
+        let net = Arc::new(Net::default());
+        let proxy = proxy(config, cache_in_memory(), Arc::clone(&net));
+        Stage { net, proxy, start: UNIX_EPOCH + Duration::from_secs(1_800_000_000) }
+    }
+
+    /// Two configured mirrors, nothing verified.
+    fn plain() -> Stage {
+        Stage::new(&["https://a.test", "https://b.test"], |_| {})
+    }
+
+    /// Two configured mirrors and the database.
+    fn verified(book: &Book) -> Stage {
+        let key = book.key();
+        let stage = Stage::new(&["https://a.test", "https://b.test"], |config| {
+            config.sumdb = vec![SumdbConfig::parse(&key).unwrap().unwrap()];
+        });
+        serve_book(&stage.net, book);
+        stage
+    }
+
+    async fn ask_at(&self, place: &Place, path: &str, later: u64) -> Result<Reply, Failure> {
+        let request = self.proxy.read(place, path).unwrap();
+        self.proxy.serve(&request, place, self.start + Duration::from_secs(later)).await
+    }
+
+    async fn ask(&self, path: &str) -> Result<Reply, Failure> {
+        self.ask_at(&ours(), path, 0).await
+    }
+
+    /// The status and the whole body, or the failure's text.
+    async fn get_at(&self, path: &str, later: u64) -> (u16, Bytes) {
+        match self.ask_at(&ours(), path, later).await {
+            Ok(reply) => (reply.status.as_u16(), read(reply).await.unwrap()),
+            Err(failure) => (failure.status().as_u16(), failure.lines().join("\n").into()),
+        }
+    }
+
+    /// Until what was fetched is put down, a fill is joined and not begun anew; tests jump over hours.
+    async fn settle(&self) {
+        self.proxy.house.store.cache.settled().await;
+    }
+
+    async fn get(&self, path: &str) -> (u16, Bytes) {
+        self.get_at(path, 0).await
+    }
+}
+
+fn proxy(config: Config, cache: Cache<Failure>, net: Arc<Net>) -> Goproxy {
+    let house = House::new(config, Store { cache }, net, Handle::current(), &Registry::default());
+    Goproxy { house }
+}
+
+fn cache_in_memory() -> Cache<Failure> {
+    let config = cache::Config { dir: None, size: 0, memory: 256 << 20 };
+    Cache::open(config, Handle::current(), &Registry::default()).unwrap()
+}
+
+fn ours() -> Place {
+    Place::Ours { standing: Standing::Local }
+}
+
+fn host(text: &str) -> Place {
+    Place::Host { base: Base::parse(text).unwrap(), standing: Standing::Local }
+}
+
+async fn read(reply: Reply) -> std::io::Result<Bytes> {
+    match reply.body {
+        Body::Held(content) => content.bytes(1 << 30).await,
+        Body::Bytes(bytes) => Ok(bytes),
+    }
+}
+
+const FILES: [&str; 6] = ["@v/list", "@latest", "@v/master.info", "@v/v1.0.0.info", "@v/v1.0.0.mod", "@v/v1.0.0.zip"];
+
+/// Every way to misbehave, by name.
+fn faults() -> Vec<(&'static str, Script)> {
+    fn on(make: impl Fn(Bytes) -> Act + Send + Sync + 'static) -> Script {
+        Arc::new(move |ask| files().get(ask.path).map_or(Act::Say(404, ""), |bytes| make(bytes.clone())))
+    }
+    let flip = |bytes: Bytes| {
+        let mut bent = bytes.to_vec();
+        let middle = bent.len() / 2;
+        bent[middle] ^= 0x55;
+        Act::Give(bent.into())
+    };
+    vec![
+        ("500", on(|_| Act::Say(500, "oops"))),
+        ("502", on(|_| Act::Say(502, "<html>"))),
+        ("503", on(|_| Act::Say(503, ""))),
+        ("503 later", on(|_| Act::Later(503, "120"))),
+        ("503 soon", on(|_| Act::Later(503, "2"))),
+        ("429", on(|_| Act::Later(429, "1"))),
+        ("403", on(|_| Act::Say(403, "forbidden"))),
+        ("404 that lies", on(|_| Act::Say(404, "not found"))),
+        ("410 that lies", on(|_| Act::Say(410, "gone"))),
+        ("204", on(|_| Act::Say(204, ""))),
+        ("refused", on(|_| Act::Refuse)),
+        ("silent", on(|_| Act::Nothing)),
+        ("slow", on(|bytes| Act::After(Duration::from_secs(30), Box::new(Act::Give(bytes))))),
+        (
+            "stalled",
+            on(|bytes| {
+                let half = bytes.len() / 2;
+                Act::Stall(bytes, half)
+            }),
+        ),
+        (
+            "cut",
+            on(|bytes| {
+                let half = bytes.len() / 2;
+                Act::Cut(bytes, half)
+            }),
+        ),
+        (
+            "short",
+            on(|bytes| {
+                let half = bytes.len() / 2;
+                Act::Short(bytes, half)
+            }),
+        ),
+        ("flipped", on(flip)),
+        ("html", on(|_| Act::Give(Bytes::from_static(b"<!doctype html><p>please sign in")))),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_fault_of_one_mirror_is_seen_while_another_serves() {
+    let book = book();
+    for (name, script) in faults() {
+        for order in [["a.test", "b.test"], ["b.test", "a.test"]] {
+            let stage = Stage::verified(&book);
+            let script = Arc::clone(&script);
+            stage.net.host(order[0], move |ask| script(ask));
+            stage.net.host(order[1], good);
+            for path in FILES {
+                let path = format!("{M}/{path}");
+                // A flipped bit in a list, or in a branch's info, is nothing that anybody could see.
+                if name == "flipped" && !path.ends_with("v1.0.0.mod") && !path.ends_with(".zip") {
+                    continue;
+                }
+                let (status, bytes) = stage.get(&path).await;
+                assert_eq!((status, bytes), (200, file(&path)), "{name} {order:?} {path}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_that_passes_is_not_seen_although_there_is_one_mirror() {
+    let book = book();
+    for (name, script) in faults() {
+        if matches!(name, "403" | "404 that lies" | "410 that lies" | "503 later") {
+            continue;
+        }
+        let key = book.key();
+        let stage = Stage::new(&["https://a.test"], |config| {
+            config.sumdb = vec![SumdbConfig::parse(&key).unwrap().unwrap()];
+        });
+        serve_book(&stage.net, &book);
+        let script = Arc::clone(&script);
+        stage.net.host("a.test", move |ask| if ask.nth == 0 { script(ask) } else { good(ask) });
+        for path in FILES {
+            let path = format!("{M}/{path}");
+            if name == "flipped" && !path.ends_with("v1.0.0.mod") && !path.ends_with(".zip") {
+                continue;
+            }
+            let (status, bytes) = stage.get(&path).await;
+            assert_eq!((status, bytes), (200, file(&path)), "{name} {path}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nobody_could_serve_everyone_is_named() {
+    let stage = Stage::plain();
+    stage.net.host("a.test", |_| Act::Say(503, "busy"));
+    stage.net.host("b.test", |_| Act::Nothing);
+    let (status, text) = stage.get(&format!("{M}/@v/v1.0.0.zip")).await;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    assert_eq!(status, 502);
+    assert!(text.contains("a.test: 503 Service Unavailable: busy"), "{text}");
+    assert!(text.contains("b.test: no answer within"), "{text}");
+    assert!(text.contains("example.com/m@v1.0.0 (zip)"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_from_all_is_a_504_and_the_same_status_from_all_is_theirs() {
+    let stage = Stage::plain();
+    stage.net.host("a.test", |_| Act::Nothing);
+    stage.net.host("b.test", |_| Act::Nothing);
+    assert_eq!(stage.get(&format!("{M}/@v/list")).await.0, 504);
+    let stage = Stage::plain();
+    stage.net.host("a.test", |_| Act::Say(403, "not for you"));
+    stage.net.host("b.test", |_| Act::Say(403, "nor for you"));
+    assert_eq!(stage.get(&format!("{M}/@v/list")).await, (403, "not for you".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_absence_stands_when_one_said_it_and_none_gave_the_file_in_time() {
+    let nothing = |_: &Ask<'_>| Act::Say(404, "not found: unknown revision");
+    let wanted = (404, Bytes::from_static(b"not found: unknown revision"));
+    let others: [(&str, Act); 4] =
+        [("404", Act::Say(404, "")), ("500", Act::Say(500, "")), ("refused", Act::Refuse), ("silent", Act::Nothing)];
+    for (name, other) in others {
+        let stage = Stage::plain();
+        stage.net.host("a.test", nothing);
+        stage.net.host("b.test", move |_| other.clone());
+        for path in FILES {
+            let begun = Instant::now();
+            assert_eq!(stage.get(&format!("{M}/{path}")).await, wanted, "{name} {path}");
+            assert!(begun.elapsed() <= Duration::from_millis(2_001), "{name} {path}: {:?}", begun.elapsed());
+        }
+    }
+    let stage = Stage::plain();
+    stage.net.host("a.test", nothing);
+    stage.net.host("b.test", |ask| Act::After(Duration::from_millis(1_500), Box::new(good(ask))));
+    assert_eq!(stage.get(&format!("{M}/@v/v1.0.0.mod")).await.0, 200, "contradicted in time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_never_becomes_an_absence() {
+    for (name, script) in faults() {
+        if name.starts_with("404") || name.starts_with("410") {
+            continue;
+        }
+        let stage = Stage::plain();
+        let both = [Arc::clone(&script), script];
+        for (host, script) in ["a.test", "b.test"].into_iter().zip(both) {
+            stage.net.host(host, move |ask| script(ask));
+        }
+        for path in FILES {
+            let status = stage.get(&format!("{M}/{path}")).await.0;
+            assert!(!matches!(status, 404 | 410), "{name} {path}: {status}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_built_in_second_mirror_is_told_of_faults_only() {
+    let stage = Stage::new(&[], |_| {});
+    stage.net.host("proxy.golang.org", good);
+    stage.net.host("goproxy.cn", good);
+    assert_eq!(stage.get("/unlisted.example/secret/@v/list").await.0, 404);
+    assert_eq!(stage.get(&format!("{M}/@v/list")).await.0, 200);
+    assert!(stage.net.asked("goproxy.cn").is_empty());
+    stage.net.host("proxy.golang.org", |_| Act::Say(502, ""));
+    assert_eq!(stage.get(&format!("{M}/@v/v1.0.0.zip")).await.0, 200);
+    assert!(!stage.net.asked("goproxy.cn").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_host_fails_over_to_nobody_and_keeps_its_own() {
+    let stage = Stage::plain();
+    stage.net.host("a.test", good);
+    stage.net.host("b.test", good);
+    stage.net.host("curated.test", |_| Act::Say(403, "not approved"));
+    assert_eq!(stage.get(&format!("{M}/@v/v1.0.0.info")).await.0, 200);
+    let failed = stage.ask_at(&host("https://curated.test"), &format!("{M}/@v/v1.0.0.info"), 0).await.unwrap_err();
+    assert_eq!((failed.status().as_u16(), failed.lines()), (403, vec!["not approved".to_owned()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verified_file_crosses_to_every_place() {
+    let book = book();
+    let stage = Stage::verified(&book);
+    stage.net.host("curated.test", good);
+    let zip = format!("{M}/@v/v1.0.0.zip");
+    let reply = stage.ask_at(&host("https://curated.test"), &zip, 0).await.unwrap();
+    assert_eq!((reply.served, read(reply).await.unwrap()), (Served::Miss, file(&zip)));
+    let reply = stage.ask(&zip).await.unwrap();
+    assert_eq!(
+        (reply.served, read(reply).await.unwrap()),
+        (Served::Hit, file(&zip)),
+        "although a.test does not answer"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_never_changes_is_asked_once_however_many_ask() {
+    let stage = Stage::plain();
+    stage.net.host("a.test", |ask| Act::After(Duration::from_millis(200), Box::new(good(ask))));
+    let zip = format!("{M}/@v/v1.0.0.zip");
+    let replies = futures_util::future::join_all((0..50).map(|_| stage.get(&zip))).await;
+    assert!(replies.iter().all(|(status, bytes)| (*status, bytes) == (200, &file(&zip))));
+    assert_eq!(stage.get_at(&zip, 1_000_000).await.0, 200);
+    assert_eq!(stage.net.asked("a.test"), [zip.as_str()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_changes_is_fresh_for_a_minute_and_stale_while_nobody_answers() {
+    let stage = Stage::plain();
+    stage.net.host("a.test", good);
+    stage.net.host("b.test", good);
+    let list = format!("{M}/@v/list");
+    let place = ours();
+    let at = |later| stage.ask_at(&place, &list, later);
+    assert_eq!(at(0).await.unwrap().served, Served::Miss);
+    let asked = stage.net.count();
+    assert_eq!(at(59).await.unwrap().served, Served::Hit);
+    assert_eq!(stage.net.count(), asked);
+    stage.settle().await;
+    let soon = at(200).await.unwrap();
+    assert_eq!((soon.served, soon.age), (Served::Stale, Some(Duration::from_secs(200))));
+    sleep(Duration::from_secs(1)).await;
+    assert!(stage.net.count() > asked, "asked again behind it");
+    assert_eq!(at(201).await.unwrap().served, Served::Hit);
+    assert_eq!(at(900).await.unwrap().served, Served::Revalidated);
+    stage.settle().await;
+
+    stage.net.host("a.test", |_| Act::Nothing);
+    stage.net.host("b.test", |_| Act::Nothing);
+    let begun = Instant::now();
+    let stale = at(86_400).await.unwrap();
+    assert_eq!((stale.served, begun.elapsed()), (Served::Stale, policy::GRACE));
+    assert_eq!(read(stale).await.unwrap(), file(&list));
+    // Once it is known that nobody answers, nobody waits.
+    sleep(Duration::from_secs(61)).await;
+    let begun = Instant::now();
+    assert_eq!(at(86_500).await.unwrap().served, Served::Stale);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_absence_is_replayed_for_days_while_nobody_answers() {
+    let stage = Stage::plain();
+    stage.net.host("a.test", |_| Act::Say(410, "gone: retracted"));
+    stage.net.host("b.test", |_| Act::Say(410, "gone: retracted"));
+    let list = format!("{M}/@v/list");
+    let gone = (410, Bytes::from_static(b"gone: retracted"));
+    assert_eq!(stage.get(&list).await, gone);
+    let asked = stage.net.count();
+    assert_eq!(stage.get_at(&list, 30).await, gone);
+    assert_eq!(stage.net.count(), asked, "fresh");
+    stage.net.die();
+    assert_eq!(stage.get_at(&list, 86_400).await, gone);
+    assert_eq!(stage.get_at(&list, 30 * 86_400).await.0, 502, "not for ever");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_after_an_absence_wins_and_the_other_way_round() {
+    let stage = Stage::plain();
+    let is_there = Arc::new(AtomicBool::new(false));
+    for host in ["a.test", "b.test"] {
+        let is_there = Arc::clone(&is_there);
+        stage.net.host(host, move |ask| if is_there.load(Ordering::Relaxed) { good(ask) } else { Act::Say(404, "") });
+    }
+    let list = format!("{M}/@v/list");
+    assert_eq!(stage.get_at(&list, 0).await.0, 404);
+    stage.settle().await;
+    is_there.store(true, Ordering::Relaxed);
+    assert_eq!(stage.get_at(&list, 1_000).await.0, 200);
+    assert_eq!(stage.get_at(&list, 1_001).await.0, 200);
+    stage.settle().await;
+    is_there.store(false, Ordering::Relaxed);
+    assert_eq!(stage.get_at(&list, 2_000).await.0, 404);
+    assert_eq!(stage.get_at(&list, 2_001).await.0, 404);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_is_the_union_of_what_the_mirrors_list() {
+    let stage = Stage::plain();
+    stage.net.host("a.test", |_| Act::Give(Bytes::from_static(b"v1.0.0\n")));
+    stage.net.host("b.test", |_| Act::Give(Bytes::from_static(b"v1.0.0\nv1.1.0\n")));
+    let (_, list) = stage.get(&format!("{M}/@v/list")).await;
+    let mut versions: Vec<&str> = std::str::from_utf8(&list).unwrap().lines().collect();
+    versions.sort();
+    assert_eq!(versions, ["v1.0.0", "v1.1.0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_whose_go_mod_is_verified_stays_listed() {
+    let book = book();
+    let stage = Stage::verified(&book);
+    stage.net.host("a.test", good);
+    stage.net.host("b.test", good);
+    assert_eq!(stage.get(&format!("{M}/@v/list")).await.0, 200);
+    assert_eq!(stage.get(&format!("{M}/@v/v1.0.0.mod")).await.0, 200);
+    stage.settle().await;
+    for host in ["a.test", "b.test"] {
+        stage.net.host(host, |_| Act::Give(Bytes::from_static(b"v1.2.0\n")));
+    }
+    let list = stage.get_at(&format!("{M}/@v/list"), 1_000).await.1;
+    assert_eq!(list, "v1.2.0\nv1.0.0\n", "v1.1.0 is nobody's any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_parses_nowhere_goes_through_and_is_not_kept() {
+    let stage = Stage::plain();
+    for host in ["a.test", "b.test"] {
+        stage.net.host(host, |_| Act::Give(Bytes::from_static(b"<html>")));
+    }
+    for path in FILES {
+        let path = format!("{M}/{path}");
+        assert_eq!(stage.get(&path).await, (200, "<html>".into()), "{path}");
+    }
+    stage.settle().await;
+    for host in ["a.test", "b.test"] {
+        stage.net.host(host, good);
+    }
+    for path in FILES {
+        let path = format!("{M}/{path}");
+        assert_eq!(stage.get(&path).await, (200, file(&path)), "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_that_the_database_does_not_vouch_for_are_never_served() {
+    let book = book();
+    let stage = Stage::verified(&book);
+    let other = Bytes::from(zipped(&[("example.com/m@v1.0.0/evil.go", "package evil\n")]));
+    for host in ["a.test", "b.test"] {
+        let other = other.clone();
+        stage.net.host(host, move |ask| if ask.path.ends_with(".zip") { Act::Give(other.clone()) } else { good(ask) });
+    }
+    let (status, text) = stage.get(&format!("{M}/@v/v1.0.0.zip")).await;
+    assert_eq!(status, 502);
+    assert!(String::from_utf8_lossy(&text).contains("the checksum database has h1:"), "{text:?}");
+    stage.net.host("b.test", good);
+    assert_eq!(stage.get(&format!("{M}/@v/v1.0.0.zip")).await.0, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mirror_that_lied_is_asked_last_from_then_on() {
+    let book = book();
+    let stage = Stage::verified(&book);
+    stage.net.host("a.test", |ask| match ask.path.ends_with(".mod") {
+        true => Act::Give(Bytes::from_static(b"module evil\n")),
+        false => good(ask),
+    });
+    stage.net.host("b.test", good);
+    assert_eq!(stage.get(&format!("{M}/@v/v1.0.0.mod")).await.0, 200);
+    let asked = stage.net.asked("a.test").len();
+    assert_eq!(stage.get(&format!("{M}/@v/v1.0.0.zip")).await.0, 200);
+    assert_eq!(stage.net.asked("a.test").len(), asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_database_files_are_served_and_verified_later() {
+    let book = book();
+    let stage = Stage::verified(&book);
+    stage.net.host("sum.test", |_| Act::Refuse);
+    stage.net.host("a.test", good);
+    stage.net.host("b.test", good);
+    let (good_mod, zip) = (format!("{M}/@v/v1.0.0.mod"), format!("{M}/@v/v1.0.0.zip"));
+    for path in [&good_mod, &zip] {
+        assert_eq!(stage.get(path).await, (200, file(path)));
+    }
+    serve_book(&stage.net, &book);
+    assert_eq!(stage.get_at(&zip, 100_000).await.0, 200);
+    let held = || async {
+        let key = cache::Key::new(&format!("download{zip}")).unwrap();
+        let found = stage.proxy.house.store.cache.get(&key).await;
+        found.map(|found| store::is_verified(&found.note))
+    };
+    for _ in 0..100 {
+        sleep(Duration::from_millis(100)).await;
+        if held().await == Some(true) {
+            return;
+        }
+    }
+    panic!("still not verified; asked {:?}", stage.net.asked("sum.test"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_zip_is_let_go_early_and_a_cut_in_it_is_mended() {
+    let zip = format!("{M}/@v/v1.0.0.zip");
+    for (hold, cut) in [(0, 1), (100, 200)] {
+        let stage = Stage::new(&["https://a.test"], |config| config.hold = hold);
+        stage.net.host("a.test", move |ask| match (ask.nth, ask.from) {
+            (0, _) => Act::Cut(file(ask.path), cut),
+            _ => good(ask),
+        });
+        assert_eq!(stage.get(&zip).await, (200, file(&zip)), "hold {hold}");
+        assert_eq!(stage.net.asked("a.test"), [zip.as_str(), zip.as_str()], "continued, not begun anew");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_zip_found_wrong_after_it_was_let_go_breaks_off_and_is_not_kept() {
+    let book = book();
+    let key = book.key();
+    let stage = Stage::new(&["https://a.test"], |config| {
+        config.hold = 0;
+        config.sumdb = vec![SumdbConfig::parse(&key).unwrap().unwrap()];
+    });
+    serve_book(&stage.net, &book);
+    let zip = format!("{M}/@v/v1.0.0.zip");
+    stage.net.host("a.test", |_| Act::Give(zipped(&[("example.com/m@v1.0.0/evil.go", "package evil\n")]).into()));
+    // The first bytes may not have left yet when the last one is in: then nothing has to break off.
+    match stage.ask(&zip).await {
+        Ok(reply) => assert!(read(reply).await.is_err()),
+        Err(failure) => assert_eq!(failure.status().as_u16(), 502),
+    }
+    stage.net.host("a.test", good);
+    assert_eq!(stage.get(&zip).await, (200, file(&zip)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_zip_is_let_go_when_its_time_is_over() {
+    let stage = Stage::new(&["https://a.test"], |config| config.hold_for = Duration::ZERO);
+    let zip = format!("{M}/@v/v1.0.0.zip");
+    stage.net.host("a.test", |ask| Act::Stall(file(ask.path), 100));
+    let reply = stage.ask(&zip).await.unwrap();
+    assert_eq!(reply.length(), Some(file(&zip).len() as u64));
+    assert!(read(reply).await.is_err(), "and nobody ever gave the rest");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_go_mod_brings_its_info_along() {
+    let stage = Stage::plain();
+    stage.net.host("a.test", good);
+    assert_eq!(stage.get(&format!("{M}/@v/v1.0.0.mod")).await.0, 200);
+    sleep(Duration::from_secs(1)).await;
+    let asked = stage.net.count();
+    let reply = stage.ask(&format!("{M}/@v/v1.0.0.info")).await.unwrap();
+    assert_eq!((reply.served, stage.net.count()), (Served::Hit, asked));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_public_hears_of_a_private_module() {
+    let book = book();
+    let key = book.key();
+    let stage = Stage::new(&[], |config| {
+        config.private = vec!["*.corp.test,example.com/m".to_owned()];
+        config.sumdb = vec![SumdbConfig::parse(&key).unwrap().unwrap()];
+    });
+    for path in FILES {
+        assert_eq!(stage.get(&format!("{M}/{path}")).await.0, 404, "go goes on to direct");
+    }
+    assert_eq!(stage.get("/sumdb/sum.test/lookup/example.com/m@v1.0.0").await.0, 403);
+    assert_eq!(stage.net.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_warm_house_serves_with_every_upstream_dead() {
+    let book = book();
+    let stage = Stage::verified(&book);
+    stage.net.host("a.test", good);
+    stage.net.host("b.test", good);
+    for path in FILES {
+        assert_eq!(stage.get(&format!("{M}/{path}")).await.0, 200, "{path}");
+    }
+    stage.net.die();
+    for path in FILES {
+        let path = format!("{M}/{path}");
+        assert_eq!(stage.get_at(&path, 200_000).await, (200, file(&path)), "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_database_holds_a_build_up_once() {
+    let book = book();
+    let stage = Stage::verified(&book);
+    stage.net.host("sum.test", |_| Act::Nothing);
+    for host in ["a.test", "b.test"] {
+        stage.net.host(host, |ask| if ask.path.starts_with("/sumdb") { Act::Nothing } else { good(ask) });
+    }
+    let begun = Instant::now();
+    assert_eq!(stage.get(&format!("{M}/@v/v1.0.0.mod")).await.0, 200);
+    let first = begun.elapsed();
+    assert_eq!(stage.get(&format!("{M}/@v/v1.0.0.zip")).await.0, 200);
+    assert!(begun.elapsed() - first <= Duration::from_secs(1), "{:?}", begun.elapsed() - first);
+    assert!(first <= Duration::from_secs(6), "{first:?}");
+    let begun = Instant::now();
+    assert_eq!(stage.get("/sumdb/sum.test/supported").await.0, 404);
+    assert!(begun.elapsed() <= Duration::from_secs(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_mirror_costs_a_hedge_until_its_breaker_opens() {
+    let stage = Stage::plain();
+    stage.net.host("a.test", |_| Act::Nothing);
+    stage.net.host("b.test", |_| Act::Say(404, ""));
+    let mut waits = Vec::new();
+    for number in 0..12 {
+        stage.net.host("b.test", |_| Act::Give(Bytes::from_static(br#"{"Version":"v1.0.0"}"#)));
+        let begun = Instant::now();
+        assert_eq!(stage.get(&format!("/example.com/m{number}/@v/v1.0.0.info")).await.0, 200);
+        waits.push(begun.elapsed());
+        sleep(Duration::from_secs(1)).await;
+    }
+    let slow = waits.iter().filter(|wait| **wait > Duration::from_millis(10)).count();
+    assert!((1..=2).contains(&slow), "{waits:?}");
+}
+
+// The checksum database.
+
+/// Go's client (x/mod/sumdb/client.go): nothing in its caches, and one tree head that it trusts.
+#[derive(Default)]
+struct Client {
+    head: Option<Head>,
+    tiles: Tiles,
+    fetched: usize,
+}
+
+impl Client {
+    /// Looks a module version up and believes it only if the tree proves it.
+    async fn look_up(&mut self, stage: &Stage, book: &Book, name: &str) -> Result<(), String> {
+        let (status, answer) = stage.get(&format!("/sumdb/{}/lookup/{name}", book.name)).await;
+        if status != 200 {
+            return Err(format!("{name}: {status} {answer:?}"));
+        }
+        let (record, note) = Record::split(&answer).map_err(|why| why.to_string())?;
+        let head = Head::open(&note, &book.verifier()).map_err(|why| why.to_string())?;
+        match self.head.clone() {
+            None => {
+                self.prove(stage, book, &head, &Claim::Contains(&head)).await?;
+                self.head = Some(head);
+            }
+            Some(old) if old.size < head.size => {
+                self.prove(stage, book, &head, &Claim::Contains(&old)).await?;
+                self.head = Some(head);
+            }
+            Some(latest) => self.prove(stage, book, &latest, &Claim::Contains(&head)).await?,
+        }
+        let latest = self.head.clone().unwrap();
+        self.prove(stage, book, &latest, &Claim::Record(&record)).await
+    }
+
+    async fn prove(&mut self, stage: &Stage, book: &Book, head: &Head, claim: &Claim<'_>) -> Result<(), String> {
+        loop {
+            match self.tiles.prove(head, claim) {
+                Outcome::Proven(_) => return Ok(()),
+                Outcome::Missing(missing) => {
+                    for tile in missing {
+                        let (status, data) = stage.get(&format!("/sumdb/{}/{}", book.name, tile.path())).await;
+                        if status != 200 {
+                            return Err(format!("{}: {status}", tile.path()));
+                        }
+                        self.fetched += 1;
+                        self.tiles.add(tile, data.to_vec());
+                    }
+                }
+                other => return Err(format!("{other:?}")),
+            }
+        }
+    }
+}
+
+fn numbered(number: u64) -> String {
+    format!("filler.example/m{number}@v1.0.0")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fresh_client_verifies_everything_with_the_database_dead() {
+    let book = Book::new("sum.test");
+    book.grow(501);
+    let stage = Stage::verified(&book);
+    let mut looked_up = Vec::new();
+    let mut early = Client::default();
+    for round in 0..30 {
+        // The tree grows between look-ups, over the edges of tiles, and what is asked is old and new.
+        for number in [round * 7 % 501, book.size() - 1] {
+            early.look_up(&stage, &book, &numbered(number)).await.unwrap();
+            looked_up.push(number);
+        }
+        book.grow(37);
+    }
+    stage.net.die();
+    let asked = stage.net.count();
+
+    let mut fresh = Client::default();
+    for &number in &looked_up {
+        fresh.look_up(&stage, &book, &numbered(number)).await.unwrap();
+    }
+    assert!(fresh.fetched <= 20, "{} tiles", fresh.fetched);
+    for &number in &looked_up {
+        Client::default().look_up(&stage, &book, &numbered(number)).await.unwrap();
+        early.look_up(&stage, &book, &numbered(number)).await.unwrap();
+    }
+    assert_eq!(stage.net.count(), asked, "nobody was asked");
+    assert_eq!(stage.get("/sumdb/sum.test/supported").await.0, 200);
+    assert_eq!(stage.get("/sumdb/sum.test/latest").await.0, 200);
+    assert!(Client::default().look_up(&stage, &book, &numbered(3)).await.is_err(), "never looked up");
+}
+
+#[tokio::test(start_paused = true)]
+async fn heads_of_any_age_with_the_records_do_not_matter() {
+    let book = Book::new("sum.test");
+    book.grow(900);
+    let stage = Stage::verified(&book);
+    let served = book.clone();
+    stage.net.host("sum.test", move |ask| {
+        // Each record comes with the head of the day when some mirror first had it.
+        let number: u64 = ask
+            .path
+            .strip_prefix("/lookup/filler.example/m")
+            .map_or(600, |rest| rest.trim_end_matches("@v1.0.0").parse().unwrap());
+        let head = served.head_at((number + 1 + number * 13 % 97).min(900));
+        served.answer(ask.path, &head).map_or(Act::Say(404, ""), Act::Give)
+    });
+    let numbers: Vec<u64> = (0..900).step_by(31).chain([899, 610, 880]).collect();
+    for &number in &numbers {
+        Client::default().look_up(&stage, &book, &numbered(number)).await.unwrap();
+    }
+    stage.net.die();
+    let mut fresh = Client::default();
+    for &number in &numbers {
+        fresh.look_up(&stage, &book, &numbered(number)).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_keeps_the_head_and_what_it_proves() {
+    let book = Book::new("sum.test");
+    book.grow(400);
+    let cache = cache_in_memory();
+    let net = Arc::new(Net::default());
+    serve_book(&net, &book);
+    let config = Config {
+        upstreams: vec![Base::parse("https://a.test").unwrap()],
+        sumdb: vec![SumdbConfig::parse(&book.key()).unwrap().unwrap()],
+        ..Config::default()
+    };
+    let begin = || Stage {
+        net: Arc::clone(&net),
+        proxy: proxy(config.clone(), cache.clone(), Arc::clone(&net)),
+        start: UNIX_EPOCH,
+    };
+    let first = begin();
+    Client::default().look_up(&first, &book, &numbered(5)).await.unwrap();
+    net.die();
+    let second = begin();
+    Client::default().look_up(&second, &book, &numbered(5)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forged_head_and_a_fork_are_refused_and_not_kept() {
+    let book = Book::new("sum.test");
+    book.grow(300);
+    let stage = Stage::verified(&book);
+    Client::default().look_up(&stage, &book, &numbered(5)).await.unwrap();
+
+    // The same key, another history: what a database does that shows two faces.
+    let fork = Book::new("sum.test");
+    fork.write("evil.example/m", "v1.0.0", "h1:evil", "h1:evil");
+    fork.grow(500);
+    serve_book(&stage.net, &fork);
+    assert_eq!(stage.get("/sumdb/sum.test/lookup/evil.example/m@v1.0.0").await.0, 502);
+    assert_eq!(stage.get(&format!("/sumdb/sum.test/lookup/{}", numbered(450))).await.0, 502);
+
+    // Another key under the same name.
+    let forger = Book::new("sum.forged");
+    forger.grow(600);
+    serve_book(&stage.net, &forger);
+    assert_eq!(stage.get(&format!("/sumdb/sum.test/lookup/{}", numbered(550))).await.0, 502);
+
+    book.grow(300);
+    serve_book(&stage.net, &book);
+    let mut client = Client::default();
+    for number in [5, 450, 599] {
+        client.look_up(&stage, &book, &numbered(number)).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_with_wrong_tiles_is_passed_over() {
+    let book = Book::new("sum.test");
+    book.grow(600);
+    let stage = Stage::verified(&book);
+    let served = book.clone();
+    stage.net.host("sum.test", move |ask| match served.answer(ask.path, &served.head()) {
+        Some(tile) if ask.path.starts_with("/tile") => Act::Give(tile.iter().map(|byte| byte ^ 1).collect()),
+        other => other.map_or(Act::Say(404, ""), Act::Give),
+    });
+    let served = book.clone();
+    stage.net.host("b.test", move |ask| {
+        let path = ask.path.strip_prefix("/sumdb/sum.test").unwrap_or_default();
+        served.answer(path, &served.head()).map_or(Act::Say(404, ""), Act::Give)
+    });
+    Client::default().look_up(&stage, &book, &numbered(77)).await.unwrap();
+    stage.net.die();
+    Client::default().look_up(&stage, &book, &numbered(77)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_record_is_absent_only_by_the_databases_own_word() {
+    let book = Book::new("sum.test");
+    book.grow(10);
+    let stage = Stage::verified(&book);
+    for host in ["a.test", "b.test"] {
+        stage.net.host(host, |_| Act::Say(404, "no such path here"));
+    }
+    let lookup = "/sumdb/sum.test/lookup/nobody.example/m@v1.0.0";
+    assert_eq!(stage.get(lookup).await.0, 404);
+    stage.net.host("sum.test", |_| Act::Refuse);
+    assert_eq!(stage.get(lookup).await.0, 502, "mirrors without a database say nothing about it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn supported_means_reached_or_held() {
+    let book = Book::new("sum.test");
+    book.grow(10);
+    let stage = Stage::verified(&book);
+    let reached = Stage::verified(&book);
+    stage.net.die();
+    assert_eq!(stage.get("/sumdb/sum.test/supported").await.0, 404);
+    assert_eq!(reached.get("/sumdb/sum.test/supported").await.0, 200);
+    reached.net.die();
+    assert_eq!(reached.get("/sumdb/sum.test/supported").await.0, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_databases_own_host_answers_the_same() {
+    let book = Book::new("sum.test");
+    book.grow(10);
+    let stage = Stage::verified(&book);
+    let reply = stage.ask_at(&host("https://sum.test"), &format!("/lookup/{}", numbered(3)), 0).await.unwrap();
+    let (record, head) = Record::split(&read(reply).await.unwrap()).unwrap();
+    assert_eq!((record.id, head), (3, book.head()));
+    assert!(stage.proxy.read(&host("https://sum.test"), &format!("{M}/@v/list")).is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_database_is_passed_on_and_only_whole_tiles_are_kept() {
+    let book = Book::new("sum.unknown");
+    book.grow(300);
+    let stage = Stage::plain();
+    let served = book.clone();
+    stage.net.host("a.test", move |ask| match ask.path.strip_prefix("/sumdb/sum.unknown") {
+        Some("/supported") => Act::Give(Bytes::new()),
+        Some(path) => served.answer(path, &served.head()).map_or(Act::Say(404, ""), Act::Give),
+        None => Act::Say(404, ""),
+    });
+    let paths = [("supported", false), ("tile/8/0/000", true), ("tile/8/0/001.p/44", false), ("latest", false)];
+    for (path, _) in paths {
+        assert_eq!(stage.get(&format!("/sumdb/sum.unknown/{path}")).await.0, 200, "{path}");
+    }
+    Client::default().look_up(&stage, &book, &numbered(7)).await.unwrap();
+    stage.net.die();
+    for (path, is_kept) in paths {
+        assert_eq!(stage.get(&format!("/sumdb/sum.unknown/{path}")).await.0 == 200, is_kept, "{path}");
+    }
+}
+
+#[test]
+fn a_database_is_configured_as_gosumdb_has_it() {
+    let parse = |text: &str| SumdbConfig::parse(text);
+    assert_eq!(parse("off"), Ok(None));
+    assert_eq!(parse("sum.golang.org"), Ok(Some(SumdbConfig::default())));
+    let alias = parse("sum.golang.google.cn").unwrap().unwrap();
+    assert_eq!(alias.name.as_str(), "sum.golang.org");
+    assert_eq!(alias.url, Some(Base::parse("https://sum.golang.google.cn").unwrap()));
+    let own = parse(&format!("{} http://127.0.0.1:8080/db", Book::new("localhost.localdev/sumdb").key()));
+    assert_eq!(own.unwrap().unwrap().url, Some(Base::parse("http://127.0.0.1:8080/db").unwrap()));
+    for bad in [
+        "",
+        "sum.example",
+        "a b c",
+        "sum.golang.org+033de0af+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8",
+        "sum.golang.org ftp://x",
+    ] {
+        let why = parse(bad).unwrap_err();
+        assert!(!why.to_string().is_empty(), "{bad}");
+    }
+}
