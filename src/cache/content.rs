@@ -116,3 +116,49 @@ impl fmt::Debug for Content {
 fn too_long(limit: usize) -> io::Error {
     io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {limit} bytes"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn filed(length: usize) -> (Content, tempfile::NamedTempFile) {
+        let kept = tempfile::NamedTempFile::new().unwrap();
+        fs::write(kept.path(), vec![7; length]).unwrap();
+        let file = Arc::new(kept.reopen().unwrap());
+        let content = Filed { file, length: length as u64, ahead: Bytes::new(), at: 0, runtime: Handle::current() };
+        (Content::filed(content), kept)
+    }
+
+    #[tokio::test]
+    async fn a_file_is_read_in_pieces_and_what_was_read_ahead_is_not_read_twice() {
+        let (content, _kept) = filed(600_000);
+        assert_eq!(content.bytes(600_000).await.unwrap(), vec![7; 600_000]);
+        let (mut content, _kept) = filed(600_000);
+        if let Source::Filed(filed) = &mut content.source {
+            filed.ahead = Bytes::from(vec![9; 100_000]);
+        }
+        let expected = [vec![9; 100_000], vec![7; 500_000]].concat();
+        assert_eq!(content.bytes(600_000).await.unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn more_than_the_limit_is_an_error_and_no_beginning() {
+        let too_long = |outcome: io::Result<Bytes>| outcome.unwrap_err().kind() == io::ErrorKind::FileTooLarge;
+        assert!(too_long(Content::whole(Bytes::from_static(b"abc")).bytes(2).await));
+        assert!(too_long(filed(600_000).0.bytes(599_999).await));
+        assert_eq!(Content::whole(Bytes::from_static(b"abc")).bytes(3).await.unwrap(), "abc");
+        assert_eq!(Content::whole(Bytes::new()).bytes(0).await.unwrap(), "");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_cut_while_it_is_read_does_not_end_cleanly() {
+        let (mut content, kept) = filed(600_000);
+        assert_eq!(content.next().await.unwrap().unwrap().len() as u64, PIECE);
+        kept.as_file().set_len(300_000).unwrap();
+        for _ in 0..2 {
+            assert!(content.next().await.unwrap().is_err());
+        }
+    }
+}

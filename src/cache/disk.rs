@@ -24,7 +24,7 @@
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -46,8 +46,9 @@ pub(super) struct Disk {
     /// One of them is held while a key's file or record changes, so that within this process the
     /// two always change together.
     writers: [Mutex<()>; 64],
-    /// Whether the last attempt to write failed: said once, and once more when it has passed.
-    is_ailing: AtomicBool,
+    /// The least that the folder had no room for, until it takes as much again; `u64::MAX` while it
+    /// is well. A nearly full disk takes small files in between, which is no recovery.
+    refused: AtomicU64,
     #[cfg(test)]
     pub(super) room: AtomicU64,
 }
@@ -97,6 +98,7 @@ impl Disk {
     /// Opens a folder, makes what is missing of it, and sweeps what dead writers left.
     pub(super) fn open(dir: &Path) -> Result<Disk, Error> {
         let refuse = |error: io::Error| Error::Folder { path: dir.to_owned(), why: error.to_string() };
+        let has_layout = check_layout(dir)?;
         for folder in [dir.to_owned(), dir.join(NOTES), dir.join(SCRATCH)] {
             make_folder(&folder).map_err(refuse)?;
         }
@@ -105,13 +107,15 @@ impl Disk {
             total: AtomicU64::new(0),
             added: AtomicU64::new(0),
             writers: std::array::from_fn(|_| Mutex::new(())),
-            is_ailing: AtomicBool::new(false),
+            refused: AtomicU64::new(u64::MAX),
             #[cfg(test)]
             room: AtomicU64::new(u64::MAX),
         };
-        disk.settle_layout()?;
         disk.sweep().map_err(refuse)?;
         disk.scratch().map_err(refuse)?;
+        if !has_layout {
+            disk.write_layout().map_err(refuse)?;
+        }
         Ok(disk)
     }
 
@@ -147,25 +151,9 @@ impl Disk {
 
     /// Opens a file to write into, locked so that no process sweeps it away.
     pub(super) fn scratch(&self) -> io::Result<Scratch> {
-        let folder = self.dir.join(SCRATCH);
-        for _ in 0..LOOKS {
-            let scratch = match tempfile::Builder::new().prefix("").tempfile_in(&folder) {
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    make_folder(&folder)?;
-                    continue;
-                }
-                made => made?,
-            };
-            let (file, path) = scratch.into_parts();
-            match file.try_lock() {
-                // A sweeper may have had it between our making and our locking it.
-                Ok(()) if path.exists() => return Ok(Scratch { file: Arc::new(file), path }),
-                // Where there are no locks, nobody can take one to sweep.
-                Err(TryLockError::Error(_)) => return Ok(Scratch { file: Arc::new(file), path }),
-                Ok(()) | Err(TryLockError::WouldBlock) => (),
-            }
-        }
-        Err(io::Error::new(ErrorKind::WouldBlock, "new files are swept away as fast as they are made"))
+        let made = self.make_scratch();
+        // A folder of ours that is none is no quarrel between two keys.
+        made.map_err(|error| if is_misplaced(&error) { io::Error::other(error) } else { error })
     }
 
     /// Writes into a file of ours.
@@ -185,6 +173,8 @@ impl Disk {
         let before = file_length(&place);
         remove_if_there(&self.dir.join(key.note_path()))?;
         rename(scratch.path, &place)?;
+        // Windows lets nobody read what another has locked.
+        let _ = scratch.file.unlock();
         self.account(before, note.length);
         let recorded = sync_folder(&place).and_then(|()| self.write_record(key, &record));
         if recorded.is_err() {
@@ -267,29 +257,33 @@ impl Disk {
         self.total() > size || self.added.load(Ordering::Relaxed) > size / 8
     }
 
-    /// Says that the folder cannot be written, or that it can again: each once.
-    pub(super) fn report(&self, outcome: Result<(), &io::Error>) {
-        if let Err(error) = outcome
-            && matches!(error.kind(), ErrorKind::NotADirectory | ErrorKind::IsADirectory | ErrorKind::AlreadyExists)
-        {
-            tracing::debug!(folder = %self.dir.display(), %error, "not kept: a folder is needed where a file lies, or the other way round");
-            return;
-        }
-        let was_ailing = self.is_ailing.swap(outcome.is_err(), Ordering::Relaxed);
+    /// Says that the folder does not take `length` bytes, or that it takes as much again: each once.
+    pub(super) fn report(&self, length: u64, outcome: Result<(), &io::Error>) {
+        let refused = self.refused.load(Ordering::Relaxed);
         match outcome {
-            Err(error) if !was_ailing => tracing::error!(
-                folder = %self.dir.display(), %error,
-                "the cache folder cannot be written: serving on, keeping nothing on disk; make room, or name another with --cache-dir"
-            ),
-            Ok(()) if was_ailing => {
-                tracing::info!(folder = %self.dir.display(), "the cache folder can be written again")
+            Err(error) if is_misplaced(error) => {
+                tracing::debug!(%error, "not kept: a folder is needed where a file lies, or the other way round");
             }
-            _ => (),
+            Err(error) => {
+                self.refused.store(refused.min(length), Ordering::Relaxed);
+                if refused == u64::MAX {
+                    tracing::error!(
+                        folder = %self.dir.display(), %error,
+                        "the cache folder takes no more: serving on without keeping; make room, or name another with --cache-dir"
+                    );
+                }
+            }
+            Ok(()) if refused <= length => {
+                self.refused.store(u64::MAX, Ordering::Relaxed);
+                tracing::info!(folder = %self.dir.display(), "the cache folder can be written again");
+            }
+            Ok(()) => (),
         }
     }
 
+    /// Whether the folder last refused something.
     pub(super) fn is_ailing(&self) -> bool {
-        self.is_ailing.load(Ordering::Relaxed)
+        self.refused.load(Ordering::Relaxed) < u64::MAX
     }
 
     /// What an error of this folder is to a producer.
@@ -300,25 +294,12 @@ impl Disk {
         }
     }
 
-    fn settle_layout(&self) -> Result<(), Error> {
-        let path = self.dir.join(LAYOUT);
-        let refuse = |why: String| Error::Folder { path: path.clone(), why };
-        let found = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                return self.write_aside(&path, format!("{VERSION}\n").as_bytes()).map_err(|e| refuse(e.to_string()));
-            }
-            Err(error) => return Err(refuse(error.to_string())),
-        };
-        // Version 1 is the first, so there is no older one to migrate yet.
-        match found.trim().parse() {
-            Ok(VERSION) => Ok(()),
-            _ => Err(Error::Layout {
-                path: self.dir.clone(),
-                known: VERSION,
-                found: found.trim().chars().take(20).collect(),
-            }),
-        }
+    /// Writes the layout's version, where there is none, to last.
+    fn write_layout(&self) -> io::Result<()> {
+        let scratch = self.scratch()?;
+        self.write_at(&scratch.file, format!("{VERSION}\n").as_bytes(), 0)?;
+        scratch.file.sync_data()?;
+        rename(scratch.path, &self.dir.join(LAYOUT))
     }
 
     /// Removes files that no living process writes: those that can be locked.
@@ -333,6 +314,28 @@ impl Disk {
         Ok(())
     }
 
+    fn make_scratch(&self) -> io::Result<Scratch> {
+        let folder = self.dir.join(SCRATCH);
+        for _ in 0..LOOKS {
+            let scratch = match tempfile::Builder::new().prefix("").tempfile_in(&folder) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    make_folder(&folder)?;
+                    continue;
+                }
+                made => made?,
+            };
+            let (file, path) = scratch.into_parts();
+            match file.try_lock() {
+                // A sweeper may have had it between our making and our locking it.
+                Ok(()) if path.exists() => return Ok(Scratch { file: Arc::new(file), path }),
+                // Where there are no locks, nobody can take one to sweep.
+                Err(TryLockError::Error(_)) => return Ok(Scratch { file: Arc::new(file), path }),
+                Ok(()) | Err(TryLockError::WouldBlock) => (),
+            }
+        }
+        Err(io::Error::new(ErrorKind::WouldBlock, "new files are swept away as fast as they are made"))
+    }
+
     fn read_record(&self, key: &Key) -> Option<Record> {
         let text = fs::read(self.dir.join(key.note_path())).ok()?;
         // A record that cannot be read is none: a power cut empties files that were not synced.
@@ -345,11 +348,11 @@ impl Disk {
         self.write_aside(&self.dir.join(key.note_path()), &text)
     }
 
-    /// Writes a small file of our own whole or not at all.
+    /// Writes a small file of our own whole or, unless the power fails, not at all. It is not synced:
+    /// a torn record is none, and each sync makes a build's own writes wait.
     fn write_aside(&self, place: &Path, bytes: &[u8]) -> io::Result<()> {
         let scratch = self.scratch()?;
         self.write_at(&scratch.file, bytes, 0)?;
-        scratch.file.sync_data()?;
         rename(scratch.path, place)
     }
 
@@ -377,7 +380,8 @@ impl Disk {
 
     /// The bytes are right though the time is another: the next look shall not have to hash them.
     fn correct_time(&self, key: &Key, record: &Record, changed_ns: u64) {
-        let _writer = self.lock_writer(key);
+        // Whoever reads does not wait for a writer.
+        let Ok(_writer) = self.writer(key).try_lock() else { return };
         if self.read_record(key).is_some_and(|now| now == *record) {
             // Failing that, the next look hashes again.
             let _ = self.write_record(key, &Record { changed_ns, ..record.clone() });
@@ -418,14 +422,34 @@ impl Disk {
     }
 
     fn lock_writer(&self, key: &Key) -> MutexGuard<'_, ()> {
+        self.writer(key).lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn writer(&self, key: &Key) -> &Mutex<()> {
         let stripe = key.as_str().bytes().fold(0usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
-        self.writers[stripe % self.writers.len()].lock().unwrap_or_else(PoisonError::into_inner)
+        &self.writers[stripe % self.writers.len()]
     }
 
     #[cfg(test)]
     fn spend_room(&self, bytes: u64) -> io::Result<()> {
         let spent = self.room.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |room| room.checked_sub(bytes));
         spent.map(|_| ()).map_err(|_| ErrorKind::StorageFull.into())
+    }
+}
+
+/// Whether a folder says what its layout is; an error where it is none that we know.
+fn check_layout(dir: &Path) -> Result<bool, Error> {
+    let found = match fs::read_to_string(dir.join(LAYOUT)) {
+        Ok(found) => found,
+        Err(error) if is_absence(&error) => return Ok(false),
+        Err(error) => return Err(Error::Folder { path: dir.join(LAYOUT), why: error.to_string() }),
+    };
+    // Version 1 is the first, so there is no older one to migrate yet.
+    match found.trim().parse() {
+        Ok(VERSION) => Ok(true),
+        _ => {
+            Err(Error::Layout { path: dir.to_owned(), known: VERSION, found: found.trim().chars().take(20).collect() })
+        }
     }
 }
 
@@ -515,6 +539,11 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 
 fn file_length(path: &Path) -> u64 {
     fs::metadata(path).ok().filter(fs::Metadata::is_file).map_or(0, |file| file.len())
+}
+
+/// One key is a file where another needs a folder: nothing is wrong with the disk.
+fn is_misplaced(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotADirectory | ErrorKind::IsADirectory | ErrorKind::AlreadyExists)
 }
 
 /// A folder of that name is no file of that name.

@@ -104,8 +104,13 @@ impl Uses {
     }
 
     /// When it was last used, given what the disk says.
-    pub(super) fn last_used(&self, key: &Key, on_disk: u64) -> u64 {
+    fn last_used(&self, key: &Key, on_disk: u64) -> u64 {
         self.recent.peek(key).map_or(on_disk, |recent| recent.at.max(on_disk))
+    }
+
+    /// Corrects what the disk says about last uses by what is known here.
+    pub(super) fn correct(&self, held: &mut [Held]) {
+        held.iter_mut().for_each(|file| file.used = self.last_used(&file.key, file.used));
     }
 
     fn tick(&mut self, now: u64) -> u64 {

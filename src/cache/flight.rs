@@ -180,3 +180,76 @@ impl<E: From<Error> + Clone> Drop for Pilot<E> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Handle;
+
+    use super::super::draft::Draft;
+    use super::super::growth::Budget;
+    use super::*;
+
+    fn flights() -> (Arc<Flights<Error>>, impl Fn() -> Arc<Growth>) {
+        let grow = || Growth::new(Arc::new(Budget::new(0)), Handle::current(), false);
+        (Flights::new(Tally::default()), grow)
+    }
+
+    fn lead(boarding: Boarding<Error>) -> (Seat, Pilot<Error>) {
+        match boarding {
+            Boarding::Leads(_, seat, pilot) => (seat, pilot),
+            Boarding::Joined(..) => panic!("joined another's flight"),
+        }
+    }
+
+    fn join(boarding: Boarding<Error>) -> (Arc<Flight<Error>>, Seat) {
+        match boarding {
+            Boarding::Joined(flight, seat) => (flight, seat),
+            Boarding::Leads(..) => panic!("leads a flight of its own"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_can_join_any_more_gives_way_to_a_new_flight() {
+        let (flights, grow) = flights();
+        let key = Key::new("download/x.zip").unwrap();
+        let (mut seat, first) = lead(flights.board(&key, &grow));
+        let mut draft = Draft::new(Arc::clone(first.growth()), None);
+        draft.release(None, Default::default());
+        for _ in 0..4 {
+            let (written, _) = tokio::join!(draft.write(Bytes::from(vec![0; 40_000])), seat.next());
+            written.unwrap();
+        }
+        let (_, second) = lead(flights.board(&key, &grow));
+        first.hand_out(Note::default(), None);
+        first.land(false);
+        assert_eq!(flights.count(), 1, "the first does not take the second with it");
+        let (joined, waiting) = join(flights.board(&key, &grow));
+        second.fail(Error::Unheld);
+        assert!(matches!(joined.admit(waiting).await, Err(Error::Unheld)));
+        lead(flights.board(&key, &grow));
+    }
+
+    #[tokio::test]
+    async fn a_flight_is_found_until_it_has_landed_and_no_longer() {
+        let (flights, grow) = flights();
+        let key = Key::new("download/x.zip").unwrap();
+        let (_seat, pilot) = lead(flights.board(&key, &grow));
+        assert!(flights.landing(&key).is_none(), "nothing is whole yet");
+        pilot.hand_out(Note { at_ms: 3, ..Note::default() }, Some(Bytes::from_static(b"x")));
+        let found = flights.landing(&key).unwrap();
+        assert_eq!((found.note.at_ms, found.content.bytes(9).await.unwrap()), (3, Bytes::from_static(b"x")));
+        let ((), ()) = tokio::join!(flights.landed(&key), async { pilot.land(true) });
+        assert!(flights.landing(&key).is_none() && flights.count() == 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_passed_on_is_for_those_who_came_before() {
+        let (flights, grow) = flights();
+        let key = Key::new("download/x.zip").unwrap();
+        let (_seat, pilot) = lead(flights.board(&key, &grow));
+        let (flight, waiting) = join(flights.board(&key, &grow));
+        pilot.pass_on(Note::default(), Some(Bytes::from_static(b"x")));
+        assert_eq!(flight.admit(waiting).await.unwrap().content.bytes(9).await.unwrap(), "x");
+        lead(flights.board(&key, &grow));
+    }
+}

@@ -514,3 +514,92 @@ pub(super) const SMALL: u64 = 64 << 10;
 pub(super) const PIECE: u64 = 256 << 10;
 /// How long a writer without a disk waits for a reader that does not move.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn growth() -> Arc<Growth> {
+        Growth::new(Arc::new(Budget::new(0)), Handle::current(), true)
+    }
+
+    fn file(bytes: &[u8]) -> Arc<File> {
+        let mut file = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut file, bytes).unwrap();
+        Arc::new(file)
+    }
+
+    fn push(growth: &Growth, pieces: &[&'static str]) {
+        pieces.iter().for_each(|piece| growth.push(Bytes::from_static(piece.as_bytes())).unwrap());
+    }
+
+    async fn drain(seat: &mut Seat) -> String {
+        let mut all = String::new();
+        while let Some(Ok(piece)) = seat.next().await {
+            all.push_str(std::str::from_utf8(&piece).unwrap());
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn readers_do_not_notice_where_the_bytes_lie() {
+        for spilled in 0..=3 {
+            let growth = growth();
+            push(&growth, &["one", "two", "three"]);
+            (0..spilled).for_each(|_| growth.spilled(0, &file(b"onetwothree")));
+            growth.finish(Note::default(), None);
+            assert_eq!(drain(&mut growth.first_seat()).await, "onetwothree", "{spilled} in the file");
+            let mut snapshot = String::new();
+            growth.snapshot().unwrap().read_to_string(&mut snapshot).unwrap();
+            assert_eq!(snapshot, "onetwothree", "{spilled} in the file");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_waits_for_news_and_hears_the_end() {
+        let growth = growth();
+        let mut seat = growth.first_seat();
+        let writing = async {
+            for piece in ["one", "two"] {
+                tokio::task::yield_now().await;
+                push(&growth, &[piece]);
+            }
+            tokio::task::yield_now().await;
+            growth.finish(Note::default(), None);
+            growth.cut();
+        };
+        let (read, ()) = tokio::join!(drain(&mut seat), writing);
+        assert_eq!(read, "onetwo");
+        assert!(seat.next().await.is_none(), "only the first end counts");
+    }
+
+    #[tokio::test]
+    async fn a_spill_from_before_a_restart_moves_nothing() {
+        let growth = growth();
+        push(&growth, &["stale"]);
+        let generation = growth.restart(true).unwrap();
+        push(&growth, &["fresh"]);
+        assert_eq!(growth.front(generation - 1), None);
+        growth.spilled(generation - 1, &file(b"stale"));
+        assert_eq!((growth.front(generation).unwrap(), growth.written()), (Bytes::from_static(b"fresh"), 5));
+        growth.finish(Note::default(), None);
+        assert_eq!(drain(&mut growth.first_seat()).await, "fresh");
+    }
+
+    #[tokio::test]
+    async fn what_is_held_counts_until_it_is_let_go() {
+        let budget = Arc::new(Budget::new(10));
+        let grow = || Growth::new(Arc::clone(&budget), Handle::current(), true);
+        let (one, other) = (grow(), grow());
+        push(&one, &["123456"]);
+        push(&other, &["123456"]);
+        assert!(budget.is_over());
+        one.spilled(0, &file(b"123456"));
+        assert!(!budget.is_over());
+        push(&one, &["123456"]);
+        other.restart(true).unwrap();
+        assert!(!budget.is_over());
+        drop((one, other));
+        assert_eq!(budget.held.load(Ordering::Relaxed), 0);
+    }
+}

@@ -52,7 +52,7 @@ impl Store {
             evicting: Mutex::default(),
         });
         let counting = Arc::clone(&store);
-        store.runtime.spawn_blocking(move || counting.evict());
+        store.runtime.spawn_blocking(move || counting.count());
         Ok(store)
     }
 
@@ -104,9 +104,11 @@ impl Store {
     pub(super) async fn put(self: &Arc<Store>, key: &Key, note: Note, bytes: Bytes) -> Result<(), Error> {
         let is_held = self.memory.insert(key, note.clone(), bytes.clone());
         let (store, key) = (Arc::clone(self), key.clone());
-        let keeping =
-            self.runtime.spawn_blocking(move || store.keep_on_disk(&key, &note, |disk| disk.put(&key, &bytes, &note)));
-        match keeping.await.unwrap_or(Err(Error::Abandoned)) {
+        let keep = move || store.keep_on_disk(&key, &note, |disk| disk.put(&key, &bytes, &note));
+        let keeping = self.runtime.spawn_blocking(keep);
+        let kept = keeping.await.unwrap_or(Err(Error::Abandoned));
+        self.weigh();
+        match kept {
             Err(error) if !is_held => Err(error),
             _ => Ok(()),
         }
@@ -128,6 +130,7 @@ impl Store {
         let path = key.clone();
         let removed = self.change_disk(move |disk| if path.is_keepable() { disk.remove(&path) } else { Ok(()) }).await;
         self.memory.remove(key);
+        self.weigh();
         removed
     }
 
@@ -182,6 +185,7 @@ impl Store {
         }
         if let Some(ticket) = ticket {
             ticket.fill(kept.record.note.clone(), bytes.clone());
+            self.weigh();
         }
         Some(Content::whole(bytes))
     }
@@ -201,18 +205,31 @@ impl Store {
         let written = write(disk);
         // A look that began before may have read what lay there until now.
         self.memory.spoil(key);
-        disk.report(written.as_ref().map(|_| ()));
+        disk.report(note.length, written.as_ref().map(|_| ()));
         written.map_err(|error| disk.explain(&error))?;
         tracing::debug!(%key, length = note.length, "kept");
         if disk.is_crowded(self.size) {
             self.evict();
         }
+        self.weigh();
         Ok(())
     }
 
     /// The second best place, where there is no disk or it is full.
     fn keep_in_memory(&self, key: &Key, note: Note, draft: &Draft) -> bool {
-        note.length <= LARGE && draft.gather().is_ok_and(|bytes| self.memory.insert(key, note, bytes))
+        let is_held = note.length <= LARGE && draft.gather().is_ok_and(|bytes| self.memory.insert(key, note, bytes));
+        self.weigh();
+        is_held
+    }
+
+    /// Counts what lies in the folder, and sees whether something must go.
+    fn count(&self) {
+        let Some(disk) = self.disk.as_deref() else { return };
+        match disk.survey(|_| ()) {
+            Ok(()) if disk.is_crowded(self.size) => self.evict(),
+            Ok(()) => self.weigh(),
+            Err(error) => tracing::warn!(%error, folder = %disk.dir().display(), "could not count the cache folder"),
+        }
     }
 
     /// Removes what must go, so that the folder is below its size. One thread of one process does.
@@ -222,19 +239,14 @@ impl Store {
         if let Err(error) = self.evict_from(disk) {
             tracing::warn!(%error, folder = %disk.dir().display(), "could not see what may leave the cache folder");
         }
+        self.weigh();
     }
 
     fn evict_from(&self, disk: &Disk) -> std::io::Result<()> {
-        let one_process = disk.lock_eviction()?;
+        let Some(_one_process) = disk.lock_eviction()? else { return Ok(()) };
         let mut held = Vec::new();
         disk.survey(|file| held.push(file))?;
-        if one_process.is_none() {
-            return Ok(());
-        }
-        {
-            let uses = self.uses();
-            held.iter_mut().for_each(|file| file.used = uses.last_used(&file.key, file.used));
-        }
+        self.uses().correct(&mut held);
         let leaving = evict::choose(held, self.size);
         let gone: Vec<u64> =
             leaving.iter().filter(|file| disk.remove(&file.key).is_ok()).map(|file| file.size).collect();
@@ -244,6 +256,12 @@ impl Store {
             tracing::info!(files = gone.len(), bytes, left = disk.total(), "made room in the cache folder");
         }
         Ok(())
+    }
+
+    /// Brings the gauges up to date.
+    fn weigh(&self) {
+        let stat = self.stat();
+        self.tally.weigh(stat.disk_bytes, stat.memory_bytes);
     }
 
     fn uses(&self) -> MutexGuard<'_, Uses> {
