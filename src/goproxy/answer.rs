@@ -26,7 +26,7 @@ use super::pools::{Ground, Pools};
 use super::store::{Absence, Facts, MIRROR, Store, is_verified};
 use super::sumdb::{Sumdb, below};
 use super::tally::{Served, Tally};
-use super::{Body, Config, Place, Reply, defaults, verify, version};
+use super::{Body, Config, Place, Reply, SumdbConfig, defaults, verify, version};
 use crate::admit::Standing;
 use crate::cache::{Draft, Found, Key, Verdict};
 use crate::metrics::Registry;
@@ -45,6 +45,8 @@ pub struct House {
     pub tally: Tally,
     pools: Pools,
     databases: Vec<Arc<Sumdb>>,
+    /// Where the databases answer themselves.
+    database_hosts: Vec<(Base, Database)>,
     private: Patterns,
 }
 
@@ -68,22 +70,27 @@ impl House {
         let database = |sumdb| Sumdb::new(sumdb, &mirrors, store.clone(), asker.clone()).map(Arc::new);
         let databases = config.sumdb.iter().filter_map(database).collect();
         let private = Patterns::new(&config.private);
-        Arc::new(House { config, store, asker, runtime, tally, pools, databases, private })
+        let database_hosts = config.sumdb.iter().flat_map(database_hosts).collect();
+        Arc::new(House { config, store, asker, runtime, tally, pools, databases, database_hosts, private })
     }
 
     /// The database whose own host a place is.
     pub fn database_at(&self, place: &Place) -> Option<&Database> {
         let Place::Host { base, .. } = place else { return None };
-        let own = |config: &&super::SumdbConfig| config.own_base().as_ref() == Some(base);
-        let alias = |config: &&super::SumdbConfig| {
-            config.name.as_str() == defaults::sumdb_name() && defaults::serves_sumdb(base)
-        };
-        self.config.sumdb.iter().find(|config| own(config) || alias(config)).map(|config| &config.name)
+        self.database_hosts.iter().find(|(own, _)| own == base).map(|(_, name)| name)
+    }
+
+    pub fn listed<'a>(&self, base: &Base, path: &'a str) -> Option<(Base, &'a str)> {
+        self.pools.listed(base, path)
+    }
+
+    pub async fn settled(&self) {
+        self.store.cache.settled().await;
     }
 
     pub fn count(&self, request: &ModuleRequest, served: &Result<Reply, Failure>) {
         match served {
-            Ok(reply) => self.tally.serve(reply.served),
+            Ok(reply) => self.tally.serve(reply.served, reply.length()),
             Err(failure) => {
                 tracing::info!(%request, kind = ?failure.kind(), "not served: {failure}");
                 self.tally.refuse(failure);
@@ -318,29 +325,7 @@ impl House {
             let pool = Pool { mirrors: vec![Arc::clone(mirror)], ..*pool };
             Walk::new(&self.asker, &pool, request.wire()).small(SMALL, judge_list)
         };
-        let mut asked: FuturesUnordered<_> = awake.into_iter().map(alone).collect();
-        let (mut lists, mut last) = (Vec::new(), None);
-        let mut troubles = Trouble { complaints: Vec::new(), absent: None };
-        let mut until = Instant::now() + Duration::from_secs(3600);
-        loop {
-            let answer = tokio::select! {
-                answer = asked.next() => answer,
-                () = sleep_until(until) => None,
-            };
-            match answer {
-                None => break,
-                Some(Ok((list, _))) => lists.push(list),
-                Some(Err((trouble, odd))) => {
-                    troubles.complaints.extend(trouble.complaints);
-                    troubles.absent = troubles.absent.or(trouble.absent);
-                    last = last.or(odd);
-                }
-            }
-            if !lists.is_empty() || troubles.absent.is_some() {
-                until = until.min(Instant::now() + policy::CONTRADICT);
-            }
-        }
-        if lists.is_empty() { Err((troubles, last)) } else { Ok(lists) }
+        collect_lists(awake.into_iter().map(alone).collect()).await
     }
 
     /// Versions that were listed before, are in none of the new lists, and of which we hold a verified go.mod.
@@ -463,14 +448,13 @@ impl House {
     /// Who answers for a database that nobody configured: the mirrors, then its own host on the
     /// client's account; of another host that host alone.
     fn unknown_pool(&self, name: &Database, place: &Place) -> Pool {
-        let mirror = |base: &Base, standing| Arc::new(Mirror::new(below(base, name), standing));
         let mirrors = match place {
-            Place::Host { base, standing } => vec![mirror(base, *standing)],
+            Place::Host { base, standing } => vec![Arc::new(Mirror::new(below(base, name), *standing))],
             Place::Ours { .. } => {
                 let own = Base::parse(&format!("https://{name}")).ok();
                 let own = own.map(|base| Arc::new(Mirror::new(base, place.standing())));
-                let bases = self.pools.origin_bases();
-                bases.iter().map(|base| mirror(base, Standing::Configured)).chain(own).collect()
+                let passed_on = |base: &Base| Arc::new(Mirror::unproven(below(base, name), Standing::Configured));
+                self.pools.origin_bases().iter().map(passed_on).chain(own).collect()
             }
         };
         Pool { mirrors, manner: Manner::Named, hedge: Duration::from_secs(3) }
@@ -515,6 +499,14 @@ impl House {
             self.recheck_file(request, &found.note, ground, now);
         }
     }
+}
+
+/// Where a database answers itself: the default one under its other name as well.
+fn database_hosts(config: &SumdbConfig) -> Vec<(Base, Database)> {
+    let is_default = config.name.as_str() == defaults::sumdb_name();
+    let aliases = defaults::SUMDB_HOSTS.iter().filter(|_| is_default);
+    let aliases = aliases.filter_map(|host| Base::parse(&format!("https://{host}")).ok());
+    config.own_base().into_iter().chain(aliases).map(|base| (base, config.name.clone())).collect()
 }
 
 /// Where a file lies that answers for every place.
@@ -562,6 +554,35 @@ fn sum_reply(request: &ModuleRequest, answered: Result<Bytes, Failure>, served: 
             None => Err(failure),
         },
     }
+}
+
+/// Waits for lists until all are in, or until the others had their time after the first list or absence.
+async fn collect_lists<F>(mut asked: FuturesUnordered<F>) -> Result<Vec<Bytes>, (Trouble, Option<Bytes>)>
+where
+    F: Future<Output = Result<(Bytes, Arc<Mirror>), (Trouble, Option<Bytes>)>>,
+{
+    let (mut lists, mut odd) = (Vec::new(), None);
+    let mut trouble = Trouble { complaints: Vec::new(), absent: None };
+    let mut until: Option<Instant> = None;
+    loop {
+        let answer = tokio::select! {
+            answer = asked.next() => answer,
+            () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => None,
+        };
+        match answer {
+            None => break,
+            Some(Ok((list, _))) => lists.push(list),
+            Some(Err((more, body))) => {
+                trouble.complaints.extend(more.complaints);
+                trouble.absent = trouble.absent.or(more.absent);
+                odd = odd.or(body);
+            }
+        }
+        if !lists.is_empty() || trouble.absent.is_some() {
+            until.get_or_insert_with(|| Instant::now() + policy::CONTRADICT);
+        }
+    }
+    if lists.is_empty() { Err((trouble, odd)) } else { Ok(lists) }
 }
 
 fn judge_list(text: &Bytes) -> Result<(), String> {

@@ -3,7 +3,7 @@
 //! The one place where they stand. They are what the go command itself asks when nothing is set
 //! (cmd/go/internal/cfg, GOPROXY and GOSUMDB) and the public mirrors beside it.
 
-use crate::target::{Base, Host, Scheme};
+use crate::target::{Base, Host};
 
 /// Public mirrors of the one public pool. The first is the go command's own default, the second is
 /// asked after it, on faults only; the others are asked where a client names them.
@@ -29,6 +29,15 @@ pub fn mirrors() -> Vec<Base> {
     MIRRORS.iter().filter_map(|text| Base::parse(text).ok()).collect()
 }
 
+/// Whom a client that named no mirror is served from, in words.
+pub fn describe() -> String {
+    match &MIRRORS[..ASKED] {
+        [first] => (*first).to_owned(),
+        [first, rest @ ..] => format!("{first}; on faults {}", rest.join(", ")),
+        [] => "none".to_owned(),
+    }
+}
+
 /// Whether this is one of the public mirrors: they are told nothing private.
 pub fn is_public(base: &Base) -> bool {
     mirrors().iter().any(|mirror| mirror.target.host == base.target.host)
@@ -40,13 +49,6 @@ pub fn hosts() -> Vec<Host> {
     mirrors.chain(SUMDB_HOSTS.iter().filter_map(|name| Host::parse(name).ok())).collect()
 }
 
-/// Whether this host answers `/lookup/` and `/tile/` for the default database.
-pub fn serves_sumdb(base: &Base) -> bool {
-    base.scheme == Scheme::Https
-        && base.path.is_empty()
-        && base.target.host.name().is_some_and(|name| SUMDB_HOSTS.contains(&name.as_str()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,6 +58,7 @@ mod tests {
         assert_eq!(mirrors().len(), MIRRORS.len());
         assert_eq!(hosts().len(), MIRRORS.len() + SUMDB_HOSTS.len());
         assert_eq!(sumdb_name(), "sum.golang.org");
+        assert_eq!(describe(), "https://proxy.golang.org; on faults https://goproxy.cn");
         assert!(signed_note::StandardVerifier::new(SUMDB).is_ok());
     }
 
@@ -63,12 +66,5 @@ mod tests {
     fn a_public_mirror_is_known_under_any_prefix() {
         assert!(is_public(&Base::parse("https://goproxy.cn/some/prefix").unwrap()));
         assert!(!is_public(&Base::parse("https://athens.corp.example").unwrap()));
-    }
-
-    #[test]
-    fn the_database_is_served_at_the_root_of_its_hosts_alone() {
-        assert!(serves_sumdb(&Base::parse("https://sum.golang.google.cn").unwrap()));
-        assert!(!serves_sumdb(&Base::parse("https://sum.golang.org/prefix").unwrap()));
-        assert!(!serves_sumdb(&Base::parse("https://proxy.golang.org").unwrap()));
     }
 }

@@ -50,6 +50,19 @@ enum Worth {
     Wrong(String),
 }
 
+/// What became of one mirror's file.
+enum Tried {
+    Right {
+        is_vouched: bool,
+    },
+    /// Gone out, but not held, so that it could not be weighed.
+    Unread,
+    /// Whole and malformed, and nobody says what is right.
+    Odd(Said),
+    /// Cut, or not what the database has.
+    Bad(Said),
+}
+
 /// How the pouring of one body ended.
 enum Poured {
     Whole,
@@ -76,49 +89,61 @@ impl House {
                 Ok(found) => found,
                 Err(trouble) => return give_up(draft, trouble, is_odd, request),
             };
-            if is_odd {
+            if std::mem::take(&mut is_odd) {
                 draft.restart();
-                is_odd = false;
             }
             let (seated, mirror) = (found.seated(), walk.mirror(&found.seated()));
-            match self.pour(&mut draft, found, &mirror, request).await {
-                Poured::Whole => {}
-                Poured::Lost(failure) => return Err(failure),
-                Poured::Cut(said) if draft.is_released() => return Err(cut_off(request, &mirror, said)),
-                Poured::Cut(said) => {
-                    draft.restart();
-                    walk.complain_of(&seated, said);
-                    continue;
-                }
-            }
-            let sums = vouching.wait().await;
-            let worth = match weigh(&draft, request, sums.as_ref()).await {
-                Ok(worth) => worth,
-                // Some of it was passed on without being held: nobody can say whether it is right.
-                Err(_) if draft.is_released() => return Ok((draft, Verdict::PassOn { facts: Facts::new() })),
-                Err(why) => return Err(why),
-            };
-            self.note_worth(request, &mirror, &worth);
-            match worth {
-                Worth::Vouched | Worth::Sound => {
+            match self.try_file(&mut draft, found, &mirror, request, &mut vouching).await? {
+                Tried::Right { is_vouched } => {
                     walk.praise_found(&seated);
-                    return Ok((draft, keep(now, file_facts(&mirror, worth == Worth::Vouched, now))));
+                    return Ok((draft, keep(now, file_facts(&mirror, is_vouched, now))));
                 }
-                Worth::Malformed(why) | Worth::Wrong(why) if draft.is_released() => {
-                    walk.complain_of(&seated, Said::Wrong(why.clone()));
-                    return Err(cut_off(request, &mirror, Said::Wrong(why)));
+                Tried::Unread => return Ok((draft, Verdict::PassOn { facts: Facts::new() })),
+                Tried::Odd(said) | Tried::Bad(said) if draft.is_released() => {
+                    walk.complain_of(&seated, said.clone());
+                    return Err(cut_off(request, &mirror, said));
                 }
-                Worth::Malformed(why) => {
+                Tried::Odd(said) => {
                     // Held until another mirror has a better one; go has its own words for it.
                     is_odd = true;
-                    walk.complain_of(&seated, Said::Wrong(why));
+                    walk.complain_of(&seated, said);
                 }
-                Worth::Wrong(why) => {
+                Tried::Bad(said) => {
                     draft.restart();
-                    walk.complain_of(&seated, Said::Wrong(why));
+                    walk.complain_of(&seated, said);
                 }
             }
         }
+    }
+
+    /// One mirror's file, poured and weighed.
+    async fn try_file(
+        &self,
+        draft: &mut Draft,
+        found: Found,
+        mirror: &Arc<Mirror>,
+        request: &ModuleRequest,
+        vouching: &mut Vouching,
+    ) -> Result<Tried, Failure> {
+        match self.pour(draft, found, mirror, request).await {
+            Poured::Whole => {}
+            Poured::Lost(failure) => return Err(failure),
+            Poured::Cut(said) => return Ok(Tried::Bad(said)),
+        }
+        let sums = vouching.wait().await;
+        let worth = match weigh(draft, request, sums.as_ref()).await {
+            Ok(worth) => worth,
+            // Some of it was passed on without being held: nobody can say whether it is right.
+            Err(_) if draft.is_released() => return Ok(Tried::Unread),
+            Err(why) => return Err(why),
+        };
+        self.note_worth(request, mirror, &worth);
+        Ok(match worth {
+            Worth::Vouched => Tried::Right { is_vouched: true },
+            Worth::Sound => Tried::Right { is_vouched: false },
+            Worth::Malformed(why) => Tried::Odd(Said::Wrong(why)),
+            Worth::Wrong(why) => Tried::Bad(Said::Wrong(why)),
+        })
     }
 
     /// What the database says about a file; `holds_up` says that a client waits for it.
@@ -247,6 +272,7 @@ impl House {
             Worth::Wrong(_) => Verified::Wrong,
         });
         if let Worth::Wrong(why) = worth {
+            mirror.note_lie();
             tracing::error!(%request, mirror = %mirror.name(), "{why}; not kept, and this mirror is asked last from now on");
         }
     }

@@ -375,14 +375,11 @@ impl Walk {
         self.asker.tally.fault(&said);
         let seat = &mut self.seats[index];
         tracing::debug!(mirror = %seat.mirror.name(), path = %self.path, %said, "mirror complained of");
-        match said {
-            Said::Wrong(_) => {
-                seat.wrong += 1;
-                seat.done |= seat.wrong >= policy::WRONG_TRIES;
-                seat.mirror.note_lie();
-            }
-            _ => seat.mirror.note_fault(&said),
+        if matches!(said, Said::Wrong(_)) {
+            seat.wrong += 1;
+            seat.done |= seat.wrong >= policy::WRONG_TRIES;
         }
+        seat.mirror.note_fault(&said);
         seat.said = Some(said);
         seat.done |= seat.tries >= policy::TRIES;
         seat.ready = Instant::now() + policy::pause(seat.tries);

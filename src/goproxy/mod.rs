@@ -34,12 +34,12 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::runtime::Handle;
 
-pub use defaults::{hosts as default_hosts, mirrors as default_mirrors};
+pub use defaults::{describe as describe_default, hosts as default_hosts, mirrors as default_mirrors};
 pub use failure::{Complaint, Failure, Kind, Said};
 pub use path::{Database, Module, ModuleRequest, NotOurs, Version, Why};
 pub use policy::Patterns;
 pub use sumdb::{BadSumdb, SumdbConfig};
-pub use tally::Served;
+pub use tally::{Served, Totals};
 
 use crate::admit::Standing;
 use crate::cache::{Cache, Content};
@@ -159,6 +159,22 @@ impl Goproxy {
             Some(database) => ModuleRequest::parse_database(database, path),
             None => ModuleRequest::parse(path),
         }
+    }
+
+    /// Whether an absolute-form request is for a mirror that we know by name: its base, and what of
+    /// the path follows it.
+    pub fn listed<'a>(&self, base: &Base, path: &'a str) -> Option<(Base, &'a str)> {
+        self.house.listed(base, path)
+    }
+
+    /// Returns when what is being fetched now has been kept.
+    pub async fn settled(&self) {
+        self.house.settled().await;
+    }
+
+    /// What was served since the start.
+    pub fn totals(&self) -> Totals {
+        self.house.tally.totals()
     }
 
     /// Answers a request.

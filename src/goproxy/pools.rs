@@ -81,6 +81,15 @@ impl Pools {
         self.origin.mirrors.iter().map(|mirror| mirror.base.clone()).collect()
     }
 
+    /// The known mirror that an absolute-form request is for, and what of its path follows the base.
+    pub fn listed<'a>(&self, base: &Base, path: &'a str) -> Option<(Base, &'a str)> {
+        let known = self.origin.mirrors.iter().chain(&self.public).map(|mirror| &mirror.base);
+        let here = known.filter(|known| known.scheme == base.scheme && known.target == base.target);
+        let follows = |known: &Base| path.strip_prefix(&known.path).filter(|rest| rest.starts_with('/'));
+        let found = here.filter_map(|known| Some((known.clone(), follows(known)?)));
+        found.max_by_key(|(known, _)| known.path.len())
+    }
+
     /// The ground that a request stands on. Nothing where the module is private and only public
     /// mirrors are left.
     pub fn ground(&self, place: &Place, is_private: bool) -> Option<Ground> {
@@ -195,6 +204,20 @@ mod tests {
             at(&["curated.example:8443/a.b"], "hosts/https-curated.example-8443%2Fa%2Eb/x.y/z/@v/list")
         );
         assert_eq!(ground(&pools, &host("http://[::1]:3000"), false).unwrap().1, "hosts/http-~__1-3000/x.y/z/@v/list");
+    }
+
+    #[test]
+    fn a_listed_base_takes_its_prefix_off_the_path() {
+        let pools = Pools::new(&[base("http://a.corp.example/x"), base("http://a.corp.example/x/y")]);
+        let listed = |server: &str, path: &'static str| {
+            pools.listed(&base(server), path).map(|(base, rest)| (base.to_string(), rest))
+        };
+        let (short, long) = ("http://a.corp.example/x".to_owned(), "http://a.corp.example/x/y".to_owned());
+        assert_eq!(listed("http://a.corp.example", "/x/m.io/@v/list"), Some((short, "/m.io/@v/list")));
+        assert_eq!(listed("http://a.corp.example", "/x/y/m.io/@v/list"), Some((long, "/m.io/@v/list")));
+        assert_eq!(listed("http://a.corp.example", "/xy/m.io/@v/list"), None);
+        assert_eq!(listed("http://other.example", "/x/m.io/@v/list"), None);
+        assert!(listed("https://goproxy.cn", "/m.io/@v/list").is_some());
     }
 
     #[test]

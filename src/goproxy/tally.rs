@@ -24,6 +24,11 @@ pub enum Served {
 }
 
 impl Served {
+    /// Answered without an upstream.
+    const KEPT: [Served; 3] = [Served::Hit, Served::Stale, Served::Collapsed];
+    /// Had from an upstream.
+    const HAD: [Served; 3] = [Served::Miss, Served::Revalidated, Served::Passed];
+
     /// The parameters after the cache's name in a `Cache-Status` field.
     pub fn cache_status(self) -> &'static str {
         match self {
@@ -87,6 +92,8 @@ pub enum Fault {
 }
 
 impl Fault {
+    const ALL: [Fault; 5] = [Fault::Status, Fault::Silent, Fault::Unreachable, Fault::Broke, Fault::Wrong];
+
     pub fn of(said: &Said) -> Fault {
         match said {
             Said::Status(..) => Fault::Status,
@@ -133,10 +140,24 @@ impl Label for Verified {
     }
 }
 
+/// What was served since the start, for a person.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Answers without an upstream of their own, and their bytes where the length was known.
+    pub from_cache: u64,
+    pub bytes_from_cache: u64,
+    /// Answers that an upstream was asked for.
+    pub from_upstream: u64,
+    pub bytes_from_upstream: u64,
+    /// What mirrors did wrong and no client noticed, or that a request failed of.
+    pub faults: u64,
+}
+
 /// The counters of this room.
 #[derive(Clone, Default)]
 pub struct Tally {
     served: Family<By<Served>, Counter>,
+    bytes: Family<By<Served>, Counter>,
     refused: Family<By<Refused>, Counter>,
     faults: Family<By<Fault>, Counter>,
     verified: Family<By<Verified>, Counter>,
@@ -147,6 +168,7 @@ impl Tally {
         let tally = Tally::default();
         registry.room("goproxy", |families| {
             families.register("served", "Module requests answered, by whence the answer came", tally.served.clone());
+            families.register("bytes", "Bytes of answers of known length, by whence they came", tally.bytes.clone());
             families.register("refused", "Module requests not answered, by reason", tally.refused.clone());
             families.register("faults", "What mirrors did that made us ask again or elsewhere", tally.faults.clone());
             families.register("verified", "Files put to the checksum database, by its verdict", tally.verified.clone());
@@ -154,8 +176,22 @@ impl Tally {
         tally
     }
 
-    pub fn serve(&self, served: Served) {
+    pub fn serve(&self, served: Served, length: Option<u64>) {
         self.served.get_or_create(&By(served)).inc();
+        self.bytes.get_or_create(&By(served)).inc_by(length.unwrap_or(0));
+    }
+
+    pub fn totals(&self) -> Totals {
+        let sum = |family: &Family<By<Served>, Counter>, kinds: &[Served]| {
+            kinds.iter().map(|&kind| family.get_or_create(&By(kind)).get()).sum()
+        };
+        Totals {
+            from_cache: sum(&self.served, &Served::KEPT),
+            bytes_from_cache: sum(&self.bytes, &Served::KEPT),
+            from_upstream: sum(&self.served, &Served::HAD),
+            bytes_from_upstream: sum(&self.bytes, &Served::HAD),
+            faults: Fault::ALL.iter().map(|&fault| self.faults.get_or_create(&By(fault)).get()).sum(),
+        }
     }
 
     pub fn refuse(&self, failure: &Failure) {

@@ -285,7 +285,7 @@ impl Stage {
 
     /// Until what was fetched is put down, a fill is joined and not begun anew; tests jump over hours.
     async fn settle(&self) {
-        self.proxy.house.store.cache.settled().await;
+        self.proxy.settled().await;
     }
 
     async fn get(&self, path: &str) -> (u16, Bytes) {
@@ -829,6 +829,44 @@ async fn a_silent_mirror_costs_a_hedge_until_its_breaker_opens() {
     }
     let slow = waits.iter().filter(|wait| **wait > Duration::from_millis(10)).count();
     assert!((1..=2).contains(&slow), "{waits:?}");
+}
+
+#[tokio::test]
+async fn on_disk_it_is_the_tree_that_go_reads_as_file_urls_and_damage_is_found_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || {
+        let config = cache::Config { dir: Some(folder.path().to_owned()), size: 1 << 30, memory: 0 };
+        Cache::open(config, Handle::current(), &Registry::default()).unwrap()
+    };
+    let (book, net) = (book(), Arc::new(Net::default()));
+    serve_book(&net, &book);
+    net.host("a.test", good);
+    let config = Config {
+        upstreams: vec![Base::parse("https://a.test").unwrap()],
+        sumdb: vec![SumdbConfig::parse(&book.key()).unwrap().unwrap()],
+        ..Config::default()
+    };
+    let begin =
+        || Stage { net: Arc::clone(&net), proxy: proxy(config.clone(), open(), Arc::clone(&net)), start: UNIX_EPOCH };
+    let stage = begin();
+    for path in FILES {
+        assert_eq!(stage.get(&format!("{M}/{path}")).await.0, 200, "{path}");
+    }
+    stage.settle().await;
+    for path in FILES {
+        let kept = std::fs::read(folder.path().join("download/example.com/m").join(path)).unwrap();
+        assert_eq!(kept, file(&format!("{M}/{path}")), "{path}");
+    }
+
+    // Cut and bent while nobody looked: fetched again, never served.
+    let zip = folder.path().join("download/example.com/m/@v/v1.0.0.zip");
+    std::fs::write(&zip, b"PK").unwrap();
+    let tile = folder.path().join("sumdb/sum.test/tile/8/0/001");
+    let bent: Vec<u8> = std::fs::read(&tile).unwrap().iter().map(|byte| byte ^ 1).collect();
+    std::fs::write(&tile, bent).unwrap();
+    let stage = begin();
+    assert_eq!(stage.get(&format!("{M}/@v/v1.0.0.zip")).await, (200, file(&format!("{M}/@v/v1.0.0.zip"))));
+    Client::default().look_up(&stage, &book, &numbered(299)).await.unwrap();
 }
 
 // The checksum database.
