@@ -1119,6 +1119,92 @@ async fn an_unknown_database_is_passed_on_and_only_whole_tiles_are_kept() {
     }
 }
 
+// The go command itself, where there is one.
+
+/// Serves origin form on a free port of loopback, as `flow` and `respond` will.
+async fn listen(proxy: Goproxy) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let proxy = proxy.clone();
+            let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                let proxy = proxy.clone();
+                async move { Ok::<_, std::convert::Infallible>(respond(&proxy, request.uri().path()).await) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .serve_connection(hyper_util::rt::TokioIo::new(stream), service);
+            tokio::spawn(connection);
+        }
+    });
+    address
+}
+
+async fn respond(proxy: &Goproxy, path: &str) -> Response<http_body_util::Full<Bytes>> {
+    let text = |status: u16, text: String| {
+        let response = Response::builder().status(status).header("content-type", "text/plain; charset=utf-8");
+        response.body(http_body_util::Full::from(text)).unwrap()
+    };
+    let request = match proxy.read(&ours(), path) {
+        Ok(request) => request,
+        Err(why) => return text(404, why.to_string()),
+    };
+    match proxy.serve(&request, &ours(), SystemTime::now()).await {
+        Ok(reply) => {
+            let response = Response::builder().status(reply.status).header("content-type", reply.content_type);
+            response.body(http_body_util::Full::from(read(reply).await.unwrap())).unwrap()
+        }
+        Err(failure) => text(failure.status().as_u16(), failure.lines().join("\n")),
+    }
+}
+
+/// Runs go in a module that requires `example.com/m`, with nothing in its caches.
+async fn run_go(arguments: &[&str], proxy: std::net::SocketAddr, key: &str) -> std::io::Result<std::process::Output> {
+    let home = tempfile::tempdir()?;
+    std::fs::write(home.path().join("go.mod"), "module x.test/x\n\ngo 1.20\n\nrequire example.com/m v1.0.0\n")?;
+    let mut go = tokio::process::Command::new("go");
+    go.args(arguments).current_dir(home.path()).kill_on_drop(true);
+    go.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", home.path());
+    go.env("GOPROXY", format!("http://{proxy}")).env("GOSUMDB", key).env("GOFLAGS", "-modcacherw -mod=mod");
+    go.env("GOENV", "off").env("GOTOOLCHAIN", "local").output().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_go_command_downloads_and_verifies_with_every_upstream_dead() {
+    let book = book();
+    let stage = Stage::verified(&book);
+    stage.net.host("a.test", |ask| if ask.nth == 0 { Act::Say(503, "") } else { good(ask) });
+    stage.net.host("b.test", |ask| if ask.nth == 0 { Act::Cut(file(ask.path), 1) } else { good(ask) });
+    let address = listen(stage.proxy.clone()).await;
+    for round in ["cold, with mirrors that fault", "warm, with every upstream dead"] {
+        let output = match run_go(&["mod", "download", "-x", "all"], address, &book.key()).await {
+            Ok(output) => output,
+            Err(why) if why.kind() == std::io::ErrorKind::NotFound => return eprintln!("skipped: no go command"),
+            Err(why) => panic!("{why}"),
+        };
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{round}: {said}");
+        assert!(said.contains("/sumdb/sum.test/lookup/example.com/m@v1.0.0: 200 OK"), "{round}: {said}");
+        stage.settle().await;
+        stage.net.die();
+    }
+    let other = Book::new("sum.test");
+    other.write(
+        "example.com/m",
+        "v1.0.0",
+        "h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+        "h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+    );
+    let liar = Stage::verified(&other);
+    liar.net.host("a.test", good);
+    let address = listen(liar.proxy.clone()).await;
+    let output = run_go(&["mod", "download"], address, &other.key()).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success());
+    assert!(said.contains("502 Bad Gateway") && said.contains("the checksum database has h1:AAAA"), "{said}");
+}
+
 #[test]
 fn a_database_is_configured_as_gosumdb_has_it() {
     let parse = |text: &str| SumdbConfig::parse(text);
