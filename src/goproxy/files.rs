@@ -61,6 +61,8 @@ enum Tried {
     Odd(Said),
     /// Cut, or not what the database has.
     Bad(Said),
+    /// The store could not take it.
+    NoRoom(Failure),
 }
 
 /// How the pouring of one body ended.
@@ -68,7 +70,7 @@ enum Poured {
     Whole,
     Cut(Said),
     /// The store cannot take it.
-    Lost(Failure),
+    NoRoom(Failure),
 }
 
 impl House {
@@ -84,6 +86,7 @@ impl House {
         let mut vouching = self.vouch(request, sums);
         let mut walk = Walk::new(&self.asker, &ground.pool, request.wire());
         let mut is_odd = false;
+        let mut hold = self.config.hold;
         loop {
             let found = match walk.next().await {
                 Ok(found) => found,
@@ -93,7 +96,13 @@ impl House {
                 draft.restart();
             }
             let (seated, mirror) = (found.seated(), walk.mirror(&found.seated()));
-            match self.try_file(&mut draft, found, &mirror, request, &mut vouching).await? {
+            match self.try_file(&mut draft, found, &mirror, request, &mut vouching, hold).await? {
+                // There is no room to hold it: once more, and let go from the first byte.
+                Tried::NoRoom(failure) if hold == 0 || draft.is_released() => return Err(failure),
+                Tried::NoRoom(_) => {
+                    draft.restart();
+                    hold = 0;
+                }
                 Tried::Right { is_vouched } => {
                     walk.praise_found(&seated);
                     return Ok((draft, keep(now, file_facts(&mirror, is_vouched, now))));
@@ -124,10 +133,11 @@ impl House {
         mirror: &Arc<Mirror>,
         request: &ModuleRequest,
         vouching: &mut Vouching,
+        hold: u64,
     ) -> Result<Tried, Failure> {
-        match self.pour(draft, found, mirror, request).await {
+        match self.pour(draft, found, mirror, request, hold).await {
             Poured::Whole => {}
-            Poured::Lost(failure) => return Err(failure),
+            Poured::NoRoom(failure) => return Ok(Tried::NoRoom(failure)),
             Poured::Cut(said) => return Ok(Tried::Bad(said)),
         }
         let sums = vouching.wait().await;
@@ -169,7 +179,14 @@ impl House {
     }
 
     /// Writes a body into the draft; a cut after its release is mended from the same mirror.
-    async fn pour(&self, draft: &mut Draft, found: Found, mirror: &Arc<Mirror>, request: &ModuleRequest) -> Poured {
+    async fn pour(
+        &self,
+        draft: &mut Draft,
+        found: Found,
+        mirror: &Arc<Mirror>,
+        request: &ModuleRequest,
+        hold: u64,
+    ) -> Poured {
         let length = found.length();
         if length.is_some_and(|length| length > longest(request)) {
             return Poured::Cut(Said::Wrong(format!("longer than {} bytes", longest(request))));
@@ -178,7 +195,7 @@ impl House {
         let mut response = found.response;
         let mut resumes = 0;
         loop {
-            let said = match self.pour_once(draft, response, length, mirror, request).await {
+            let said = match self.pour_once(draft, response, length, mirror, request, hold).await {
                 Poured::Cut(said) => said,
                 other => return other,
             };
@@ -207,6 +224,7 @@ impl House {
         length: Option<u64>,
         mirror: &Mirror,
         request: &ModuleRequest,
+        hold: u64,
     ) -> Poured {
         let mut body = response.into_body();
         let begun = Instant::now();
@@ -220,9 +238,12 @@ impl House {
                 return Poured::Cut(Said::Wrong(format!("longer than {} bytes", longest(request))));
             }
             if let Err(why) = draft.write(piece).await {
-                return Poured::Lost(why.into());
+                return Poured::NoRoom(why.into());
             }
-            if !draft.is_released() && self.lets_go(request, draft.written(), length, begun) {
+            // A go.mod is always held.
+            let is_large = length.unwrap_or(0).max(draft.written()) > hold;
+            let lets_go = is_large || begun.elapsed() >= self.config.hold_for;
+            if lets_go && !draft.is_released() && matches!(request, ModuleRequest::Zip { .. }) {
                 draft.release(length, facts_of(mirror));
             }
         }
@@ -232,12 +253,6 @@ impl House {
             }
             _ => Poured::Whole,
         }
-    }
-
-    /// Whether a zip is too large or too slow to be held. A go.mod is always held.
-    fn lets_go(&self, request: &ModuleRequest, written: u64, length: Option<u64>, begun: Instant) -> bool {
-        let large = length.unwrap_or(written).max(written) > self.config.hold;
-        matches!(request, ModuleRequest::Zip { .. }) && (large || begun.elapsed() >= self.config.hold_for)
     }
 
     /// Asks the same mirror for the rest (RFC 9110 section 14.2). A whole answer in its place is no use:

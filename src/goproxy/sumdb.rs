@@ -14,6 +14,7 @@
 //! Nothing that is not proven is kept. A database is asked through the mirrors' `/sumdb/NAME/` and on
 //! its own host, whichever answers first without fault.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -45,8 +46,6 @@ const ROUNDS: usize = 8;
 const VOUCHING: Duration = Duration::from_secs(5);
 /// The same, while the database struggles: what is held is found in this time.
 const SHORT_VOUCHING: Duration = Duration::from_millis(250);
-/// How long that lasts after it did not answer.
-const STRUGGLE: Duration = Duration::from_secs(30);
 /// How long a first head may take.
 const REACH: Duration = Duration::from_secs(8);
 /// A newer head is asked for when somebody wants the latest, at most this often.
@@ -124,8 +123,8 @@ pub struct Sumdb {
     moving: tokio::sync::Mutex<()>,
     /// When the newest head was last asked for.
     asked_latest: Mutex<Option<Instant>>,
-    /// Until when nobody waits long for it, because it did not answer.
-    struggles: Mutex<Option<Instant>>,
+    /// Nobody waits long for it, because it did not answer last time.
+    struggles: AtomicBool,
 }
 
 /// Why a claim could not be proven.
@@ -155,7 +154,7 @@ impl Sumdb {
             pinned: Mutex::new(None),
             moving: tokio::sync::Mutex::new(()),
             asked_latest: Mutex::new(None),
-            struggles: Mutex::new(None),
+            struggles: AtomicBool::new(false),
         })
     }
 
@@ -186,29 +185,16 @@ impl Sumdb {
     /// What the files of a module version hash to, if the database says so in time. Where a client is
     /// held up by it, that is not long once the database did not answer.
     pub async fn sums(self: &Arc<Self>, module: &Module, version: &Version, holds_up: bool) -> Option<Sums> {
-        let patience = if holds_up && self.struggles() { SHORT_VOUCHING } else { VOUCHING };
+        let patience = if holds_up && self.struggles.load(Ordering::Relaxed) { SHORT_VOUCHING } else { VOUCHING };
         match timeout(patience, self.record(module, version)).await {
-            Ok(Ok(record)) => {
-                self.note_struggle(None);
-                return Some(record.sums(module, version));
-            }
-            Ok(Err(why)) if why.as_absent().is_some() => {}
-            Ok(Err(why)) => {
-                tracing::debug!(database = %self.name, %module, %version, %why, "no sums");
-                self.note_struggle(Some(Instant::now() + STRUGGLE));
-            }
-            Err(_) => self.note_struggle(Some(Instant::now() + STRUGGLE)),
+            Ok(Ok(record)) => return Some(record.sums(module, version)),
+            Ok(Err(why)) if why.as_absent().is_some() => return None,
+            Ok(Err(why)) => tracing::debug!(database = %self.name, %module, %version, %why, "no sums"),
+            // The look-up goes on, and is heard of when it ends well.
+            Err(_) => tracing::debug!(database = %self.name, %module, %version, "no sums in time"),
         }
+        self.struggles.store(true, Ordering::Relaxed);
         None
-    }
-
-    fn struggles(&self) -> bool {
-        let until = *self.struggles.lock().unwrap_or_else(PoisonError::into_inner);
-        until.is_some_and(|until| Instant::now() < until)
-    }
-
-    fn note_struggle(&self, until: Option<Instant>) {
-        *self.struggles.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 
     /// A tile, as wide as it was asked for; whether it may be kept by the client is not ours to say.
@@ -257,7 +243,10 @@ impl Sumdb {
             };
             let Ok((record, head)) = self.read_lookup(&answer, module, version) else { continue };
             match self.admit(&record, head).await {
-                Ok(()) => return Ok(record),
+                Ok(()) => {
+                    self.struggles.store(false, Ordering::Relaxed);
+                    return Ok(record);
+                }
                 Err(Unproven::Trouble(why)) => return Err(why),
                 Err(Unproven::Refuted) => complaints.push(self.denounce(&mirror, &what)),
             }
@@ -312,14 +301,25 @@ impl Sumdb {
         let mut claims = vec![Claim::Contains(&pinned)];
         claims.extend(record.map(Claim::Record));
         self.prove(&offered, &claims).await?;
-        self.switch(offered).await.map_err(Unproven::Trouble)
+        self.switch(offered).await;
+        Ok(())
     }
 
-    async fn switch(&self, head: Head) -> Result<(), Failure> {
-        self.store.put(&self.place("head")?, head.note.clone()).await?;
+    async fn switch(&self, head: Head) {
+        self.put("head", head.note.clone()).await;
         tracing::debug!(database = %self.name, size = head.size, "tree head pinned");
         *self.pinned.lock().unwrap_or_else(PoisonError::into_inner) = Some(head);
-        Ok(())
+    }
+
+    /// Keeps something proven. Without room for it clients are still served while the database answers.
+    async fn put(&self, rest: &str, bytes: Bytes) {
+        let kept = match self.place(rest) {
+            Ok(key) => self.store.put(&key, bytes).await,
+            Err(why) => Err(why),
+        };
+        if let Err(why) = kept {
+            tracing::warn!(database = %self.name, %why, "{rest} is proven, but could not be kept");
+        }
     }
 
     fn pin(&self) -> Option<Head> {
@@ -396,7 +396,7 @@ impl Sumdb {
         // Its own tiles make its hash: the right edge of the tree, primed.
         let what = format!("the tree head of {}", self.name);
         self.prove(&newest, &[Claim::Contains(&newest)]).await.map_err(|why| self.tell(why, what))?;
-        self.switch(newest.clone()).await?;
+        self.switch(newest.clone()).await;
         Ok(newest)
     }
 
@@ -470,8 +470,7 @@ impl Sumdb {
         }
         for (tile, _) in fetched.iter().filter(|(tile, _)| proven.contains(tile)) {
             let Some(data) = tiles.data(tile) else { continue };
-            let key = self.place(&tile.path()).map_err(Unproven::Trouble)?;
-            self.store.put(&key, Bytes::copy_from_slice(data)).await.map_err(Unproven::Trouble)?;
+            self.put(&tile.path(), Bytes::copy_from_slice(data)).await;
         }
         Ok(Some(tiles))
     }

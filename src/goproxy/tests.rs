@@ -162,7 +162,10 @@ enum End {
 
 /// A body in pieces, and how it ends.
 fn body(bytes: Bytes, end: End) -> fetch::Body {
-    let pieces: Vec<_> = bytes.chunks(1000).map(|piece| Ok(Frame::data(bytes.slice_ref(piece)))).collect();
+    let pieces: Vec<_> = bytes
+        .chunks(if bytes.len() > 1 << 20 { 64 << 10 } else { 1000 })
+        .map(|piece| Ok(Frame::data(bytes.slice_ref(piece))))
+        .collect();
     let last = stream::once(async move {
         match end {
             End::Clean => None,
@@ -751,6 +754,38 @@ async fn a_slow_zip_is_let_go_when_its_time_is_over() {
     let reply = stage.ask(&zip).await.unwrap();
     assert_eq!(reply.length(), Some(file(&zip).len() as u64));
     assert!(read(reply).await.is_err(), "and nobody ever gave the rest");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_zip_that_there_is_no_room_for_goes_through() {
+    let net = Arc::new(Net::default());
+    let cache = Cache::open(cache::Config { dir: None, size: 0, memory: 1 }, Handle::current(), &Registry::default());
+    let config = Config {
+        sumdb: Vec::new(),
+        hold: 1 << 30,
+        upstreams: vec![Base::parse("https://a.test").unwrap()],
+        ..Config::default()
+    };
+    let stage = Stage { net: Arc::clone(&net), proxy: proxy(config, cache.unwrap(), net), start: UNIX_EPOCH };
+    // More than the cache holds of fills without a folder (64 MiB).
+    let noise: String = (0..1 << 20).map(|_| fastrand::alphanumeric()).collect();
+    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for number in 0..80 {
+        let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+        writer.start_file(format!("example.com/m@v1.0.0/f{number}"), stored).unwrap();
+        std::io::Write::write_all(&mut writer, noise.as_bytes()).unwrap();
+    }
+    let zip = Bytes::from(writer.finish().unwrap().into_inner());
+    let served = zip.clone();
+    stage.net.host("a.test", move |_| Act::Give(served.clone()));
+    let reply = stage.ask(&format!("{M}/@v/v1.0.0.zip")).await.unwrap();
+    let Body::Held(mut content) = reply.body else { panic!("not held") };
+    let mut length = 0;
+    while let Some(piece) = content.next().await {
+        length += piece.unwrap().len();
+    }
+    assert_eq!(length, zip.len());
+    assert_eq!(stage.net.asked("a.test").len(), 2, "once to be held, and once more to be let go at once");
 }
 
 #[tokio::test(start_paused = true)]
