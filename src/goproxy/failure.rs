@@ -90,6 +90,7 @@ impl Failure {
         Failure(Arc::new(Story { kind: Kind::Fault, what: what.to_string(), asked: Vec::new(), hint }))
     }
 
+    /// Whose fault it is.
     pub fn kind(&self) -> &Kind {
         &self.0.kind
     }

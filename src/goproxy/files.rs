@@ -7,7 +7,7 @@
 //! its end breaks off and is not kept. The checksum database is asked at the same time as the mirror.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::header::{CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE};
 use http::{Response, StatusCode};
@@ -28,6 +28,8 @@ use super::verify::{self, Checked};
 use crate::cache::{self, Draft, Key, Note, Verdict};
 use crate::fetch::{Body, Patience};
 
+/// A file that is held and comes slower than this, in bytes a second, is asked of another mirror.
+const DRIP: u64 = 16 << 10;
 /// How often one cut of a file that is out already is mended.
 const RESUMES: u32 = 4;
 
@@ -48,6 +50,15 @@ enum Worth {
     Malformed(String),
     /// The database names another sum.
     Wrong(String),
+}
+
+/// What is held back, and how long.
+#[derive(Clone, Copy)]
+struct Holding {
+    /// A zip of more bytes than this is let go at once.
+    bytes: u64,
+    /// How many mirrors may still be left because they drip: the last one is taken as it is.
+    leaves_slow: usize,
 }
 
 /// What became of one mirror's file.
@@ -86,7 +97,7 @@ impl House {
         let mut vouching = self.vouch(request, sums);
         let mut walk = Walk::new(&self.asker, &ground.pool, request.wire());
         let mut is_odd = false;
-        let mut hold = self.config.hold;
+        let mut holding = Holding { bytes: self.config.hold, leaves_slow: ground.pool.mirrors.len() - 1 };
         loop {
             let found = match walk.next().await {
                 Ok(found) => found,
@@ -96,12 +107,12 @@ impl House {
                 draft.restart();
             }
             let (seated, mirror) = (found.seated(), walk.mirror(&found.seated()));
-            match self.try_file(&mut draft, found, &mirror, request, &mut vouching, hold).await? {
+            match self.try_file(&mut draft, found, &mirror, request, &mut vouching, holding).await? {
                 // There is no room to hold it: once more, and let go from the first byte.
-                Tried::NoRoom(failure) if hold == 0 || draft.is_released() => return Err(failure),
+                Tried::NoRoom(failure) if holding.bytes == 0 || draft.is_released() => return Err(failure),
                 Tried::NoRoom(_) => {
                     draft.restart();
-                    hold = 0;
+                    holding.bytes = 0;
                 }
                 Tried::Right { is_vouched } => {
                     walk.praise_found(&seated);
@@ -119,6 +130,9 @@ impl House {
                 }
                 Tried::Bad(said) => {
                     draft.restart();
+                    if matches!(said, Said::Silent(_)) {
+                        holding.leaves_slow = holding.leaves_slow.saturating_sub(1);
+                    }
                     walk.complain_of(&seated, said);
                 }
             }
@@ -133,9 +147,9 @@ impl House {
         mirror: &Arc<Mirror>,
         request: &ModuleRequest,
         vouching: &mut Vouching,
-        hold: u64,
+        holding: Holding,
     ) -> Result<Tried, Failure> {
-        match self.pour(draft, found, mirror, request, hold).await {
+        match self.pour(draft, found, mirror, request, holding).await {
             Poured::Whole => {}
             Poured::NoRoom(failure) => return Ok(Tried::NoRoom(failure)),
             Poured::Cut(said) => return Ok(Tried::Bad(said)),
@@ -185,7 +199,7 @@ impl House {
         found: Found,
         mirror: &Arc<Mirror>,
         request: &ModuleRequest,
-        hold: u64,
+        holding: Holding,
     ) -> Poured {
         let length = found.length();
         if length.is_some_and(|length| length > longest(request)) {
@@ -195,7 +209,7 @@ impl House {
         let mut response = found.response;
         let mut resumes = 0;
         loop {
-            let said = match self.pour_once(draft, response, length, mirror, request, hold).await {
+            let said = match self.pour_once(draft, response, length, mirror, request, holding).await {
                 Poured::Cut(said) => said,
                 other => return other,
             };
@@ -224,7 +238,7 @@ impl House {
         length: Option<u64>,
         mirror: &Mirror,
         request: &ModuleRequest,
-        hold: u64,
+        holding: Holding,
     ) -> Poured {
         let mut body = response.into_body();
         let begun = Instant::now();
@@ -240,10 +254,16 @@ impl House {
             if let Err(why) = draft.write(piece).await {
                 return Poured::NoRoom(why.into());
             }
+            if draft.is_released() || length == Some(draft.written()) {
+                continue;
+            }
+            let is_late = begun.elapsed() >= self.config.hold_for;
+            if is_late && holding.leaves_slow > 0 && drips(draft.written(), begun.elapsed()) {
+                return Poured::Cut(Said::Silent(format!("{} bytes in {:?}", draft.written(), begun.elapsed())));
+            }
             // A go.mod is always held.
-            let is_large = length.unwrap_or(0).max(draft.written()) > hold;
-            let lets_go = is_large || begun.elapsed() >= self.config.hold_for;
-            if lets_go && !draft.is_released() && matches!(request, ModuleRequest::Zip { .. }) {
+            let is_large = length.unwrap_or(0).max(draft.written()) > holding.bytes;
+            if (is_large || is_late) && matches!(request, ModuleRequest::Zip { .. }) {
                 draft.release(length, facts_of(mirror));
             }
         }
@@ -406,6 +426,10 @@ fn compare(checked: Checked, wanted: &[String]) -> Worth {
         (_, Some(fault)) => Worth::Malformed(fault),
         (_, None) => Worth::Sound,
     }
+}
+
+fn drips(written: u64, elapsed: Duration) -> bool {
+    (written as f64) < DRIP as f64 * elapsed.as_secs_f64()
 }
 
 fn give_up(draft: Draft, trouble: Trouble, is_odd: bool, request: &ModuleRequest) -> Result<(Draft, Verdict), Failure> {

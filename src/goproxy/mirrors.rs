@@ -31,6 +31,9 @@ use crate::target::{Base, Scheme};
 
 /// How long a body may stand still.
 pub const STALL: Duration = Duration::from_secs(10);
+/// A small answer that still comes after this long, and slower than so many bytes a second, never ends.
+const SLOW: Duration = Duration::from_secs(5);
+const SLOWEST: f64 = 1024.0;
 /// The first try's wait for a first byte; every further try on that mirror waits that much longer,
 /// because a mirror that meets a version for the first time has to fetch it itself.
 const FIRST_BYTE: Duration = Duration::from_secs(10);
@@ -558,7 +561,7 @@ fn promised_length(response: &Response<Body>) -> Option<u64> {
 /// Reads a body whole, if it is no longer than `limit`.
 pub async fn read_all(response: Response<Body>, limit: usize) -> Result<Bytes, Said> {
     let promised = promised_length(&response);
-    let mut body = response.into_body();
+    let (mut body, begun) = (response.into_body(), Instant::now());
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let Ok(piece) = frame.map_err(read_error)?.into_data() else { continue };
@@ -566,6 +569,9 @@ pub async fn read_all(response: Response<Body>, limit: usize) -> Result<Bytes, S
             return Err(Said::Wrong(format!("longer than {limit} bytes")));
         }
         whole.extend_from_slice(&piece);
+        if begun.elapsed() >= SLOW && whole.len() as f64 <= SLOWEST * begun.elapsed().as_secs_f64() {
+            return Err(Said::Silent(format!("{} bytes in {:?}", whole.len(), begun.elapsed())));
+        }
     }
     match promised {
         Some(length) if whole.len() as u64 != length => {

@@ -26,10 +26,12 @@ impl Module {
         Module::new(&path)
     }
 
+    /// The plain spelling.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
+    /// The spelling of paths and files, in which no letter is upper case.
     pub fn escaped(&self) -> String {
         escape(&self.0)
     }
@@ -59,10 +61,12 @@ impl Version {
         Version::new(&text)
     }
 
+    /// The plain spelling.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
+    /// The spelling of paths and files, in which no letter is upper case.
     pub fn escaped(&self) -> String {
         escape(&self.0)
     }
@@ -84,6 +88,7 @@ impl fmt::Display for Version {
 pub struct Database(String);
 
 impl Database {
+    /// Takes a name.
     pub fn new(name: &str) -> Result<Database, NotOurs> {
         let sound = |part: &str| {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'~' | b':');
@@ -93,6 +98,7 @@ impl Database {
         if fits { Ok(Database(name.to_owned())) } else { Err(NotOurs::Database(name.to_owned())) }
     }
 
+    /// The plain spelling.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -107,14 +113,23 @@ impl fmt::Display for Database {
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ModuleRequest {
+    /// The tagged versions of a module.
     List { module: Module },
+    /// Its latest version.
     Latest { module: Module },
+    /// What a version, or a query for one, is.
     Info { module: Module, version: Version },
+    /// Its go.mod.
     Mod { module: Module, version: Version },
+    /// Its files.
     Zip { module: Module, version: Version },
+    /// Whether we pass a checksum database on.
     SumSupported { database: Database },
+    /// Its newest tree head.
     SumLatest { database: Database },
+    /// The sums of a module version.
     SumLookup { database: Database, module: Module, version: Version },
+    /// A piece of its tree.
     SumTile { database: Database, tile: tlog_tiles::Tile },
 }
 

@@ -41,6 +41,8 @@ enum Act {
     Cut(Bytes, usize),
     /// So many bytes, then nothing more.
     Stall(Bytes, usize),
+    /// A byte every tenth of a second.
+    Drip(Bytes),
     /// The first bytes, ended cleanly, under a length that promises more.
     Short(Bytes, usize),
     /// The rest from there, as 206.
@@ -142,6 +144,16 @@ async fn perform(act: Act, patience: Patience) -> Result<Response<fetch::Body>, 
         Act::Stall(bytes, at) => {
             let whole = response(200).header("content-length", bytes.len());
             whole.body(body(bytes.slice(..at), End::Stall(patience.stall))).unwrap()
+        }
+        Act::Drip(bytes) => {
+            let drops = stream::iter(0..bytes.len()).then(move |at| {
+                let drop = bytes.slice(at..at + 1);
+                async move {
+                    sleep(Duration::from_millis(100)).await;
+                    Ok(Frame::data(drop))
+                }
+            });
+            response(200).body(StreamBody::new(drops).boxed_unsync()).unwrap()
         }
         Act::Short(bytes, at) => {
             response(200).header("content-length", bytes.len()).body(body(bytes.slice(..at), End::Clean)).unwrap()
@@ -370,6 +382,7 @@ fn faults() -> Vec<(&'static str, Script)> {
             }),
         ),
         ("flipped", on(flip)),
+        ("dripping", on(Act::Drip)),
         ("html", on(|_| Act::Give(Bytes::from_static(b"<!doctype html><p>please sign in")))),
     ]
 }
