@@ -94,6 +94,7 @@ struct Door {
 /// An intercepted connection: whose it is, and the one host that it leads to.
 #[derive(Clone)]
 struct Inside {
+    peer: SocketAddr,
     client: Client,
     base: Base,
     verdict: Option<Verdict>,
@@ -181,7 +182,7 @@ impl Worker {
             let worker = Arc::clone(&self);
             self.tasks.spawn(async move {
                 if let Some((stream, early)) = taken_over(request).await {
-                    worker.intercept(client, permit, name, stream, early, id).await;
+                    worker.intercept(door.ends.peer, client, permit, name, stream, early, id).await;
                 }
             });
             return Ok(Response::new(fetch::empty()));
@@ -202,6 +203,7 @@ impl Worker {
     /// carried on as a tunnel, its first bytes replayed.
     async fn intercept(
         self: Arc<Self>,
+        peer: SocketAddr,
         client: Client,
         permit: Permit,
         name: Name,
@@ -215,7 +217,7 @@ impl Worker {
             Ok(Terminated::Tls { stream, alpn }) => {
                 let target = permit.target().clone();
                 let base = Base { scheme: Scheme::Https, target, path: String::new() };
-                self.serve_inside(Inside { client, base, verdict: None }, stream, alpn).await;
+                self.serve_inside(Inside { peer, client, base, verdict: None }, stream, alpn).await;
             }
             Ok(Terminated::Passed { stream, why }) => {
                 tracing::debug!(%id, host = %name, ?why, "passed on unread");
@@ -271,7 +273,7 @@ impl Worker {
     async fn answer_inside(self: Arc<Self>, inside: Inside, request: Request<Incoming>) -> Response<Body> {
         let id = Id::draw();
         let opened = inside.verdict.is_some() && classify::opens_the_gate(&request);
-        let line = Line::of(&request, SocketAddr::new(inside.client.address, 0), id);
+        let line = Line::of(&request, inside.peer, id);
         let mut response = self.dispatch_inside(inside, request).await.unwrap_or_else(|trouble| {
             line.trouble(&trouble);
             respond::refuse(&trouble, id, self.rooms.identity.pseudonym())

@@ -151,7 +151,8 @@ pub fn refuse_connect(trouble: &Trouble, id: Id, us: &str) -> Response<Body> {
 
 /// Voice two: any other request that failed.
 pub fn refuse(trouble: &Trouble, id: Id, us: &str) -> Response<Body> {
-    let mut text = String::from("goanyway: ");
+    // A module failure begins with our name itself, unless the words are an upstream's own.
+    let mut text = String::from(if matches!(trouble, Trouble::Module(_)) { "" } else { "goanyway: " });
     let tail = format!(" [{id}]\n");
     let lines: Vec<String> =
         trouble.lines().iter().map(|line| printable(line)).filter(|line| !line.is_empty()).collect();
@@ -248,7 +249,11 @@ fn fetch_token(error: &fetch::Error) -> &'static str {
 
 /// Printable ASCII alone, on one line: whatever an upstream or a server said must not write our lines.
 fn printable(text: &str) -> String {
-    text.chars().map(|char| if matches!(char, ' '..='~') { char } else { ' ' }).collect::<String>().trim().to_owned()
+    text.chars()
+        .map(|char| if matches!(char, ' '..='~') { char } else { ' ' })
+        .collect::<String>()
+        .trim_end()
+        .to_owned()
 }
 
 fn clip(text: &str, limit: usize) -> String {

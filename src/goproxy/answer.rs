@@ -88,13 +88,10 @@ impl House {
         self.store.cache.settled().await;
     }
 
-    pub fn count(&self, request: &ModuleRequest, served: &Result<Reply, Failure>) {
+    pub fn count(&self, served: &Result<Reply, Failure>) {
         match served {
             Ok(reply) => self.tally.serve(reply.served, reply.length()),
-            Err(failure) => {
-                tracing::info!(%request, kind = ?failure.kind(), "not served: {failure}");
-                self.tally.refuse(failure);
-            }
+            Err(failure) => self.tally.refuse(failure),
         }
     }
 
@@ -216,7 +213,14 @@ impl House {
         let key = key.ok_or_else(|| Failure::fault(format!("{request} has no place in the cache"), ""))?;
         let leads = Arc::new(AtomicBool::new(false));
         let (house, asked, ground, leading) = (Arc::clone(self), request.clone(), ground.clone(), Arc::clone(&leads));
+        let under = key.clone();
         let produce = move |draft| async move {
+            // Whoever looked just before another's fill landed, and came here just after, finds it there.
+            if asked.is_immutable()
+                && let Some(found) = house.store.cache.get(&under).await
+            {
+                return super::store::hand_on(found, draft).await;
+            }
             leading.store(true, Ordering::Relaxed);
             house.produce(draft, asked, ground, sums, now).await
         };

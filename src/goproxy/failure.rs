@@ -20,7 +20,7 @@ struct Story {
     kind: Kind,
     what: String,
     asked: Vec<Complaint>,
-    hint: &'static str,
+    hint: String,
 }
 
 /// Whose fault it is, and so which status it has.
@@ -67,27 +67,33 @@ pub enum Said {
 impl Failure {
     /// What failed, and what everyone who was asked said. The kind follows from what they said.
     pub fn asked(what: impl fmt::Display, asked: Vec<Complaint>) -> Failure {
-        let kind = read_kind(&asked);
-        let hint = match kind {
-            Kind::Silence => "hint: the mirrors are silent; goanyway doctor shows what is reachable",
-            _ => "hint: goanyway doctor checks names, mirrors and trust",
-        };
+        let (kind, hint) = (read_kind(&asked), advise(&asked));
         Failure(Arc::new(Story { kind, what: what.to_string(), asked, hint }))
     }
 
     /// An absence that stands, with the upstream's own words.
     pub fn absent(what: impl fmt::Display, status: StatusCode, text: String, asked: Vec<Complaint>) -> Failure {
-        Failure(Arc::new(Story { kind: Kind::Said { status, text }, what: what.to_string(), asked, hint: "" }))
+        Failure(Arc::new(Story {
+            kind: Kind::Said { status, text },
+            what: what.to_string(),
+            asked,
+            hint: String::new(),
+        }))
     }
 
     /// Something that we do not do, and what to change.
     pub fn policy(what: impl fmt::Display, hint: &'static str) -> Failure {
-        Failure(Arc::new(Story { kind: Kind::Policy, what: what.to_string(), asked: Vec::new(), hint }))
+        Failure(Arc::new(Story {
+            kind: Kind::Policy,
+            what: what.to_string(),
+            asked: Vec::new(),
+            hint: hint.to_owned(),
+        }))
     }
 
     /// A fault of no upstream's.
     pub fn fault(what: impl fmt::Display, hint: &'static str) -> Failure {
-        Failure(Arc::new(Story { kind: Kind::Fault, what: what.to_string(), asked: Vec::new(), hint }))
+        Failure(Arc::new(Story { kind: Kind::Fault, what: what.to_string(), asked: Vec::new(), hint: hint.to_owned() }))
     }
 
     /// Whose fault it is.
@@ -133,7 +139,7 @@ impl Failure {
         if self.0.asked.len() > SHOWN {
             lines.push(format!("  and {} more", self.0.asked.len() - SHOWN));
         }
-        lines.push(self.0.hint.to_owned());
+        lines.push(self.0.hint.clone());
         fit(lines)
     }
 }
@@ -212,6 +218,16 @@ fn cut(mut line: String, longest: usize) -> String {
     line
 }
 
+/// What to type next: a mirror that could not be reached is looked up first.
+fn advise(asked: &[Complaint]) -> String {
+    let far = asked.iter().find(|complaint| matches!(complaint.said, Said::Unreachable(_) | Said::Silent(_)));
+    let host = far.and_then(|complaint| complaint.upstream.split(['/', ':']).next());
+    match host.filter(|host| host.parse::<std::net::IpAddr>().is_err()) {
+        Some(host) => format!("hint: goanyway resolve {host}"),
+        None => "hint: another mirror may have it: goanyway serve --upstream URL, once for each".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -259,7 +275,7 @@ mod tests {
                 "goanyway: example.com/m@v1.0.0 (zip): no mirror could serve it",
                 "  proxy.golang.org: no answer for proxy.golang.org from 5 servers",
                 "  goproxy.cn: 503 Service Unavailable",
-                "hint: goanyway doctor checks names, mirrors and trust",
+                "hint: goanyway resolve proxy.golang.org",
             ]
         );
     }

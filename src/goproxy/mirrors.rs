@@ -584,9 +584,9 @@ pub async fn read_all(response: Response<Body>, limit: usize) -> Result<Bytes, S
 /// What an error of `fetch` says about the mirror.
 pub fn read_error(why: fetch::Error) -> Said {
     match why {
-        fetch::Error::Connect(why) => Said::Unreachable(why),
-        fetch::Error::Silent(_) | fetch::Error::Stalled(_) => Said::Silent(why.to_string()),
-        fetch::Error::Broken(_) | fetch::Error::Redirected(_) => Said::Broke(why.to_string()),
+        _ if why.is_silence() => Said::Silent(why.to_string()),
+        fetch::Error::Connect(_) | fetch::Error::Refused(_) => Said::Unreachable(why.to_string()),
+        _ => Said::Broke(why.to_string()),
     }
 }
 

@@ -180,7 +180,7 @@ impl Goproxy {
     /// Answers a request.
     pub async fn serve(&self, request: &ModuleRequest, place: &Place, now: SystemTime) -> Result<Reply, Failure> {
         let served = self.house.serve(request, place, now).await;
-        self.house.count(request, &served);
+        self.house.count(&served);
         served
     }
 }

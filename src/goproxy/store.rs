@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use super::failure::Failure;
 use super::policy;
-use crate::cache::{Cache, Found, Key, Note};
+use crate::cache::{Cache, Draft, Found, Key, Note, Verdict};
 
 /// Whether the checksum database vouches for the file: `yes` or `no`.
 pub const VERIFIED: &str = "verified";
@@ -62,6 +62,14 @@ impl Store {
             tracing::debug!(key = key.as_str(), %why, "absence not kept");
         }
     }
+}
+
+/// What is held already, for those who wait for it to be fetched.
+pub async fn hand_on(mut found: Found, mut draft: Draft) -> Result<(Draft, Verdict), Failure> {
+    while let Some(piece) = found.content.next().await {
+        draft.write(piece.map_err(|why| Failure::fault(why, ""))?).await?;
+    }
+    Ok((draft, Verdict::PassOn { facts: found.note.facts }))
 }
 
 /// Whether a note says that the checksum database vouches for the file.

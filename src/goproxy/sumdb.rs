@@ -589,4 +589,4 @@ pub fn below(mirror: &Base, database: &Database) -> Base {
     Base { path: format!("{}/sumdb/{database}", mirror.path), ..mirror.clone() }
 }
 
-const HINT: &str = "hint: goanyway doctor checks mirrors and checksum databases";
+const HINT: &str = "hint: --sumdb off serves modules without the database, unverified";

@@ -132,7 +132,7 @@ async fn perform(act: Act, patience: Patience) -> Result<Response<fetch::Body>, 
         Act::Later(status, wish) => {
             response(status).header("retry-after", wish).body(body(Bytes::new(), End::Clean)).unwrap()
         }
-        Act::Refuse => return Err(fetch::Error::Connect("connection refused".to_owned())),
+        Act::Refuse => return Err(refused()),
         Act::Nothing => {
             sleep(patience.first_byte).await;
             return Err(fetch::Error::Silent(patience.first_byte));
@@ -1273,4 +1273,11 @@ fn a_database_is_configured_as_gosumdb_has_it() {
         let why = parse(bad).unwrap_err();
         assert!(!why.to_string().is_empty(), "{bad}");
     }
+}
+
+/// What `fetch` says of a port on which nobody listens.
+fn refused() -> fetch::Error {
+    let target = crate::target::Target::parse_connect("mirror.example:443").unwrap();
+    let tried = vec![("192.0.2.1:443".parse().unwrap(), crate::connect::Miss::Refused)];
+    fetch::Error::Connect(crate::connect::Error::Unreachable { target, tried })
 }
