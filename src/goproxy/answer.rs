@@ -326,7 +326,7 @@ impl House {
             return asked.map(|(list, _)| vec![list]);
         }
         let alone = |mirror: &Arc<Mirror>| {
-            let pool = Pool { mirrors: vec![Arc::clone(mirror)], ..*pool };
+            let pool = Pool { mirrors: vec![Arc::clone(mirror)], manner: pool.manner, hedge: policy::CONTRADICT };
             Walk::new(&self.asker, &pool, request.wire()).small(SMALL, judge_list)
         };
         collect_lists(awake.into_iter().map(alone).collect()).await

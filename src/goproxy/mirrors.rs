@@ -532,6 +532,18 @@ impl Walk {
     }
 }
 
+/// A walk that nobody waits for any more has still learnt who was silent for long.
+impl Drop for Walk {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        for seat in &mut self.seats {
+            if let Some(since) = seat.since.take().filter(|since| now >= *since + self.hedge) {
+                seat.mirror.note_fault(&Said::Silent(format!("no answer within {:?}", now - since)));
+            }
+        }
+    }
+}
+
 impl Seat {
     /// Whether a 404 waits for this one: not said its last word, not known to be down, not faulted twice.
     fn may_contradict(&self) -> bool {
