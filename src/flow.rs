@@ -91,6 +91,15 @@ struct Door {
     verdict: Verdict,
 }
 
+/// A client that is to be intercepted, answered 200 already.
+struct Guest {
+    peer: SocketAddr,
+    client: Client,
+    permit: Permit,
+    name: Name,
+    id: Id,
+}
+
 /// An intercepted connection: whose it is, and the one host that it leads to.
 #[derive(Clone)]
 struct Inside {
@@ -178,11 +187,11 @@ impl Worker {
         let stance = self.rooms.interceptor.stance(client.address, client.user.as_deref(), &target.host, now);
         tracing::debug!(%id, %target, ?stance, "connect");
         if let (Stance::Intercept, Host::Name(name)) = (&stance, &target.host) {
-            let name = name.clone();
+            let guest = Guest { peer: door.ends.peer, client, permit, name: name.clone(), id };
             let worker = Arc::clone(&self);
             self.tasks.spawn(async move {
                 if let Some((stream, early)) = taken_over(request).await {
-                    worker.intercept(door.ends.peer, client, permit, name, stream, early, id).await;
+                    worker.intercept(guest, Replayed::new(early, stream)).await;
                 }
             });
             return Ok(Response::new(fetch::empty()));
@@ -201,18 +210,9 @@ impl Worker {
 
     /// Ends TLS for an admitted host and serves what comes out of it; what cannot be ended is
     /// carried on as a tunnel, its first bytes replayed.
-    async fn intercept(
-        self: Arc<Self>,
-        peer: SocketAddr,
-        client: Client,
-        permit: Permit,
-        name: Name,
-        stream: TcpStream,
-        early: Bytes,
-        id: Id,
-    ) {
+    async fn intercept(self: Arc<Self>, guest: Guest, stream: Replayed<TcpStream>) {
+        let Guest { peer, client, permit, name, id } = guest;
         let (user, now) = (client.user.clone(), SystemTime::now());
-        let stream = Replayed::new(early, stream);
         match self.rooms.interceptor.terminate(stream, &name, client.address, user.as_deref(), now).await {
             Ok(Terminated::Tls { stream, alpn }) => {
                 let target = permit.target().clone();

@@ -1,8 +1,8 @@
 //! What a proxy takes off a message and puts on it (RFC 9110 section 7.6): hop-by-hop fields, those
 //! that `Connection` names, and `Via`.
 
+use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Version, header::Entry};
 
 /// Fields that mean one connection only, whether `Connection` names them or not.
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -42,10 +42,7 @@ pub fn add_via(headers: &mut HeaderMap, version: Version, pseudonym: &str) {
         _ => "1.1",
     };
     let Ok(own) = HeaderValue::from_str(&format!("{version} {pseudonym}")) else { return };
-    match headers.entry(header::VIA) {
-        Entry::Vacant(place) => drop(place.insert(own)),
-        Entry::Occupied(mut place) => drop(place.append(own)),
-    }
+    headers.append(header::VIA, own);
 }
 
 /// Whether a message has been here before.
