@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    goanyway::cli::run(std::env::args_os())
+    goanyway::cli::execute(std::env::args_os())
 }

@@ -35,6 +35,7 @@ pub struct Tunnels {
 }
 
 impl Tunnels {
+    /// None yet.
     pub fn new(registry: &Registry) -> Tunnels {
         let tunnels = Tunnels::default();
         registry.room("tunnel", |families| {

@@ -51,6 +51,7 @@ pub struct House {
 }
 
 impl House {
+    /// An empty house.
     pub fn new(registry: &Registry) -> House {
         let house = House {
             places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),

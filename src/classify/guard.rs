@@ -26,6 +26,7 @@ const PIECE: usize = 4 * 1024;
 pub struct Verdict(Arc<OnceLock<Fault>>);
 
 impl Verdict {
+    /// The fault, once there was one.
     pub fn refused(&self) -> Option<Fault> {
         self.0.get().copied()
     }
@@ -39,10 +40,12 @@ pub struct Guarded<S> {
 }
 
 impl<S> Guarded<S> {
+    /// Watches over the heads that come out of `inner`.
     pub fn new(inner: S) -> Guarded<S> {
         Guarded { inner, gate: Gate::default(), verdict: Verdict::default() }
     }
 
+    /// What this stream was refused for, to be looked at by the service.
     pub fn verdict(&self) -> Verdict {
         self.verdict.clone()
     }

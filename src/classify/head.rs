@@ -60,6 +60,7 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// The status of the refusal.
     pub fn status(self) -> StatusCode {
         match self {
             Fault::LongLine => StatusCode::URI_TOO_LONG,

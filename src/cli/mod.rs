@@ -22,14 +22,13 @@ use std::time::SystemTime;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-use crate::config::table::{Many, ROWS, Row};
-use crate::config::{self, Settings, Typed, folders};
+use crate::config::{self, Many, ROWS, Row, Settings, Typed};
 use crate::daemon;
 use crate::metrics::Registry;
 use crate::resolve::Resolver;
 
-/// Runs what was typed.
-pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// Does what was typed.
+pub fn execute(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let matches = match command().try_get_matches_from(arguments) {
         Ok(matches) => matches,
         Err(error) => {
@@ -182,7 +181,7 @@ fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
     }
     let around = |name: &str| std::env::var(name).ok();
     let named = matches.get_one::<PathBuf>("config").cloned().or_else(|| around("GOANYWAY_CONFIG").map(PathBuf::from));
-    let file = named.or_else(|| folders::config_file(&around));
+    let file = named.or_else(|| config::config_file(&around));
     let typed = Typed::gather(&flags, &around, file.as_deref()).map_err(config::Error::from)?;
     let settings = Settings::understand(&typed, &around)?;
     start_log(settings.log);

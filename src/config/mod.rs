@@ -5,10 +5,12 @@
 //! there and what was expected. The environment is an argument, so tests have one of their own.
 
 mod defaults;
-pub mod folders;
+mod folders;
 mod settings;
-pub mod table;
+mod table;
 mod typed;
 
+pub use folders::config_file;
 pub use settings::{Error, Folder, Log, Settings};
+pub use table::{Many, ROWS, Row};
 pub use typed::{Entry, Origin, Typed};

@@ -66,6 +66,7 @@ pub struct Dialed<S> {
 }
 
 impl Connector {
+    /// Loads the roots; dials nothing yet.
     pub fn new(config: Config, resolver: Resolver, registry: &Registry) -> Result<Connector, tls::Error> {
         let tls = Tls::new(&config.extra_roots)?;
         let attempts = Family::default();

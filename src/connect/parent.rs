@@ -80,6 +80,7 @@ pub struct Parent {
 }
 
 impl Parent {
+    /// The value of `Proxy-Authorization` that it wants, if its URL had a user.
     pub fn authorization(&self) -> Option<&str> {
         self.authorization.as_deref()
     }

@@ -38,6 +38,7 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Draws a pseudonym.
     pub fn new(registry: &Registry) -> Identity {
         let pseudonym = format!("goanyway-{:08x}", fastrand::u32(..)).into();
         let passed = Family::default();
@@ -54,6 +55,7 @@ impl Identity {
 }
 
 impl Forwarder {
+    /// Passes requests on by this fetcher.
     pub fn new(fetcher: Fetcher, identity: Identity) -> Forwarder {
         Forwarder { fetcher, identity }
     }

@@ -57,7 +57,7 @@ enum Held {
 }
 
 impl House {
-    pub fn new(
+    pub(super) fn new(
         config: Config,
         store: Store,
         upstream: Arc<dyn Upstream>,
@@ -80,22 +80,22 @@ impl House {
         self.database_hosts.iter().find(|(own, _)| own == base).map(|(_, name)| name)
     }
 
-    pub fn listed<'a>(&self, base: &Base, path: &'a str) -> Option<(Base, &'a str)> {
+    pub(super) fn listed<'a>(&self, base: &Base, path: &'a str) -> Option<(Base, &'a str)> {
         self.pools.listed(base, path)
     }
 
-    pub async fn settled(&self) {
+    pub(super) async fn settled(&self) {
         self.store.cache.settled().await;
     }
 
-    pub fn count(&self, served: &Result<Reply, Failure>) {
+    pub(super) fn count(&self, served: &Result<Reply, Failure>) {
         match served {
             Ok(reply) => self.tally.serve(reply.served, reply.length()),
             Err(failure) => self.tally.refuse(failure),
         }
     }
 
-    pub async fn serve(
+    pub(super) async fn serve(
         self: &Arc<Self>,
         request: &ModuleRequest,
         place: &Place,
@@ -117,7 +117,7 @@ impl House {
         self.pools.ground(place, request.module().is_some_and(|module| self.is_private(module)))
     }
 
-    pub fn is_private(&self, module: &Module) -> bool {
+    pub(super) fn is_private(&self, module: &Module) -> bool {
         self.private.cover(module)
     }
 

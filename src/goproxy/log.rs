@@ -153,11 +153,11 @@ pub enum Claim<'a> {
 }
 
 impl Tiles {
-    pub fn add(&mut self, tile: Tile, data: Vec<u8>) {
+    pub(super) fn add(&mut self, tile: Tile, data: Vec<u8>) {
         self.held.insert(tile, data);
     }
 
-    pub fn data(&self, tile: &Tile) -> Option<&Vec<u8>> {
+    pub(super) fn data(&self, tile: &Tile) -> Option<&Vec<u8>> {
         self.held.get(tile)
     }
 

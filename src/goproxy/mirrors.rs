@@ -49,6 +49,7 @@ const TEXT: usize = 4 << 10;
 /// The seam to the network: one GET, redirects followed.
 #[async_trait]
 pub trait Upstream: Send + Sync + 'static {
+    /// One request to one mirror, and the head of its answer.
     async fn ask(
         &self,
         standing: Standing,
@@ -104,7 +105,7 @@ struct Health {
 }
 
 impl Mirror {
-    pub fn new(base: Base, standing: Standing) -> Mirror {
+    pub(super) fn new(base: Base, standing: Standing) -> Mirror {
         Mirror { base, standing, health: Mutex::default() }
     }
 
@@ -276,7 +277,7 @@ enum Answer {
 }
 
 impl Walk {
-    pub fn new(asker: &Asker, pool: &Pool, path: String) -> Walk {
+    pub(super) fn new(asker: &Asker, pool: &Pool, path: String) -> Walk {
         let now = Instant::now();
         let seat = |mirror: &Arc<Mirror>| Seat {
             mirror: Arc::clone(mirror),
@@ -556,7 +557,7 @@ impl Seat {
 pub struct Seated(usize);
 
 impl Found {
-    pub fn seated(&self) -> Seated {
+    pub(super) fn seated(&self) -> Seated {
         Seated(self.seat)
     }
 

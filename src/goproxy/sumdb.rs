@@ -136,7 +136,7 @@ enum Unproven {
 }
 
 impl Sumdb {
-    pub fn new(config: &SumdbConfig, mirrors: &[Base], store: Store, asker: Asker) -> Option<Sumdb> {
+    pub(super) fn new(config: &SumdbConfig, mirrors: &[Base], store: Store, asker: Asker) -> Option<Sumdb> {
         let key = StandardVerifier::new(&config.key).ok()?;
         let own = config.own_base().map(|base| Arc::new(Mirror::new(base, Standing::Configured)));
         let passed_on = |mirror: &Base| Arc::new(Mirror::unproven(below(mirror, &config.name), Standing::Configured));

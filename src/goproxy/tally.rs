@@ -94,7 +94,7 @@ pub enum Fault {
 impl Fault {
     const ALL: [Fault; 5] = [Fault::Status, Fault::Silent, Fault::Unreachable, Fault::Broke, Fault::Wrong];
 
-    pub fn of(said: &Said) -> Fault {
+    pub(super) fn of(said: &Said) -> Fault {
         match said {
             Said::Status(..) => Fault::Status,
             Said::Silent(_) => Fault::Silent,
@@ -164,7 +164,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub fn new(registry: &Registry) -> Tally {
+    pub(super) fn new(registry: &Registry) -> Tally {
         let tally = Tally::default();
         registry.room("goproxy", |families| {
             families.register("served", "Module requests answered, by whence the answer came", tally.served.clone());
@@ -176,12 +176,12 @@ impl Tally {
         tally
     }
 
-    pub fn serve(&self, served: Served, length: Option<u64>) {
+    pub(super) fn serve(&self, served: Served, length: Option<u64>) {
         self.served.get_or_create(&By(served)).inc();
         self.bytes.get_or_create(&By(served)).inc_by(length.unwrap_or(0));
     }
 
-    pub fn totals(&self) -> Totals {
+    pub(super) fn totals(&self) -> Totals {
         let sum = |family: &Family<By<Served>, Counter>, kinds: &[Served]| {
             kinds.iter().map(|&kind| family.get_or_create(&By(kind)).get()).sum()
         };
@@ -194,7 +194,7 @@ impl Tally {
         }
     }
 
-    pub fn refuse(&self, failure: &Failure) {
+    pub(super) fn refuse(&self, failure: &Failure) {
         let refused = match failure.kind() {
             Kind::Fault => Refused::Fault,
             Kind::Silence => Refused::Silence,
@@ -204,11 +204,11 @@ impl Tally {
         self.refused.get_or_create(&By(refused)).inc();
     }
 
-    pub fn fault(&self, said: &Said) {
+    pub(super) fn fault(&self, said: &Said) {
         self.faults.get_or_create(&By(Fault::of(said))).inc();
     }
 
-    pub fn verify(&self, verified: Verified) {
+    pub(super) fn verify(&self, verified: Verified) {
         self.verified.get_or_create(&By(verified)).inc();
     }
 }

@@ -4,8 +4,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use goanyway::config::table::ROWS;
-use goanyway::config::{Settings, Typed};
+use goanyway::config::{ROWS, Settings, Typed};
 use goanyway::daemon::{self, Running};
 use tempfile::TempDir;
 

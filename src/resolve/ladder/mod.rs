@@ -739,5 +739,4 @@ impl Ladder {
 }
 
 #[cfg(test)]
-#[path = "ladder_tests.rs"]
 mod tests;
