@@ -4,12 +4,14 @@
 //! date, size or inode is another. A file that is missing, empty or full of nonsense is no error:
 //! it is said once, and there are no system servers.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
+use hickory_proto::op::Query;
+use hickory_proto::rr::RecordType;
+use hickory_resolver::Hosts;
 use tokio::time::Instant;
 
 use crate::target::{Name, unwrap_mapped};
@@ -33,7 +35,7 @@ pub(super) struct System {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Snapshot {
     pub resolv: Resolv,
-    pub hosts: HashMap<Name, Vec<IpAddr>>,
+    pub hosts: Arc<Hosts>,
 }
 
 /// What concerns us in resolv.conf(5).
@@ -66,7 +68,7 @@ impl System {
     pub(super) fn new(resolv_conf: PathBuf, hosts_file: PathBuf, now: Instant) -> System {
         let stamps = [stamp(&resolv_conf), stamp(&hosts_file)];
         let resolv = read_resolv(&resolv_conf);
-        let hosts = read_hosts(&hosts_file);
+        let hosts = Arc::new(read_hosts(&hosts_file));
         System {
             resolv_conf,
             hosts_file,
@@ -81,7 +83,7 @@ impl System {
 
     /// What the hosts file says about a name.
     pub(super) fn host(&self, name: &Name) -> Option<Vec<IpAddr>> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).hosts.get(name).cloned()
+        look_up(&self.current().hosts, name)
     }
 
     /// Looks at the files if a second has passed. True if resolv.conf says something else now.
@@ -100,7 +102,7 @@ impl System {
         let before = self.current();
         let resolv = read_resolv(&self.resolv_conf);
         let other = resolv.servers != before.resolv.servers || resolv.search != before.resolv.search;
-        let hosts = read_hosts(&self.hosts_file);
+        let hosts = Arc::new(read_hosts(&self.hosts_file));
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Snapshot { resolv, hosts });
         other
     }
@@ -191,27 +193,29 @@ fn interface_index(interface: &str) -> Option<u32> {
     index.trim().parse().ok()
 }
 
-fn read_hosts(path: &Path) -> HashMap<Name, Vec<IpAddr>> {
-    match std::fs::read(path) {
-        Ok(bytes) => parse_hosts(&String::from_utf8_lossy(&bytes)),
-        Err(_) => HashMap::new(),
+/// Reads hosts(5). Lines that say nothing are skipped.
+fn read_hosts(path: &Path) -> Hosts {
+    let mut hosts = Hosts::default();
+    let read = std::fs::File::open(path).and_then(|file| hosts.read_hosts_conf(file));
+    if let Err(error) = read {
+        tracing::debug!("hosts file {}: {error}", path.display());
     }
+    hosts
 }
 
-/// Reads hosts(5): an address and its names a line. Names that are none are skipped.
-pub(super) fn parse_hosts(text: &str) -> HashMap<Name, Vec<IpAddr>> {
-    let mut hosts: HashMap<Name, Vec<IpAddr>> = HashMap::new();
-    for line in text.lines() {
-        let mut words = line.split('#').next().unwrap_or("").split_whitespace();
-        let Some(address) = words.next().and_then(|word| word.parse::<IpAddr>().ok()) else { continue };
-        for name in words.filter_map(|word| Name::parse(word).ok()) {
-            let addresses = hosts.entry(name).or_default();
+/// All addresses of a name in the hosts file, each once.
+fn look_up(hosts: &Hosts, name: &Name) -> Option<Vec<IpAddr>> {
+    let name = hickory_proto::rr::Name::from_ascii(name.as_str()).ok()?;
+    let mut addresses = Vec::new();
+    for kind in [RecordType::A, RecordType::AAAA] {
+        let Some(found) = hosts.lookup_static_host(&Query::query(name.clone(), kind)) else { continue };
+        for address in found.answers().iter().filter_map(|record| record.data.ip_addr()).map(unwrap_mapped) {
             if !addresses.contains(&address) {
-                addresses.push(unwrap_mapped(address));
+                addresses.push(address);
             }
         }
     }
-    hosts
+    (!addresses.is_empty()).then_some(addresses)
 }
 
 #[cfg(test)]
@@ -234,10 +238,20 @@ mod tests {
 
     #[test]
     fn hosts_have_all_their_addresses() {
-        let hosts = parse_hosts("10.0.0.1 Mirror.example mirror # here\n::1 mirror\nx y\n10.0.0.1 mirror\n");
-        let mirror = &hosts[&Name::parse("mirror").unwrap()];
-        assert_eq!(*mirror, ["10.0.0.1".parse::<IpAddr>().unwrap(), "::1".parse().unwrap()]);
-        assert!(hosts.contains_key(&Name::parse("mirror.example").unwrap()));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = "10.0.0.1 Mirror.example mirror # here\n::1 mirror\nx y\n10.0.0.1 mirror\n::ffff:10.0.0.2 mapped\n";
+        std::fs::write(&file, text).unwrap();
+        let hosts = read_hosts(file.path());
+        let addresses = |name: &str| -> Vec<String> {
+            let found = look_up(&hosts, &Name::parse(name).unwrap()).unwrap_or_default();
+            found.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(addresses("mirror"), ["10.0.0.1", "::1"]);
+        assert_eq!(
+            (addresses("mirror.example"), addresses("mapped")),
+            (vec!["10.0.0.1".into()], vec!["10.0.0.2".into()])
+        );
+        assert!(addresses("y").is_empty());
     }
 
     #[test]
