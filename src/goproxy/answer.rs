@@ -208,7 +208,7 @@ impl House {
         now: SystemTime,
         served: Served,
     ) -> Result<Reply, Failure> {
-        let sums = if ground.is_origin() { None } else { self.ask_sums(request, true).await };
+        let sums = if ground.is_origin() { None } else { self.sums_in_time(request).await };
         let key = if sums.is_some() { tree_key(request) } else { ground.key(request) };
         let key = key.ok_or_else(|| Failure::fault(format!("{request} has no place in the cache"), ""))?;
         let leads = Arc::new(AtomicBool::new(false));

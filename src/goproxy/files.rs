@@ -23,6 +23,7 @@ use super::path::ModuleRequest;
 use super::policy;
 use super::pools::Ground;
 use super::store::{CHECKED, Facts, VERIFIED, is_verified};
+use super::sumdb::Sumdb;
 use super::tally::Verified;
 use super::verify::{self, Checked};
 use crate::cache::{self, Draft, Key, Note, Verdict};
@@ -116,6 +117,7 @@ impl House {
                 }
                 Tried::Right { is_vouched } => {
                     walk.praise_found(&seated);
+                    self.vouch_late(request, ground, vouching, now);
                     return Ok((draft, keep(now, file_facts(&mirror, is_vouched, now))));
                 }
                 Tried::Unread => return Ok((draft, Verdict::PassOn { facts: Facts::new() })),
@@ -154,7 +156,7 @@ impl House {
             Poured::NoRoom(failure) => return Ok(Tried::NoRoom(failure)),
             Poured::Cut(said) => return Ok(Tried::Bad(said)),
         }
-        let sums = vouching.wait().await;
+        let sums = vouching.wait(self.judge()).await;
         let worth = match weigh(draft, request, sums.as_ref()).await {
             Ok(worth) => worth,
             // Some of it was passed on without being held: nobody can say whether it is right.
@@ -170,15 +172,27 @@ impl House {
         })
     }
 
-    /// What the database says about a file; `holds_up` says that a client waits for it.
-    pub async fn ask_sums(&self, request: &ModuleRequest, holds_up: bool) -> Option<Sums> {
+    /// What the database says about a file, however long that takes it.
+    async fn ask_sums(&self, request: &ModuleRequest) -> Option<Sums> {
         match request {
             ModuleRequest::Mod { module, version } | ModuleRequest::Zip { module, version }
                 if !self.is_private(module) =>
             {
-                self.judge()?.sums(module, version, holds_up).await
+                self.judge()?.sums(module, version).await
             }
             _ => None,
+        }
+    }
+
+    /// What the database says in the time that a client may be held up.
+    pub async fn sums_in_time(&self, request: &ModuleRequest) -> Option<Sums> {
+        let database = self.judge()?;
+        match timeout(database.patience(), self.ask_sums(request)).await {
+            Ok(sums) => sums,
+            Err(_) => {
+                database.note_late();
+                None
+            }
         }
     }
 
@@ -187,9 +201,21 @@ impl House {
         let (house, request) = (Arc::clone(self), request.clone());
         let asked = match sums {
             Some(_) => None,
-            None => Some(self.runtime.spawn(async move { house.ask_sums(&request, true).await })),
+            None => Some(self.runtime.spawn(async move { house.ask_sums(&request).await })),
         };
         Vouching { asked, sums }
+    }
+
+    /// Puts a file that went out unverified to the database when that answers at last.
+    fn vouch_late(self: &Arc<Self>, request: &ModuleRequest, ground: &Ground, vouching: Vouching, now: SystemTime) {
+        let (Some(asked), Some(key)) = (vouching.asked, ground.key(request)) else { return };
+        let (house, request) = (Arc::clone(self), request.clone());
+        self.runtime.spawn(async move {
+            let Some(sums) = asked.await.ok().flatten() else { return };
+            if let Some(found) = house.store.cache.get(&key).await {
+                house.settle_kept(&request, &key, found.note, &sums, now).await;
+            }
+        });
     }
 
     /// Writes a body into the draft; a cut after its release is mended from the same mirror.
@@ -327,28 +353,36 @@ impl House {
         self.runtime.spawn(async move { house.recheck_now(&request, &key, note, now).await });
     }
 
-    async fn recheck_now(self: &Arc<Self>, request: &ModuleRequest, key: &Key, note: Note, now: SystemTime) {
-        let mut facts = note.facts.clone();
-        facts.insert(CHECKED.to_owned(), policy::millis(now).to_string());
+    async fn recheck_now(self: &Arc<Self>, request: &ModuleRequest, key: &Key, mut note: Note, now: SystemTime) {
         // Noted first, so that the next request does not begin the same.
-        let noted = self.store.cache.annotate(key, note.at_ms, facts.clone()).await;
-        let Some(sums) = self.ask_sums(request, false).await else { return };
-        let Some(worth) = self.weigh_kept(request, key, &sums).await else { return };
-        let outcome = match worth {
-            Worth::Vouched => {
+        note.facts.insert(CHECKED.to_owned(), policy::millis(now).to_string());
+        if let Err(why) = self.store.cache.annotate(key, note.at_ms, note.facts.clone()).await {
+            tracing::warn!(%request, %why, "its note could not be written");
+        }
+        if let Some(sums) = self.ask_sums(request).await {
+            self.settle_kept(request, key, note, &sums, now).await;
+        }
+    }
+
+    /// Weighs a kept file by sums that came late: noted as verified, or removed.
+    async fn settle_kept(&self, request: &ModuleRequest, key: &Key, note: Note, sums: &Sums, now: SystemTime) {
+        let outcome = match self.weigh_kept(request, key, sums).await {
+            Some(Worth::Vouched) => {
                 self.tally.verify(Verified::Right);
+                let mut facts = note.facts;
                 facts.insert(VERIFIED.to_owned(), "yes".to_owned());
-                noted.and(self.store.cache.annotate(key, note.at_ms, facts).await)
+                facts.insert(CHECKED.to_owned(), policy::millis(now).to_string());
+                self.store.cache.annotate(key, note.at_ms, facts).await
             }
-            Worth::Wrong(why) => {
+            Some(Worth::Wrong(why)) => {
                 self.tally.verify(Verified::Wrong);
-                tracing::error!(%request, "kept without the checksum database's word, and now it says: {why}; removed");
+                tracing::error!(%request, "served without the checksum database's word, and now it says: {why}; removed");
                 self.store.cache.remove(key).await
             }
             _ => return,
         };
         if let Err(why) = outcome {
-            tracing::warn!(%request, %why, "verified late, but the note could not be written");
+            tracing::warn!(%request, %why, "verified late, but the cache could not be told");
         }
     }
 
@@ -374,10 +408,13 @@ impl House {
 }
 
 impl Vouching {
-    /// What the database says, if it says it in time; that is `Sumdb::sums` to see to.
-    async fn wait(&mut self) -> Option<Sums> {
-        if let Some(asked) = self.asked.take() {
-            self.sums = asked.await.ok().flatten();
+    /// What the database says, if it says it in time. What it says later is not lost: see `vouch_late`.
+    async fn wait(&mut self, database: Option<&Arc<Sumdb>>) -> Option<Sums> {
+        if let (Some(database), Some(asked)) = (database, &mut self.asked) {
+            match timeout(database.patience(), asked).await {
+                Ok(sums) => (self.asked, self.sums) = (None, sums.ok().flatten()),
+                Err(_) => database.note_late(),
+            }
         }
         self.sums.clone()
     }

@@ -438,6 +438,25 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn no_answer_makes_the_reader_panic() {
+        let book = book(40);
+        let answer = book.answer("/lookup/filler.example/m7@v1.0.0", &book.head()).unwrap();
+        let (whole, _) = Record::split(&answer).unwrap();
+        let head = open(&book, &book.head());
+        let mut random = fastrand::Rng::with_seed(3);
+        for _ in 0..5_000 {
+            let mut bent = answer.to_vec();
+            let at = random.usize(..bent.len());
+            bent[at] = random.u8(..);
+            bent.truncate(random.usize(..=bent.len()));
+            let Ok((record, note)) = Record::split(&bent.into()) else { continue };
+            let _ = Head::open(&note, &book.verifier());
+            let proven = prove(&book, &head, &Claim::Record(&record)).is_ok();
+            assert_eq!(proven, record.id == whole.id && record.lines() == whole.lines());
+        }
+    }
+
+    #[test]
     fn records_and_older_trees_are_proven_or_refuted() {
         let book = book(700);
         let head = open(&book, &book.head());

@@ -371,6 +371,10 @@ impl Walk {
     }
 
     fn praise(&self, seat: usize) -> Arc<Mirror> {
+        let faults: Vec<String> = self.seats.iter().filter_map(Seat::complaint).collect();
+        if !faults.is_empty() {
+            tracing::info!(path = %self.path, by = %self.seats[seat].mirror.name(), "rescued: {}", faults.join("; "));
+        }
         self.seats[seat].mirror.note_good();
         Arc::clone(&self.seats[seat].mirror)
     }
@@ -546,6 +550,10 @@ impl Drop for Walk {
 }
 
 impl Seat {
+    fn complaint(&self) -> Option<String> {
+        self.said.as_ref().map(|said| format!("{}: {said}", self.mirror.name()))
+    }
+
     /// Whether a 404 waits for this one: not said its last word, not known to be down, not faulted twice.
     fn may_contradict(&self) -> bool {
         !self.done && self.tries < 2 && !self.mirror.rests()

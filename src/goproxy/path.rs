@@ -716,6 +716,46 @@ mod tests {
     }
 
     #[test]
+    fn what_is_read_is_one_spelling_and_stays_in_its_tree() {
+        // The law for whatever a stranger sends: no panic; what parses is written back as itself, and lies
+        // below its folder under a name without upper case, empty or dotted components.
+        let mut random = fastrand::Rng::with_seed(20);
+        let alphabet: Vec<char> = "ab.Z!/@v%25~-_0129+xsumdbtilelookup:\\\u{e9} ".chars().collect();
+        let words = [
+            "/@v/",
+            "/@latest",
+            "list",
+            ".info",
+            ".mod",
+            ".zip",
+            "sumdb/",
+            "/tile/8/0/",
+            "x001/",
+            "/lookup/",
+            "v1.0.0",
+            "a.b",
+        ];
+        let mut read = 0;
+        for _ in 0..200_000 {
+            let mut path = String::from("/");
+            for _ in 0..random.usize(1..7) {
+                match random.bool() {
+                    true => path.push_str(words[random.usize(..words.len())]),
+                    false => path.push(alphabet[random.usize(..alphabet.len())]),
+                }
+            }
+            let Ok(request) = ModuleRequest::parse(&path) else { continue };
+            read += 1;
+            assert_eq!(ModuleRequest::parse(&request.wire()).as_ref(), Ok(&request), "{path}");
+            let file = request.file();
+            assert!(file.split('/').all(|part| !matches!(part, "" | "." | "..")), "{path}: {file}");
+            let is_module = !file.starts_with("sumdb/");
+            assert!(!is_module || file.chars().all(|c| c.is_ascii() && !c.is_ascii_uppercase()), "{path}: {file}");
+        }
+        assert!(read > 500, "{read}");
+    }
+
+    #[test]
     fn no_path_makes_the_parser_panic() {
         let pieces =
             ["/", "%", "%2", "@v", "@latest", "sumdb", "tile", "8", "lookup", "!", "é", "v1.0.0.zip", "x.y", "."];

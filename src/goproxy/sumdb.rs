@@ -43,9 +43,9 @@ const HEDGE: Duration = Duration::from_secs(1);
 /// A proof misses tiles at most once for each level of the tree, and once more.
 const ROUNDS: usize = 8;
 /// How long a file that is whole waits for the database before it goes out unverified.
-const VOUCHING: Duration = Duration::from_secs(5);
+const VOUCHING: Duration = Duration::from_secs(3);
 /// The same, while the database struggles: what is held is found in this time.
-const SHORT_VOUCHING: Duration = Duration::from_millis(250);
+const SHORT_VOUCHING: Duration = Duration::from_millis(20);
 /// How long a first head may take.
 const REACH: Duration = Duration::from_secs(8);
 /// A newer head is asked for when somebody wants the latest, at most this often.
@@ -182,19 +182,27 @@ impl Sumdb {
         Ok([record.text, head.note].concat().into())
     }
 
-    /// What the files of a module version hash to, if the database says so in time. Where a client is
-    /// held up by it, that is not long once the database did not answer.
-    pub async fn sums(self: &Arc<Self>, module: &Module, version: &Version, holds_up: bool) -> Option<Sums> {
-        let patience = if holds_up && self.struggles.load(Ordering::Relaxed) { SHORT_VOUCHING } else { VOUCHING };
-        match timeout(patience, self.record(module, version)).await {
-            Ok(Ok(record)) => return Some(record.sums(module, version)),
-            Ok(Err(why)) if why.as_absent().is_some() => return None,
-            Ok(Err(why)) => tracing::debug!(database = %self.name, %module, %version, %why, "no sums"),
-            // The look-up goes on, and is heard of when it ends well.
-            Err(_) => tracing::debug!(database = %self.name, %module, %version, "no sums in time"),
+    /// What the files of a module version hash to, if the database says so.
+    pub async fn sums(self: &Arc<Self>, module: &Module, version: &Version) -> Option<Sums> {
+        match self.record(module, version).await {
+            Ok(record) => return Some(record.sums(module, version)),
+            Err(why) if why.as_absent().is_some() => {}
+            Err(why) => {
+                tracing::debug!(database = %self.name, %module, %version, %why, "no sums");
+                self.note_late();
+            }
         }
-        self.struggles.store(true, Ordering::Relaxed);
         None
+    }
+
+    /// How long a file that is whole waits for its sums.
+    pub fn patience(&self) -> Duration {
+        if self.struggles.load(Ordering::Relaxed) { SHORT_VOUCHING } else { VOUCHING }
+    }
+
+    /// Says that it did not answer in time: nobody waits long for it until it has answered again.
+    pub fn note_late(&self) {
+        self.struggles.store(true, Ordering::Relaxed);
     }
 
     /// A tile, as wide as it was asked for; whether it may be kept by the client is not ours to say.

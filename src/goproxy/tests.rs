@@ -726,6 +726,32 @@ async fn without_the_database_files_are_served_and_verified_later() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_slow_database_says_late_still_counts() {
+    let book = book();
+    let stage = Stage::verified(&book);
+    let served = book.clone();
+    stage.net.host("sum.test", move |ask| {
+        let answer = served.answer(ask.path, &served.head()).map_or(Act::Say(404, ""), Act::Give);
+        Act::After(Duration::from_secs(2), Box::new(answer))
+    });
+    let (right, wrong) = (format!("{M}/@v/v1.0.0.zip"), format!("{M}/@v/v1.0.0.mod"));
+    stage.net.host("a.test", move |ask| match ask.path.ends_with(".mod") {
+        true => Act::Give(Bytes::from_static(b"module evil\n")),
+        false => good(ask),
+    });
+    for path in [&wrong, &right] {
+        assert_eq!(stage.get(path).await.0, 200, "not held up for ever");
+    }
+    sleep(Duration::from_secs(30)).await;
+    let held = async |path: &str| {
+        let key = cache::Key::new(&format!("download{path}")).unwrap();
+        stage.proxy.house.store.cache.get(&key).await.map(|found| store::is_verified(&found.note))
+    };
+    assert_eq!(held(&right).await, Some(true));
+    assert_eq!(held(&wrong).await, None, "removed");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_large_zip_is_let_go_early_and_a_cut_in_it_is_mended() {
     let zip = format!("{M}/@v/v1.0.0.zip");
     for (hold, cut) in [(0, 1), (100, 200)] {

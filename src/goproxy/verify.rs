@@ -329,6 +329,25 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn no_bytes_make_the_reader_panic_or_run_away() {
+        let whole =
+            zipped(&[("example.com/m@v1.0.0/a.go", "package a\n"), ("example.com/m@v1.0.0/b.go", "package b\n")]);
+        let right = checked(&whole).sum;
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..3_000 {
+            let mut bent = whole.clone();
+            for _ in 0..random.usize(1..4) {
+                let at = random.usize(..bent.len());
+                bent[at] = random.u8(..);
+            }
+            bent.truncate(random.usize(bent.len() / 2..=bent.len()));
+            let found = checked(&bent);
+            assert!(found.sum.is_some() || found.fault.is_some());
+            assert!(found.sum == right || found.sum.is_none() || bent.len() == whole.len(), "cut, and yet a sum");
+        }
+    }
+
+    #[test]
     fn a_duplicate_is_found_although_the_last_one_wins() {
         // The writer refuses duplicates, so two names of one length are made the same afterwards.
         let bytes = zipped(&[("example.com/m@v1.0.0/a1.go", "x"), ("example.com/m@v1.0.0/a2.go", "y")]);
