@@ -41,7 +41,7 @@ impl Build {
     /// `go mod download` with these variables and no others that matter.
     fn download(&self, mut go: Command, variables: &[(&str, &str)]) -> Ended {
         let at = |name: &str| self.folder.path().join(name);
-        go.args(["mod", "download", "-x"]).current_dir(self.folder.path());
+        go.args(["mod", "download"]).current_dir(self.folder.path());
         go.env("HOME", self.folder.path())
             .env("GOPATH", at("gopath"))
             .env("GOMODCACHE", at("modcache"))
@@ -187,6 +187,17 @@ fn rescued(what: &str, system: Option<Says>, said: &[&str]) {
     assert_eq!(alone.code, Some(1), "{what}: {alone:?}");
     assert!(said.iter().any(|words| alone.err.contains(words)), "{what}: {}", alone.err);
 
+    println!("{what}\n  go alone: {}", alone.err.lines().last().unwrap_or_default());
+
+    let explained = explain(&netns, &home);
+    println!("{}", explained.out);
+    assert_eq!(explained.code, Some(0), "{what}: {explained:?}");
+    if what == "NXDOMAIN" {
+        // Word for word what go has just printed.
+        let words = "lookup goproxy.cn on 127.0.0.1:53: no such host";
+        assert!(alone.err.contains(words) && explained.out.contains(words), "{explained:?}");
+    }
+
     let served = home.spawn(inside(&netns, &home, &pem));
     let proxy = format!("http://{}", served.address);
     let through = build();
@@ -194,17 +205,36 @@ fn rescued(what: &str, system: Option<Says>, said: &[&str]) {
     let ended = through.download(netns.command("go"), &variables);
     assert!(ended.code == Some(0) && through.has_module(), "{what}, by tunnel: {ended:?}");
 
+    let run = build();
+    let mut private = ours(&netns, &home, &["run", "--upstream", "https://goproxy.cn", "--sumdb", "off"]);
+    private.args(["--", "go"]);
+    let ended = run.download(private, &[("GOPROXY", "https://goproxy.cn"), ("SSL_CERT_FILE", &pem)]);
+    assert!(ended.code == Some(0) && run.has_module(), "{what}, by run: {ended:?}");
+    println!("goanyway run -- go mod download\n{}", ended.err);
+
     let modules = build();
     let ended = modules.download(netns.command("go"), &[("GOPROXY", &proxy)]);
     assert!(ended.code == Some(0) && modules.has_module(), "{what}, as GOPROXY: {ended:?}");
 }
 
+/// What `goanyway resolve` says inside, where it keeps nothing.
+fn explain(netns: &Netns, home: &Home) -> Ended {
+    let mut command = ours(netns, home, &["resolve", "goproxy.cn"]);
+    Ended::of(command.env("XDG_STATE_HOME", home.at("nowhere")).output().unwrap())
+}
+
 /// `goanyway serve` inside, with the system's name server and one fallback, both of our own.
 fn inside(netns: &Netns, home: &Home, pem: &str) -> Command {
+    let mut command = ours(netns, home, &["serve", "--listen", "127.0.0.1:0", "--admin", "none"]);
+    command.args(["--upstream", "https://goproxy.cn", "--sumdb", "off"]).env("SSL_CERT_FILE", pem);
+    command
+}
+
+/// The program inside, as a user starts it who has nothing but this namespace.
+fn ours(netns: &Netns, home: &Home, arguments: &[&str]) -> Command {
     let mut command = netns.command(env!("CARGO_BIN_EXE_goanyway"));
-    command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "none", "--nameserver", "system"]);
-    command.args(["--fallback", "udp://127.0.0.2:53", "--upstream", "https://goproxy.cn", "--sumdb", "off"]);
-    command.args(["--allow-target", "127.0.0.0/8"]).env("SSL_CERT_FILE", pem).env("HOME", home.at("."));
+    command.args(arguments).args(["--nameserver", "system", "--fallback", "udp://127.0.0.2:53"]);
+    command.args(["--allow-target", "127.0.0.0/8"]).env("HOME", home.at("."));
     for (variable, name) in [("XDG_CACHE_HOME", "cache"), ("XDG_STATE_HOME", "state"), ("XDG_DATA_HOME", "data")] {
         command.env(variable, home.at(name));
     }
