@@ -138,17 +138,21 @@ fn summary(running: &Running, begun: Instant) -> String {
     let (served, names) = (running.goproxy.totals(), running.resolver.totals());
     let size = |bytes| bytesize::ByteSize(bytes).display().si();
     format!(
-        "goanyway: {} files from the cache ({} saved), {} from upstream ({}), in {:.1} s\n\
-         goanyway: {} names looked up, {} of them rescued; {} faults of mirrors met\n",
-        served.from_cache,
+        "goanyway: {} from the cache ({} saved), {} from upstream ({}), in {:.1} s\n\
+         goanyway: {} looked up, {} of them rescued; {} of mirrors met\n",
+        count(served.from_cache, "file"),
         size(served.bytes_from_cache),
         served.from_upstream,
         size(served.bytes_from_upstream),
         begun.elapsed().as_secs_f64(),
-        names.asked,
+        count(names.asked, "name"),
         names.rescued,
-        served.faults,
+        count(served.faults, "fault"),
     )
+}
+
+fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
