@@ -1,6 +1,6 @@
 //! The corridor: accept → classify → admit → intercept | tunnel | forward | goproxy → respond.
 //!
-//! One connection comes in at [`Worker::serve`]; each of its requests walks down [`Worker::answer`],
+//! One connection comes in at [`Worker::serve`]; each of its requests walks down `Worker::answer`,
 //! which is the program. Every arm is a call into a room, every early return a [`Trouble`] for
 //! `respond` to put into words. Rooms do not know each other; they meet here.
 

@@ -1,6 +1,6 @@
 //! Settings: what was typed, then what it means.
 //!
-//! [`Typed`] gathers text from flags, variables and a file by the one [`table`]; [`Settings`] gives
+//! [`Typed`] gathers text from flags, variables and a file by the one `table`; [`Settings`] gives
 //! it meaning and is the sum of the rooms' own `Config`s. A complaint names the place, what stood
 //! there and what was expected. The environment is an argument, so tests have one of their own.
 
