@@ -263,3 +263,73 @@ fn clip(text: &str, limit: usize) -> String {
     // Line feeds and printable ASCII are all there is, so every byte is a boundary.
     format!("{}...", &text[..limit.saturating_sub(3)])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connect::Miss;
+    use crate::target::Target;
+
+    fn unreachable_with(why: &str) -> Trouble {
+        let target = Target::parse_connect("goproxy.cn:443").unwrap();
+        let tried = vec![("192.0.2.1:443".parse().unwrap(), Miss::Other(why.to_owned()))];
+        Trouble::Connect(connect::Error::Unreachable { target, tried })
+    }
+
+    fn phrase(trouble: &Trouble) -> String {
+        let response = refuse_connect(trouble, Id(0x7f3a), "goanyway-1");
+        let phrase = response.extensions().get::<ReasonPhrase>().unwrap();
+        String::from_utf8(phrase.as_bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_refused_connect_says_why_in_its_phrase_and_closes() {
+        let trouble = unreachable_with("refused");
+        let text = phrase(&trouble);
+        assert_eq!(text, "goanyway: cannot connect to goproxy.cn:443: 192.0.2.1 refused [007f3a]");
+        let response = refuse_connect(&trouble, Id(0x7f3a), "goanyway-1");
+        assert_eq!(response.headers()["connection"], "close");
+        let status = response.headers()["proxy-status"].to_str().unwrap();
+        assert!(status.starts_with("goanyway-1; error=connection_terminated; details="), "{status}");
+    }
+
+    /// Whatever an upstream says ends up in our lines: it must not begin lines, fields or escapes of its own.
+    #[test]
+    fn nothing_that_others_said_writes_lines_of_its_own() {
+        let hostile = unreachable_with("x\r\nSet-Cookie: a=b\r\n\r\n\u{1b}[2J\"quoted\\\" \u{4e2d}\u{6587}");
+        let text = phrase(&hostile);
+        assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{text:?}");
+        let response = refuse_connect(&hostile, Id(1), "goanyway-1");
+        assert!(response.headers().get("set-cookie").is_none());
+        assert!(response.headers().contains_key("proxy-status"));
+    }
+
+    #[test]
+    fn a_phrase_is_short_and_keeps_its_id() {
+        let text = phrase(&unreachable_with(&"long ".repeat(100)));
+        assert!(text.len() <= PHRASE && text.ends_with("... [007f3a]"), "{text}");
+    }
+
+    #[test]
+    fn only_credentials_are_asked_for_with_a_challenge() {
+        let refused = |refusal| refuse(&Trouble::Refused(refusal), Id(1), "goanyway-1");
+        let asked = refused(Refusal::Credentials);
+        assert_eq!(
+            (asked.status().as_u16(), asked.headers()["proxy-authenticate"].to_str().unwrap()),
+            (407, "Basic realm=\"goanyway\"")
+        );
+        let denied = refused(Refusal::Port(25));
+        assert_eq!((denied.status().as_u16(), denied.headers().get("proxy-authenticate")), (403, None));
+    }
+
+    #[test]
+    fn silence_is_504_and_a_fault_502() {
+        let target = Target::parse_connect("goproxy.cn:443").unwrap();
+        let silent = vec![("192.0.2.1:443".parse().unwrap(), Miss::Silent)];
+        let silence = Trouble::Connect(connect::Error::Unreachable { target: target.clone(), tried: silent });
+        assert_eq!(silence.status(), StatusCode::GATEWAY_TIMEOUT);
+        assert_eq!(Trouble::Connect(connect::Error::Deadline { target }).status(), StatusCode::GATEWAY_TIMEOUT);
+        assert_eq!(unreachable_with("x").status(), StatusCode::BAD_GATEWAY);
+        assert_eq!(Trouble::Forward(forward::Failure::Loop).status(), StatusCode::BAD_GATEWAY);
+    }
+}

@@ -1,8 +1,6 @@
 //! What holds where nobody typed anything, for settings that belong to no single room.
 
-use std::net::SocketAddr;
-
-use super::settings::loopback;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// The port that squid made usual for proxies.
 pub const LISTEN: SocketAddr = loopback(3128);
@@ -14,3 +12,7 @@ pub const CACHE_SIZE: u64 = 20 << 30;
 pub const CACHE_MEMORY: u64 = 256 << 20;
 /// On small machines: this part of the memory limit.
 pub const CACHE_MEMORY_PART: u64 = 8;
+
+const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}

@@ -5,7 +5,7 @@
 //! nowhere else.
 
 use std::fmt::Display;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -412,7 +412,77 @@ impl FromStr for Zone {
     }
 }
 
-/// Kept beside the reader so that a listener's address is never typed twice.
-pub(super) const fn loopback(port: u16) -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    fn understood(flags: &[(&'static str, &[&str])]) -> Result<Settings, Error> {
+        let owned = |values: &&[&str]| values.iter().map(|&value| value.to_owned()).collect();
+        let flags: HashMap<_, _> = flags.iter().map(|(key, values)| (*key, owned(values))).collect();
+        let around = |name: &str| (name == "HOME").then(|| "/home/u".to_owned());
+        Settings::understand(&Typed::gather(&flags, &|_| None, None).unwrap(), &around)
+    }
+
+    fn complaint(key: &'static str, value: &str) -> String {
+        understood(&[(key, &[value])]).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn nothing_typed_is_a_safe_proxy_on_loopback() {
+        let settings = understood(&[]).unwrap();
+        assert_eq!(settings.listen, ["127.0.0.1:3128".parse().unwrap()]);
+        assert_eq!(settings.admin, Some("127.0.0.1:3127".parse().unwrap()));
+        assert!(settings.admit.allow.is_empty() && settings.admit.clients.is_empty());
+        assert_eq!(settings.intercept.mode, intercept::Mode::Auto);
+        assert!(!settings.cache_dir.named && settings.cache_dir.path.is_some());
+        assert!(!settings.resolve.fallback.is_empty());
+    }
+
+    #[test]
+    fn some_lists_replace_the_default_and_the_others_add_to_it() {
+        let settings = understood(&[
+            ("listen", &["127.0.0.1:1", "[::1]:2"]),
+            ("resolve.fallback", &["none"]),
+            ("intercept.hosts", &["mirror.corp.example"]),
+        ])
+        .unwrap();
+        assert_eq!(settings.listen.len(), 2);
+        assert!(settings.resolve.fallback.is_empty());
+        let hosts: Vec<String> = settings.intercept.hosts.iter().map(ToString::to_string).collect();
+        assert!(hosts.contains(&"mirror.corp.example".to_owned()) && hosts.contains(&"goproxy.cn".to_owned()));
+        assert_eq!(settings.resolve.configured_hosts, ["mirror.corp.example".parse().unwrap()]);
+    }
+
+    #[test]
+    fn a_listener_for_others_must_say_for_whom() {
+        for open in ["0.0.0.0:3128", "[::]:3128", "10.7.0.2:3128"] {
+            let refused = understood(&[("listen", &[open])]).unwrap_err().to_string();
+            assert!(refused.contains(open) && refused.contains("--client CIDR"), "{refused}");
+            assert!(understood(&[("listen", &[open]), ("admit.clients", &["10.7.0.0/16"])]).is_ok());
+        }
+    }
+
+    #[test]
+    fn every_complaint_says_where_what_and_what_was_expected() {
+        let table = [
+            ("admit.allow", "10.0.0.0/40", "--allow-target = \"10.0.0.0/40\": expected a network"),
+            ("goproxy.hold_for", "soon", "--goproxy.hold_for = \"soon\": expected a duration"),
+            ("resolve.hosts", "a.example=nowhere", "\"nowhere\" is no IP address"),
+            ("resolve.zones", "corp.example", "expected SUFFIX=SERVER"),
+            ("intercept.mode", "sometimes", "expected auto or always or off"),
+            ("log.format", "xml", "expected text or json"),
+        ];
+        for (key, value, words) in table {
+            assert!(complaint(key, value).contains(words), "{}", complaint(key, value));
+        }
+    }
+
+    #[test]
+    fn private_patterns_make_their_hosts_private() {
+        let settings = understood(&[("goproxy.private", &["git.corp.example/*,*.internal.example/team"])]).unwrap();
+        assert_eq!(settings.goproxy.private, ["git.corp.example/*", "*.internal.example/team"]);
+        let hosts: Vec<String> = settings.resolve.private_hosts.iter().map(ToString::to_string).collect();
+        assert_eq!(hosts, ["git.corp.example", "internal.example"]);
+    }
 }
