@@ -113,3 +113,16 @@ async fn the_admin_port_answers_its_own_names_alone() {
     let rebound = raw(proxy.admin(), b"GET /metrics HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n").await;
     assert!(rebound.starts_with("HTTP/1.1 403"), "{rebound}");
 }
+
+/// Plain http goes to a parent in absolute form, and the parent hears the password that its URL has.
+#[tokio::test]
+async fn a_parent_is_spoken_to_in_absolute_form() {
+    let parent = Origin::plain(|_| text(200, "from the parent")).await;
+    let ours = goanyway().with("connect.parent", &format!("http://us%65r:secret@{}", parent.address)).start();
+    let answer = get_through(ours.address(), "http://inside.example/a?b").await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, "from the parent"), "{answer:?}");
+    let heard = parent.heard().remove(0);
+    assert_eq!(heard.uri, "http://inside.example/a?b");
+    assert_eq!(heard.headers["proxy-authorization"], "Basic dXNlcjpzZWNyZXQ=");
+    assert_eq!(heard.headers["host"], "inside.example");
+}

@@ -125,3 +125,51 @@ async fn nothing_after_a_refused_connect_is_executed() {
     assert_eq!(heard.matches("HTTP/1.1").count(), 1, "{heard}");
     assert!(origin.heard().is_empty());
 }
+
+/// A company's proxy stands between us and the world: it gets the name, which only it can resolve.
+#[tokio::test]
+async fn a_parent_gets_the_name_and_opens_the_tunnel() {
+    let origin = echo().await;
+    let parent = goanyway().knowing("inside.example", origin).start();
+    let ours = goanyway()
+        .with("connect.parent", &format!("http://{}", parent.address()))
+        .and("admit.ports", &origin.port().to_string())
+        .start();
+    let target = format!("inside.example:{}", origin.port());
+    let (answer, mut tunnel) = connect(ours.address(), &target, None).await;
+    assert_eq!(answer.status, 200, "{}", answer.reason);
+    tunnel.write_all(b"through two").await.unwrap();
+    let mut heard = [0; 11];
+    tunnel.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"through two");
+}
+
+/// Only where the parent cannot resolve the name does the ladder look up, and the CONNECT goes to
+/// the address.
+#[tokio::test]
+async fn where_the_parent_cannot_resolve_we_do() {
+    let origin = echo().await;
+    let parent = goanyway().and("admit.ports", &origin.port().to_string()).start();
+    let ours = goanyway()
+        .with("connect.parent", &format!("http://{}", parent.address()))
+        .knowing("outside.example", origin)
+        .start();
+    let (answer, mut tunnel) = connect(ours.address(), &format!("outside.example:{}", origin.port()), None).await;
+    assert_eq!(answer.status, 200, "{}", answer.reason);
+    tunnel.write_all(b"x").await.unwrap();
+    assert_eq!(tunnel.read_u8().await.unwrap(), b'x');
+}
+
+#[tokio::test]
+async fn a_parents_refusal_is_told_with_its_own_words() {
+    let parent = goanyway().start();
+    let ours =
+        goanyway().with("connect.parent", &format!("http://{}", parent.address())).with("admit.ports", "25").start();
+    let (answer, _) = connect(ours.address(), "mail.example:25", None).await;
+    assert_eq!(answer.status, 502);
+    assert!(
+        answer.reason.contains("opened no tunnel: it answered 403 goanyway: port 25 is not open"),
+        "{}",
+        answer.reason
+    );
+}
