@@ -180,6 +180,10 @@ fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
         flags.insert("intercept.mode", vec!["off".to_owned()]);
     }
     let around = |name: &str| std::env::var(name).ok();
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for sentence in config::strangers(names) {
+        anstream::eprintln!("goanyway: {sentence}");
+    }
     let named = matches.get_one::<PathBuf>("config").cloned().or_else(|| around("GOANYWAY_CONFIG").map(PathBuf::from));
     let file = named.or_else(|| config::config_file(&around));
     let typed = Typed::gather(&flags, &around, file.as_deref()).map_err(config::Error::from)?;

@@ -12,12 +12,13 @@ use crate::goproxy;
 pub(super) fn serve(settings: Settings, ready_file: Option<&PathBuf>) -> Result<ExitCode, Failure> {
     let banner = Banner::of(&settings);
     let running = daemon::start(settings)?;
+    // Before anybody is told that we serve, and may tell us to stop.
+    let mut signals = running.runtime().block_on(async { Signals::listen() })?;
     if let Some(path) = ready_file {
         write_aside(path, &running.bound.lines())?;
     }
     anstream::eprint!("{}", banner.text(&running));
     let cutter = running.cutter();
-    let mut signals = running.runtime().block_on(async { Signals::listen() })?;
     let told = running.runtime().block_on(signals.next());
     tracing::info!(?told, "closing: finishing what is under way, {} s at most", daemon::GRACE.as_secs());
     running.runtime().spawn(async move {

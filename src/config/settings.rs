@@ -328,7 +328,14 @@ fn expected<T>() -> Option<String> {
 }
 
 fn complain(entry: &Entry, why: impl Display) -> Error {
-    Error::Value { origin: entry.origin.clone(), value: entry.text.clone(), why: why.to_string() }
+    Error::Value { origin: entry.origin.clone(), value: without_user(&entry.text), why: why.to_string() }
+}
+
+/// A complaint ends up in logs: what may be a password in a URL is left out of it.
+fn without_user(text: &str) -> String {
+    let Some(at) = text.rfind('@') else { return text.to_owned() };
+    let begin = text.find("://").map_or(0, |scheme| scheme + 3).min(at);
+    format!("{}***{}", &text[..begin], &text[at..])
 }
 
 /// `20GiB`, `64 MB`, `1024`.
