@@ -118,6 +118,11 @@ impl Accepted {
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::ConnectionRefused
             | io::ErrorKind::NotConnected
+            // Linux hands on what the network said of a connection while it waited (accept(2)).
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::TimedOut
             | io::ErrorKind::InvalidInput => Accepted::Gone,
             _ => Accepted::Exhausted,
         }
@@ -164,6 +169,7 @@ mod tests {
     #[test]
     fn a_clients_reset_is_no_reason_to_pause() {
         assert_eq!(Accepted::of(&io::ErrorKind::ConnectionAborted.into()), Accepted::Gone);
+        assert_eq!(Accepted::of(&io::ErrorKind::HostUnreachable.into()), Accepted::Gone);
         assert_eq!(Accepted::of(&io::Error::from_raw_os_error(24)), Accepted::Exhausted);
     }
 }
