@@ -180,7 +180,8 @@ fn build(
     if connect.parents.without(|target| own_ports.iter().any(|own| is_at(own, target))) {
         notices.push("the parent proxy in our environment is this very proxy: ignored".to_owned());
     }
-    let connector = Connector::new(connect, resolver.clone(), registry)?;
+    let identity = Identity::new(registry);
+    let connector = Connector::new(connect, resolver.clone(), identity.pseudonym(), registry)?;
     let (interceptor, said) = Interceptor::open(settings.intercept, SystemTime::now(), registry)?;
     notices.extend(said.iter().map(ToString::to_string));
     let dir = usable(&settings.cache_dir, notices)?;
@@ -190,7 +191,6 @@ fn build(
     let ours = Ours { names: settings.listen_names, ..Ours::default() };
     // Set once, here: the listeners are bound before the rooms are built.
     let _ = ours.listeners.set(bound.listen.clone());
-    let identity = Identity::new(registry);
     let tunnels = Tunnels::new(registry);
     let rooms = Rooms { admission, interceptor, goproxy, tunnels, connector, identity, ours };
     Ok(Built { rooms: Arc::new(rooms), resolver, admin_hosts: settings.admin_hosts })
@@ -201,7 +201,8 @@ fn is_at(own: &SocketAddr, target: &crate::target::Target) -> bool {
     let here = match &target.host {
         Host::Name(name) => name.as_str() == "localhost",
         Host::Addr(address) => {
-            *address == own.ip() || own.ip().is_unspecified() && Scope::of(*address) == Scope::Loopback
+            *address == own.ip()
+                || own.ip().is_unspecified() && (Scope::of(*address) == Scope::Loopback || socket::is_here(*address))
         }
     };
     here && own.port() == target.port

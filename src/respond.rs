@@ -137,8 +137,9 @@ impl Trouble {
 
 /// Voice one: the refusal of a CONNECT. It closes the connection (RFC 9931).
 pub fn refuse_connect(trouble: &Trouble, id: Id, us: &str) -> Response<Body> {
-    let try_next = trouble.hint().map(|hint| format!("; try: {hint}")).unwrap_or_default();
-    let tail = format!("{try_next} [{id}]");
+    // A hint about a very long name would leave no room for the diagnosis.
+    let try_next = trouble.hint().map(|hint| format!("; try: {hint}")).filter(|hint| hint.len() <= PHRASE / 2);
+    let tail = format!("{} [{id}]", try_next.unwrap_or_default());
     let head = format!("goanyway: {trouble}");
     let phrase = format!("{}{tail}", clip(&printable(&head), PHRASE - tail.len().min(PHRASE)));
     let mut response = answer(trouble, &phrase, id, us);

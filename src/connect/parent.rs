@@ -85,10 +85,11 @@ impl Parent {
         self.authorization.as_deref()
     }
 
-    /// Asks the parent, over a connection to it, for a tunnel to `target`. Not a byte beyond its
+    /// Asks the parent, over a connection to it, for a tunnel to `target`. `via` tells it who the
+    /// request has been through, so that parents of each other notice. Not a byte beyond its
     /// answer's head is read, so a server that speaks first is heard.
-    pub async fn open(&self, mut stream: TcpStream, target: &str) -> Result<TcpStream, Error> {
-        let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
+    pub async fn open(&self, mut stream: TcpStream, target: &str, via: &str) -> Result<TcpStream, Error> {
+        let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nVia: {via}\r\n");
         if let Some(authorization) = &self.authorization {
             request.push_str(&format!("Proxy-Authorization: {authorization}\r\n"));
         }
@@ -97,7 +98,7 @@ impl Parent {
         stream.write_all(request.as_bytes()).await.map_err(failed)?;
         let head = read_head(&mut stream).await?;
         let (status, reason) = status_line(&head).ok_or_else(|| Error::Broken("no HTTP answer".to_owned()))?;
-        if status == 200 { Ok(stream) } else { Err(Error::Refused { status, reason }) }
+        if (200..300).contains(&status) { Ok(stream) } else { Err(Error::Refused { status, reason }) }
     }
 }
 
@@ -328,7 +329,7 @@ mod tests {
             asked
         });
         let stream = TcpStream::connect(parent.base.target.to_string()).await.unwrap();
-        let mut tunnel = parent.open(stream, "git.example:22").await.unwrap();
+        let mut tunnel = parent.open(stream, "git.example:22", "1.1 us").await.unwrap();
         let mut first = [0u8; 13];
         tunnel.read_exact(&mut first).await.unwrap();
         assert_eq!(&first, b"SSH-2.0-first");
