@@ -176,6 +176,15 @@ fn answer(trouble: &Trouble, text: &str, id: Id, us: &str) -> Response<Body> {
     if let Ok(status) = HeaderValue::from_str(&proxy_status(trouble, id, us)) {
         headers.insert(HeaderName::from_static("proxy-status"), status);
     }
+    // RFC 9110 section 15.5.6 wants to hear what would be served.
+    match trouble {
+        Trouble::Method => drop(headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"))),
+        Trouble::Request(classify::Fault::Method) => {
+            let served = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, CONNECT");
+            headers.insert(header::ALLOW, served);
+        }
+        _ => {}
+    }
     if matches!(trouble, Trouble::Refused(Refusal::Credentials)) {
         headers.insert(header::PROXY_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"goanyway\""));
     }

@@ -61,7 +61,13 @@ fn a_complaint_keeps_passwords_to_itself() {
 #[test]
 fn a_mistyped_variable_is_said_and_is_no_reason_to_stop() {
     let home = home();
-    let ended = Ended::of(home.goanyway(&["run", "--", "true"]).env("GOANYWAY_FALBACK", "none").output().unwrap());
+    let ended = Ended::of(
+        home.goanyway(&["run", "--", "true"])
+            .env("GOANYWAY_FALBACK", "none")
+            .env("GOANYWAY_CONFIG", "")
+            .output()
+            .unwrap(),
+    );
     assert_eq!(ended.code, Some(0));
     assert!(ended.err.contains("did you mean GOANYWAY_FALLBACK?"), "{}", ended.err);
 }
