@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::signals::Signals;
-use super::{Failure, write_aside};
+use super::{Failure, env, write_aside};
 use crate::config::Settings;
 use crate::daemon::{self, Running};
 use crate::goproxy;
@@ -37,7 +37,6 @@ pub(super) fn serve(settings: Settings, ready_file: Option<&PathBuf>) -> Result<
 struct Banner {
     mirrors: String,
     cache: String,
-    parent: Option<String>,
     ca_file: PathBuf,
 }
 
@@ -50,7 +49,7 @@ impl Banner {
         let cache =
             settings.cache_dir.path.as_ref().map_or("memory alone".to_owned(), |path| path.display().to_string());
         let ca_file = settings.intercept.ca_dir.join("ca.pem");
-        Banner { mirrors, cache, parent: settings.connect.parents.describe(), ca_file }
+        Banner { mirrors, cache, ca_file }
     }
 
     fn text(&self, running: &Running) -> String {
@@ -63,7 +62,7 @@ impl Banner {
         }
         row("names", &running.resolver.describe());
         row("mirrors", &self.mirrors);
-        if let Some(parent) = &self.parent {
+        if let Some(parent) = &running.parent {
             row("parent", parent);
         }
         row("cache", &self.cache);
@@ -74,7 +73,7 @@ impl Banner {
         for notice in &running.notices {
             row("note", notice);
         }
-        if let Some(first) = running.bound.listen.first() {
+        if let Some(first) = running.bound.listen.first().map(|&first| env::reachable(first)) {
             text.push_str(&format!("\nmodules only:      export GOPROXY=http://{first}\n"));
             let at = if running.bound.listen[0].port() == 3128 { String::new() } else { format!(" --listen {first}") };
             text.push_str(&format!("everything, safe:  eval \"$(goanyway env{at})\"\n"));

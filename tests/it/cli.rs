@@ -46,6 +46,15 @@ fn a_wrong_setting_is_told_with_its_place_and_ends_with_2() {
     assert_eq!(home.run(&["serve", "--nonsense"]).code, Some(2));
 }
 
+/// A listener on all addresses was told to clients as http://0.0.0.0.
+#[test]
+fn what_a_client_types_leads_to_us() {
+    let home = home();
+    let arguments = ["serve", "--listen", "0.0.0.0:0", "--admin", "none", "--client", "127.0.0.0/8"];
+    let served = home.spawn(home.goanyway(&arguments));
+    assert!(served.said.contains("export GOPROXY=http://127.0.0.1:"), "{}", served.said);
+}
+
 /// Complaints end up in logs of CI: the password of a mistyped proxy URL stood in them.
 #[test]
 fn a_complaint_keeps_passwords_to_itself() {
