@@ -6,6 +6,7 @@
 //! beneath only, networks, ports, `*`; loopback is never proxied.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -200,6 +201,7 @@ struct Exempt {
     everybody: bool,
     names: Vec<ExemptName>,
     nets: Vec<IpNet>,
+    sockets: Vec<SocketAddr>,
 }
 
 #[derive(Clone, Debug)]
@@ -218,6 +220,8 @@ impl Exempt {
                 exempt.everybody = true;
             } else if let Ok(net) = entry.parse::<IpNet>() {
                 exempt.nets.push(net);
+            } else if let Ok(socket) = entry.parse() {
+                exempt.sockets.push(socket);
             } else if let Ok(address) = entry.trim_matches(['[', ']']).parse::<std::net::IpAddr>() {
                 exempt.nets.push(address.into());
             } else {
@@ -233,7 +237,9 @@ impl Exempt {
         }
         match &target.host {
             Host::Addr(address) => {
-                Scope::of(*address) == Scope::Loopback || self.nets.iter().any(|net| net.contains(address))
+                Scope::of(*address) == Scope::Loopback
+                    || self.nets.iter().any(|net| net.contains(address))
+                    || self.sockets.contains(&SocketAddr::new(*address, target.port))
             }
             Host::Name(name) => {
                 name.is_under("localhost") || self.names.iter().any(|entry| entry.covers(name.as_str(), target.port))
@@ -294,6 +300,9 @@ mod tests {
             ("corp.example:8443", "git.corp.example:443", true),
             ("10.0.0.0/8, 192.0.2.7", "10.9.9.9:443", false),
             ("10.0.0.0/8, 192.0.2.7", "192.0.2.7:443", false),
+            ("192.0.2.7:443, [2001:db8::7]:443", "192.0.2.7:443", false),
+            ("192.0.2.7:443, [2001:db8::7]:443", "192.0.2.7:8443", true),
+            ("192.0.2.7:443, [2001:db8::7]:443", "[2001:db8::7]:443", false),
             ("*", "goproxy.cn:443", false),
         ];
         for (no_proxy, target, through) in table {
