@@ -43,6 +43,8 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// A daemon that serves until it is told to stop.
 pub struct Running {
     pub bound: Bound,
+    /// The parent proxy in use.
+    pub parent: Option<String>,
     /// What the start has to say: notices of the rooms, in the order of their importance.
     pub notices: Vec<String>,
     pub interceptor: Interceptor,
@@ -99,6 +101,7 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
         admin: admin.iter().flatten().map(|listeners| listeners.address).next(),
     };
     let registry = Registry::default();
+    let house = House::new(settings.per_client, &registry);
     let mut notices = settings.notices.clone();
     let rooms = build(settings, &bound, &shared, &registry, &mut notices)?;
 
@@ -110,11 +113,11 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
         let listener = socket::accepting(socket).map_err(Error::Runtime)?;
         shared.spawn(door.run(listener, ends.drain.clone()));
     }
-    let house = House::new(&registry);
     let workers = spawn_workers(listeners, cores, &rooms.rooms, &house, &ends)?;
     ready.store(true, Ordering::Release);
     Ok(Running {
         bound,
+        parent: rooms.parent,
         notices,
         interceptor: rooms.rooms.interceptor.clone(),
         resolver: rooms.resolver,
@@ -160,6 +163,7 @@ struct Built {
     rooms: Arc<Rooms>,
     resolver: Resolver,
     admin_hosts: Vec<String>,
+    parent: Option<String>,
 }
 
 /// Builds the rooms from the lowest up.
@@ -180,7 +184,9 @@ fn build(
     if connect.parents.without(|target| own_ports.iter().any(|own| is_at(own, target))) {
         notices.push("the parent proxy in our environment is this very proxy: ignored".to_owned());
     }
-    let connector = Connector::new(connect, resolver.clone(), registry)?;
+    let parent = connect.parents.describe();
+    let identity = Identity::new(registry);
+    let connector = Connector::new(connect, resolver.clone(), identity.pseudonym(), registry)?;
     let (interceptor, said) = Interceptor::open(settings.intercept, SystemTime::now(), registry)?;
     notices.extend(said.iter().map(ToString::to_string));
     let dir = usable(&settings.cache_dir, notices)?;
@@ -190,10 +196,9 @@ fn build(
     let ours = Ours { names: settings.listen_names, ..Ours::default() };
     // Set once, here: the listeners are bound before the rooms are built.
     let _ = ours.listeners.set(bound.listen.clone());
-    let identity = Identity::new(registry);
     let tunnels = Tunnels::new(registry);
     let rooms = Rooms { admission, interceptor, goproxy, tunnels, connector, identity, ours };
-    Ok(Built { rooms: Arc::new(rooms), resolver, admin_hosts: settings.admin_hosts })
+    Ok(Built { rooms: Arc::new(rooms), resolver, admin_hosts: settings.admin_hosts, parent })
 }
 
 fn is_at(own: &SocketAddr, target: &crate::target::Target) -> bool {
@@ -201,7 +206,8 @@ fn is_at(own: &SocketAddr, target: &crate::target::Target) -> bool {
     let here = match &target.host {
         Host::Name(name) => name.as_str() == "localhost",
         Host::Addr(address) => {
-            *address == own.ip() || own.ip().is_unspecified() && Scope::of(*address) == Scope::Loopback
+            *address == own.ip()
+                || own.ip().is_unspecified() && (Scope::of(*address) == Scope::Loopback || socket::is_here(*address))
         }
     };
     here && own.port() == target.port

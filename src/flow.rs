@@ -22,16 +22,17 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::accept::Arrival;
+use crate::accept::{self, Arrival};
 use crate::admit::{Admission, Client, Dialect, Ends, Permit};
 use crate::cache::Content;
 use crate::classify::{self, Guarded, Intent, Verdict};
 use crate::connect::Connector;
 use crate::fetch::{self, Body};
-use crate::forward::{Forwarder, Identity};
+use crate::forward::{self, Forwarder, Identity};
 use crate::goproxy::{self, Goproxy, ModuleRequest, Place, Reply};
 use crate::intercept::{Alpn, Interceptor, Replayed, Stance, Terminated};
 use crate::respond::{self, Id, Trouble};
+use crate::socket;
 use crate::target::{Base, Host, Name, Scheme, Target, unwrap_mapped};
 use crate::tunnel::Tunnels;
 
@@ -68,7 +69,11 @@ impl Ours {
         match &target.host {
             Host::Name(name) => name.as_str() == "localhost" || self.names.contains(name),
             Host::Addr(address) => {
-                *address == unwrap_mapped(local.ip()) || listeners.iter().any(|own| own.ip() == *address)
+                let here = |own: &SocketAddr| {
+                    own.port() == target.port
+                        && (own.ip() == *address || own.ip().is_unspecified() && socket::is_here(*address))
+                };
+                *address == unwrap_mapped(local.ip()) || listeners.iter().any(here)
             }
         }
     }
@@ -89,6 +94,8 @@ pub struct Worker {
 struct Door {
     ends: Ends,
     verdict: Verdict,
+    /// Kept by whatever the connection turns into: a tunnel takes room, too.
+    place: Arc<accept::Place>,
 }
 
 /// A client that is to be intercepted, answered 200 already.
@@ -98,6 +105,7 @@ struct Guest {
     permit: Permit,
     name: Name,
     id: Id,
+    _place: Arc<accept::Place>,
 }
 
 /// An intercepted connection: whose it is, and the one host that it leads to.
@@ -114,7 +122,7 @@ impl Worker {
     pub async fn serve(self: Arc<Self>, arrival: Arrival) {
         let ends = Ends { peer: arrival.peer, local: arrival.local };
         let guarded = Guarded::new(arrival.stream);
-        let door = Door { ends, verdict: guarded.verdict() };
+        let door = Door { ends, verdict: guarded.verdict(), place: Arc::new(arrival.place) };
         let worker = Arc::clone(&self);
         let service = service_fn(move |request| {
             let (worker, door) = (Arc::clone(&worker), door.clone());
@@ -132,7 +140,6 @@ impl Worker {
         if let Err(error) = ended {
             tracing::debug!(peer = %ends.peer, %error, "connection ended");
         }
-        drop(arrival.place);
     }
 
     /// The corridor itself.
@@ -140,7 +147,7 @@ impl Worker {
         let id = Id::draw();
         let connect = request.method() == Method::CONNECT;
         let opened = classify::opens_the_gate(&request);
-        let line = Line::of(&request, door.ends.peer, id);
+        let line = Line::of(&request, &self.rooms.admission, door.ends.peer, id);
         let outcome = Arc::clone(&self).dispatch(door, request, id).await;
         let mut response = outcome.unwrap_or_else(|trouble| {
             line.trouble(&trouble);
@@ -182,12 +189,15 @@ impl Worker {
         id: Id,
     ) -> Result<Response<Body>, Trouble> {
         let client = self.admitted(&door, &request)?;
+        if self.rooms.identity.has_seen(request.headers()) {
+            return Err(Trouble::Forward(forward::Failure::Loop));
+        }
         let permit = self.rooms.admission.target(client.standing, Dialect::Connect, &target)?;
         let now = SystemTime::now();
         let stance = self.rooms.interceptor.stance(client.address, client.user.as_deref(), &target.host, now);
         tracing::debug!(%id, %target, ?stance, "connect");
         if let (Stance::Intercept, Host::Name(name)) = (&stance, &target.host) {
-            let guest = Guest { peer: door.ends.peer, client, permit, name: name.clone(), id };
+            let guest = Guest { peer: door.ends.peer, client, permit, name: name.clone(), id, _place: door.place };
             let worker = Arc::clone(&self);
             self.tasks.spawn(async move {
                 if let Some((stream, early)) = taken_over(request).await {
@@ -196,14 +206,15 @@ impl Worker {
             });
             return Ok(Response::new(fetch::empty()));
         }
-        let dialed = self.rooms.connector.dial(&permit).await?;
+        let dialed = self.rooms.connector.dial(&permit, &Identity::before(request.headers())).await?;
         tracing::debug!(%id, address = %dialed.address, heard_from = %dialed.heard_from, "tunnel stands");
-        let tunnels = self.rooms.tunnels.clone();
+        let (tunnels, place) = (self.rooms.tunnels.clone(), door.place);
         self.tasks.spawn(async move {
             if let Some((stream, early)) = taken_over(request).await {
                 let carried = tunnels.relay(stream, dialed.stream, early).await;
                 tracing::debug!(%id, up = carried.up, down = carried.down, ending = ?carried.ending, "tunnel ended");
             }
+            drop(place);
         });
         Ok(Response::new(fetch::empty()))
     }
@@ -211,7 +222,7 @@ impl Worker {
     /// Ends TLS for an admitted host and serves what comes out of it; what cannot be ended is
     /// carried on as a tunnel, its first bytes replayed.
     async fn intercept(self: Arc<Self>, guest: Guest, stream: Replayed<TcpStream>) {
-        let Guest { peer, client, permit, name, id } = guest;
+        let Guest { peer, client, permit, name, id, _place } = guest;
         let (user, now) = (client.user.clone(), SystemTime::now());
         match self.rooms.interceptor.terminate(stream, &name, client.address, user.as_deref(), now).await {
             Ok(Terminated::Tls { stream, alpn }) => {
@@ -222,7 +233,7 @@ impl Worker {
             Ok(Terminated::Passed { stream, why }) => {
                 tracing::debug!(%id, host = %name, ?why, "passed on unread");
                 let (early, stream) = whole(stream);
-                match self.rooms.connector.dial(&permit).await {
+                match self.rooms.connector.dial(&permit, "").await {
                     Ok(dialed) => drop(self.rooms.tunnels.relay(stream, dialed.stream, early).await),
                     Err(error) => tracing::info!(%id, host = %name, %error, "cannot be passed on"),
                 }
@@ -272,8 +283,10 @@ impl Worker {
 
     async fn answer_inside(self: Arc<Self>, inside: Inside, request: Request<Incoming>) -> Response<Body> {
         let id = Id::draw();
-        let opened = inside.verdict.is_some() && classify::opens_the_gate(&request);
-        let line = Line::of(&request, inside.peer, id);
+        // A CONNECT opens the gate like a chunked request, and here none is ever granted.
+        let opened = classify::opens_the_gate(&request) || request.method() == Method::CONNECT;
+        let opened = opened && inside.verdict.is_some();
+        let line = Line::of(&request, &self.rooms.admission, inside.peer, id);
         let mut response = self.dispatch_inside(inside, request).await.unwrap_or_else(|trouble| {
             line.trouble(&trouble);
             respond::refuse(&trouble, id, self.rooms.identity.pseudonym())
@@ -439,11 +452,12 @@ struct Line {
 }
 
 impl Line {
-    fn of<B>(request: &Request<B>, peer: SocketAddr, id: Id) -> Line {
+    fn of<B>(request: &Request<B>, admission: &Admission, peer: SocketAddr, id: Id) -> Line {
         let uri = request.uri();
         let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
         let authority = authority.rsplit('@').next().unwrap_or_default();
-        let what = format!("{authority}{}", if request.method() == Method::CONNECT { "" } else { uri.path() });
+        let path = if request.method() == Method::CONNECT { "" } else { admission.shown(uri.path()) };
+        let what = format!("{authority}{path}");
         Line { id, peer, method: request.method().clone(), what, begun: std::time::Instant::now() }
     }
 

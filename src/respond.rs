@@ -137,8 +137,9 @@ impl Trouble {
 
 /// Voice one: the refusal of a CONNECT. It closes the connection (RFC 9931).
 pub fn refuse_connect(trouble: &Trouble, id: Id, us: &str) -> Response<Body> {
-    let try_next = trouble.hint().map(|hint| format!("; try: {hint}")).unwrap_or_default();
-    let tail = format!("{try_next} [{id}]");
+    // A hint about a very long name would leave no room for the diagnosis.
+    let try_next = trouble.hint().map(|hint| format!("; try: {hint}")).filter(|hint| hint.len() <= PHRASE / 2);
+    let tail = format!("{} [{id}]", try_next.unwrap_or_default());
     let head = format!("goanyway: {trouble}");
     let phrase = format!("{}{tail}", clip(&printable(&head), PHRASE - tail.len().min(PHRASE)));
     let mut response = answer(trouble, &phrase, id, us);
@@ -174,6 +175,15 @@ fn answer(trouble: &Trouble, text: &str, id: Id, us: &str) -> Response<Body> {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Ok(status) = HeaderValue::from_str(&proxy_status(trouble, id, us)) {
         headers.insert(HeaderName::from_static("proxy-status"), status);
+    }
+    // RFC 9110 section 15.5.6 wants to hear what would be served.
+    match trouble {
+        Trouble::Method => drop(headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"))),
+        Trouble::Request(classify::Fault::Method) => {
+            let served = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, CONNECT");
+            headers.insert(header::ALLOW, served);
+        }
+        _ => {}
     }
     if matches!(trouble, Trouble::Refused(Refusal::Credentials)) {
         headers.insert(header::PROXY_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"goanyway\""));

@@ -7,7 +7,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -64,6 +64,25 @@ fn listening_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     // The probe listens too: a bind alone succeeds beside a listener that has SO_REUSEADDR set.
     socket.listen(BACKLOG)?;
     Ok(socket)
+}
+
+/// Whether an address is one of this machine's own. Nothing is sent: a socket can be bound to such
+/// an address alone, except where the kernel was told to bind to any (`ip_nonlocal_bind`); there
+/// the address that it would send from must do, which knows an interface's first address only.
+pub fn is_here(address: IpAddr) -> bool {
+    let nowhere: IpAddr = match address {
+        IpAddr::V4(_) => Ipv4Addr::new(240, 0, 0, 1).into(),
+        IpAddr::V6(_) => Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1).into(),
+    };
+    let binds = |address: IpAddr| std::net::UdpSocket::bind((address, 0)).is_ok();
+    binds(address) && (!binds(nowhere) || source_to(address).is_ok_and(|source| source == address))
+}
+
+fn source_to(address: IpAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = std::net::UdpSocket::bind((any, 0))?;
+    socket.connect((address, 9))?;
+    Ok(socket.local_addr()?.ip())
 }
 
 /// Connects to an address. The caller sets the deadline.
@@ -126,6 +145,13 @@ impl RuntimeProvider for Provider {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn this_machines_addresses_are_told_from_others() {
+        assert!(is_here(Ipv4Addr::LOCALHOST.into()) && is_here(Ipv4Addr::new(127, 0, 0, 9).into()));
+        // Reserved (RFC 1112 section 4): nobody's.
+        assert!(!is_here(Ipv4Addr::new(240, 0, 0, 9).into()));
+    }
 
     #[tokio::test]
     async fn a_port_is_shared_by_our_workers_and_by_nobody_else() {

@@ -443,9 +443,11 @@ const fn v6(segments: [u16; 8], prefix: u8) -> IpNet {
 }
 
 /// First match counts: single addresses stand before the ranges that hold them.
-static V4_TABLE: [(IpNet, Scope); 20] = [
+static V4_TABLE: [(IpNet, Scope); 22] = [
     (v4(169, 254, 169, 254, 32), Scope::Metadata),
     (v4(169, 254, 170, 2, 32), Scope::Metadata),
+    (v4(169, 254, 170, 23, 32), Scope::Metadata),
+    (v4(168, 63, 129, 16, 32), Scope::Metadata),
     (v4(100, 100, 100, 200, 32), Scope::Metadata),
     (v4(192, 0, 0, 192, 32), Scope::Metadata),
     (v4(127, 0, 0, 0, 8), Scope::Loopback),
@@ -466,8 +468,9 @@ static V4_TABLE: [(IpNet, Scope); 20] = [
     (v4(240, 0, 0, 0, 4), Scope::Special),
 ];
 
-static V6_TABLE: [(IpNet, Scope); 16] = [
+static V6_TABLE: [(IpNet, Scope); 17] = [
     (v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], 128), Scope::Metadata),
+    (v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23], 128), Scope::Metadata),
     (v6([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254], 128), Scope::Metadata),
     (v6([0, 0, 0, 0, 0, 0, 0, 1], 128), Scope::Loopback),
     (v6([0, 0, 0, 0, 0, 0, 0, 0], 128), Scope::Loopback),
@@ -575,6 +578,9 @@ mod tests {
             ("::1", Scope::Loopback),
             ("169.254.169.254", Scope::Metadata),
             ("fd00:ec2::254", Scope::Metadata),
+            ("fd00:ec2::23", Scope::Metadata),
+            ("169.254.170.23", Scope::Metadata),
+            ("168.63.129.16", Scope::Metadata),
             ("100.100.100.200", Scope::Metadata),
             ("169.254.1.1", Scope::LinkLocal),
             ("fe80::1", Scope::LinkLocal),

@@ -51,7 +51,7 @@ impl Tunnels {
     pub async fn relay(&self, client: TcpStream, origin: TcpStream, early: Bytes) -> Carried {
         self.open.inc();
         let life = Life::default();
-        let ending = match write_early(&origin, early, &life).await {
+        let ending = match write_all(&origin, early, Direction::Up, &life).await {
             Ok(()) => run(&client, &origin, &life).await,
             Err(_) => Ending::Broken,
         };
@@ -137,6 +137,11 @@ impl Default for Life {
 impl Life {
     fn moved(&self, direction: Direction, bytes: u64) {
         self.counter(direction).fetch_add(bytes, Ordering::Relaxed);
+        self.touch();
+    }
+
+    /// Something happened: whatever is waited for is waited for from now on.
+    fn touch(&self) {
         let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last.store(millis, Ordering::Relaxed);
     }
@@ -164,6 +169,15 @@ impl Life {
     }
 }
 
+/// Which side cut a direction short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    /// The one that is read from: it reset the connection.
+    Read,
+    /// The one that is written to.
+    Write,
+}
+
 async fn run(client: &TcpStream, origin: &TcpStream, life: &Life) -> Ending {
     let mut up = std::pin::pin!(pump(client, origin, Direction::Up, life));
     let mut down = std::pin::pin!(pump(origin, client, Direction::Down, life));
@@ -172,9 +186,12 @@ async fn run(client: &TcpStream, origin: &TcpStream, life: &Life) -> Ending {
         ended = &mut down => (Direction::Down, ended),
         () = life.idle_for(IDLE) => return Ending::Idle,
     };
-    if first.1.is_err() {
+    if first.1 == Err(Cut::Read) {
         return Ending::Broken;
     }
+    // A side that takes no more may have said why before it went: that is still carried over.
+    let broken = first.1.is_err();
+    life.touch();
     let second = async {
         match first.0 {
             Direction::Up => down.await,
@@ -182,53 +199,44 @@ async fn run(client: &TcpStream, origin: &TcpStream, life: &Life) -> Ending {
         }
     };
     tokio::select! {
-        ended = second => if ended.is_ok() { Ending::Finished } else { Ending::Broken },
+        ended = second => if ended.is_ok() && !broken { Ending::Finished } else { Ending::Broken },
         () = life.idle_for(HALF_OPEN) => Ending::Idle,
     }
 }
 
-async fn write_early(mut origin: &TcpStream, early: Bytes, life: &Life) -> io::Result<()> {
-    let length = early.len() as u64;
-    if length > 0 {
-        // `&TcpStream` writes through the same `try_write` as everything below.
-        write_all(&mut origin, early).await?;
-        life.moved(Direction::Up, length);
-    }
-    Ok(())
-}
-
-async fn write_all(to: &mut &TcpStream, mut bytes: Bytes) -> io::Result<()> {
+/// Counts piece by piece: a side that reads slowly is not an idle one.
+async fn write_all(to: &TcpStream, mut bytes: Bytes, direction: Direction, life: &Life) -> Result<(), Cut> {
     while bytes.has_remaining() {
-        to.writable().await?;
+        to.writable().await.map_err(|_| Cut::Write)?;
         match to.try_write(&bytes) {
-            Ok(written) => bytes.advance(written),
+            Ok(written) => {
+                bytes.advance(written);
+                life.moved(direction, written as u64);
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+            Err(_) => return Err(Cut::Write),
         }
     }
     Ok(())
 }
 
 /// One direction, to its end; then the end is passed on.
-async fn pump(from: &TcpStream, mut to: &TcpStream, direction: Direction, life: &Life) -> io::Result<()> {
+async fn pump(from: &TcpStream, to: &TcpStream, direction: Direction, life: &Life) -> Result<(), Cut> {
     loop {
-        from.readable().await?;
+        from.readable().await.map_err(|_| Cut::Read)?;
         if life.total(direction) >= BULKY && bulk::splice_while_busy(from, to, direction, life).await? == Flow::Ended {
             break;
         }
-        match move_once(from, to) {
-            Ok(Moved::End) => break,
-            Ok(Moved::Some { total, rest }) => {
-                if let Some(rest) = rest {
-                    write_all(&mut to, rest).await?;
-                }
-                life.moved(direction, total as u64);
+        match move_once(from, to)? {
+            Moved::End => break,
+            Moved::Nothing => {}
+            Moved::Some { written, rest } => {
+                life.moved(direction, written as u64);
+                write_all(to, rest, direction, life).await?;
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
         }
     }
-    finish_writing(to)
+    finish_writing(to).map_err(|_| Cut::Write)
 }
 
 fn finish_writing(to: &TcpStream) -> io::Result<()> {
@@ -241,7 +249,8 @@ fn finish_writing(to: &TcpStream) -> io::Result<()> {
 
 enum Moved {
     End,
-    Some { total: usize, rest: Option<Bytes> },
+    Nothing,
+    Some { written: usize, rest: Bytes },
 }
 
 /// Whether a direction goes on after its busy stretch.
@@ -256,20 +265,21 @@ thread_local! {
     static LENT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-fn move_once(from: &TcpStream, to: &TcpStream) -> io::Result<Moved> {
+fn move_once(from: &TcpStream, to: &TcpStream) -> Result<Moved, Cut> {
     LENT.with_borrow_mut(|scratch| {
         scratch.resize(SCRATCH, 0);
-        let total = from.try_read(scratch)?;
-        if total == 0 {
-            return Ok(Moved::End);
-        }
+        let total = match from.try_read(scratch) {
+            Ok(0) => return Ok(Moved::End),
+            Ok(total) => total,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Moved::Nothing),
+            Err(_) => return Err(Cut::Read),
+        };
         let written = match to.try_write(&scratch[..total]) {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) => return Err(error),
+            Err(_) => return Err(Cut::Write),
         };
-        let rest = (written < total).then(|| Bytes::copy_from_slice(&scratch[written..total]));
-        Ok(Moved::Some { total, rest })
+        Ok(Moved::Some { written, rest: Bytes::copy_from_slice(&scratch[written..total]) })
     })
 }
 
@@ -329,7 +339,7 @@ mod bulk {
         to: &TcpStream,
         direction: Direction,
         life: &Life,
-    ) -> io::Result<Flow> {
+    ) -> Result<Flow, Cut> {
         let Some(pipe) = Pipe::take() else { return Ok(Flow::Paused) };
         loop {
             let filled = timeout(PAUSE, from.async_io(Interest::READABLE, || fill(from, &pipe))).await;
@@ -337,14 +347,16 @@ mod bulk {
                 pipe.give_back();
                 return Ok(Flow::Paused);
             };
-            let mut left = filled?;
+            let mut left = filled.map_err(|_| Cut::Read)?;
             if left == 0 {
                 pipe.give_back();
                 return Ok(Flow::Ended);
             }
-            life.moved(direction, left as u64);
             while left > 0 {
-                left -= to.async_io(Interest::WRITABLE, || drain(&pipe, to, left)).await?;
+                let drained = to.async_io(Interest::WRITABLE, || drain(&pipe, to, left)).await;
+                let drained = drained.map_err(|_| Cut::Write)?;
+                left -= drained;
+                life.moved(direction, drained as u64);
             }
         }
     }
@@ -364,7 +376,7 @@ mod bulk {
 
     use super::*;
 
-    pub(super) async fn splice_while_busy(_: &TcpStream, _: &TcpStream, _: Direction, _: &Life) -> io::Result<Flow> {
+    pub(super) async fn splice_while_busy(_: &TcpStream, _: &TcpStream, _: Direction, _: &Life) -> Result<Flow, Cut> {
         Ok(Flow::Paused)
     }
 }
@@ -438,6 +450,53 @@ mod tests {
         );
         assert!(up == bytes && down == bytes, "{} up, {} down", up.len(), down.len());
         assert_eq!(rig.carried.await.unwrap().ending, Ending::Finished);
+    }
+
+    /// A client that says its last word after a long silence lost the answer to it: the minute for
+    /// it was counted from the last byte, and was over when it began.
+    #[tokio::test(start_paused = true)]
+    async fn the_minute_of_a_half_open_tunnel_begins_with_the_half_close() {
+        let mut half = tunnel(b"").await;
+        tokio::time::advance(HALF_OPEN * 3).await;
+        let begun = Instant::now();
+        half.client.shutdown().await.unwrap();
+        half.origin.read_to_end(&mut Vec::new()).await.unwrap();
+        assert_eq!(half.carried.await.unwrap().ending, Ending::Idle);
+        assert_eq!(begun.elapsed().as_secs(), HALF_OPEN.as_secs());
+    }
+
+    /// A client of which a pipe's 1 MiB took longer than the limit was cut as idle: bytes counted
+    /// when they were read, not when they went on.
+    #[tokio::test]
+    async fn what_was_written_is_what_counts_as_moved() {
+        let (near, mut far) = pair().await;
+        let life = Life::default();
+        let written = write_all(&near, Bytes::from(vec![7; 64 << 20]), Direction::Down, &life);
+        let mut written = std::pin::pin!(written);
+        let mut heard = vec![0; 1 << 20];
+        tokio::select! {
+            _ = &mut written => unreachable!("64 MiB fit no socket"),
+            heard = far.read_exact(&mut heard) => drop(heard.unwrap()),
+        }
+        assert!(life.total(Direction::Down) >= 1 << 20);
+    }
+
+    /// An origin that refuses an upload answers, closes, and resets what still comes: the answer got
+    /// lost when the failed write was noticed first.
+    #[tokio::test]
+    async fn an_answer_before_a_failed_upload_arrives() {
+        let life = Life::default();
+        let ((client, mut client_end), (mut origin, origin_end)) = (pair().await, pair().await);
+        client_end.write_all(b"upload").await.unwrap();
+        origin.write_all(b"413").await.unwrap();
+        origin.shutdown().await.unwrap();
+        // What the kernel says of a write to a side that is gone, without the race of provoking it.
+        socket2::SockRef::from(&origin_end).shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(run(&client, &origin_end, &life).await, Ending::Broken);
+        drop(client);
+        let mut heard = String::new();
+        let _ = client_end.read_to_string(&mut heard).await;
+        assert_eq!(heard, "413");
     }
 
     #[tokio::test]

@@ -100,12 +100,22 @@ pub(super) fn admit(config: &Config, ends: Ends, authorization: Option<&[u8]>) -
     Ok(Client { address, standing, user: identity.map(|identity| identity.user.into()) })
 }
 
+pub(super) fn without_secret<'a>(config: &Config, path: &'a str) -> &'a str {
+    let (secret, rest) = split_secret(path);
+    if config.credential.as_ref().is_some_and(|credential| credential.fits(secret)) { rest } else { path }
+}
+
+/// The first component of a path, and what follows it.
+fn split_secret(path: &str) -> (&str, &str) {
+    let inside = path.strip_prefix('/').unwrap_or(path);
+    inside.split_at(inside.find('/').unwrap_or(inside.len()))
+}
+
 pub(super) fn admit_origin<'a>(config: &Config, ends: Ends, path: &'a str) -> Result<(Standing, &'a str), Refusal> {
     let Some(credential) = &config.credential else {
         return admit(config, ends, None).map(|client| (client.standing, path));
     };
-    let inside = path.strip_prefix('/').unwrap_or(path);
-    let (secret, rest) = inside.split_at(inside.find('/').unwrap_or(inside.len()));
+    let (secret, rest) = split_secret(path);
     let standing = if ends.on_this_host() { Standing::Local } else { Standing::Remote };
     if credential.fits(secret) { Ok((standing, rest)) } else { Err(Refusal::Prefix) }
 }
@@ -146,5 +156,8 @@ mod tests {
         assert_eq!(origin("/s3cret/golang.org/x/net/@v/list"), Ok("/golang.org/x/net/@v/list"));
         assert_eq!(origin("/golang.org/x/net/@v/list"), Err(Refusal::Prefix));
         assert_eq!(origin("/s3cret"), Ok(""));
+        let shown = |path| without_secret(&config, path);
+        assert_eq!(shown("/s3cret/golang.org/x/net/@v/list"), "/golang.org/x/net/@v/list");
+        assert_eq!(shown("/golang.org/x/net/@v/list"), "/golang.org/x/net/@v/list");
     }
 }

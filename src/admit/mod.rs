@@ -12,7 +12,7 @@
 
 mod clients;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
 use ipnet::IpNet;
@@ -20,7 +20,7 @@ use ipnet::IpNet;
 pub use clients::{Client, Credential, Ends, Identity};
 
 use crate::metrics::{By, Counter, Family, Label, Registry};
-use crate::target::{Host, Scope, Target, unwrap_mapped};
+use crate::target::{Host, Scope, Target, embedded, unwrap_mapped};
 
 /// What an operator may change about admission.
 #[derive(Clone, Debug, Default)]
@@ -100,6 +100,11 @@ impl Admission {
         clients::admit_origin(&self.rules.config, ends, path).inspect_err(|refusal| self.count(refusal.decision()))
     }
 
+    /// A path as a log may show it: without the secret that it begins with.
+    pub fn shown<'a>(&self, path: &'a str) -> &'a str {
+        clients::without_secret(&self.rules.config, path)
+    }
+
     /// Whether somebody of this standing may name this target.
     pub fn target(&self, standing: Standing, dialect: Dialect, target: &Target) -> Result<Permit, Refusal> {
         let permit = self.judge_target(standing, dialect, target);
@@ -162,6 +167,14 @@ impl Permit {
         Permit { target: parent.clone(), standing: Standing::Configured, rules: Arc::clone(&self.rules) }
     }
 
+    /// Whether one of our listeners is on all addresses at this port: then an address of this
+    /// machine is us, and the caller must find out whether it is one.
+    pub fn listens_everywhere(&self, judged: Judged) -> bool {
+        let (address, ours) = (judged.0, self.rules.ours.get().map_or(&[][..], Vec::as_slice));
+        ours.iter()
+            .any(|own| own.port() == address.port() && own.ip().is_unspecified() && own.is_ipv4() == address.is_ipv4())
+    }
+
     /// Judges one address of the target: what comes back is what may be dialled.
     pub fn judge(&self, address: IpAddr, heard: Heard) -> Result<Judged, Refusal> {
         let address = unwrap_mapped(address);
@@ -173,10 +186,10 @@ impl Permit {
         if self.is_ours(judged.0) {
             return Err(Refusal::Ourselves);
         }
-        if within(&self.rules.config.deny, address) {
+        if covers(&self.rules.config.deny, address) {
             return Err(Refusal::Denied(address));
         }
-        if scope.is_global() || within(&self.rules.config.allow, address) || self.reaches(scope, heard) {
+        if scope.is_global() || covers(&self.rules.config.allow, address) || self.reaches(scope, heard) {
             Ok(judged)
         } else {
             Err(Refusal::Address { address, scope })
@@ -198,11 +211,27 @@ impl Permit {
 
     fn is_ours(&self, address: SocketAddr) -> bool {
         let ours = self.rules.ours.get().map_or(&[][..], Vec::as_slice);
+        // Connecting to no address in particular is connecting to this host.
+        let ip = match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
         ours.iter().any(|own| {
             own.port() == address.port()
-                && (own.ip() == address.ip() || own.ip().is_unspecified() && Scope::of(address.ip()) == Scope::Loopback)
+                && (own.ip() == ip || own.ip().is_unspecified() && Scope::of(ip) == Scope::Loopback)
         })
     }
+}
+
+/// Whether a destination is in one of these networks; one that carries an IPv4 address in it (NAT64)
+/// is where that address is, too. Not for clients: who comes from such an address is not there.
+fn covers(nets: &[IpNet], address: IpAddr) -> bool {
+    let inside = match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(address) => embedded(address).map(IpAddr::V4),
+    };
+    within(nets, address) || inside.is_some_and(|inside| within(nets, inside))
 }
 
 fn within(nets: &[IpNet], address: IpAddr) -> bool {
@@ -333,6 +362,32 @@ mod tests {
         assert!(ask(&closed, Dialect::Http, "a.example:8080") && !ask(&closed, Dialect::Http, "a.example:443"));
         let opened = admission(Config { ports: vec![25], ..Config::default() });
         assert!(ask(&opened, Dialect::Connect, "a.example:25"));
+    }
+
+    /// `--deny-target 10.0.0.0/8` kept nobody from `64:ff9b::10.1.2.3` where the network has a NAT64.
+    #[test]
+    fn networks_hold_the_ipv4_addresses_that_nat64_carries() {
+        let net = |text: &str| vec![text.parse().unwrap()];
+        let rules = admission(Config { deny: net("8.8.8.0/24"), allow: net("10.1.0.0/16"), ..Config::default() });
+        let ask = |address| judged(&rules, Standing::Remote, "a.example:443", address, Heard::Inside).map(drop);
+        let denied = "64:ff9b::808:808";
+        assert_eq!(ask(denied), Err(Refusal::Denied(denied.parse().unwrap())));
+        assert_eq!(ask("64:ff9b::a01:203"), Ok(()));
+        assert!(ask("64:ff9b::a02:203").is_err());
+    }
+
+    /// Connecting to 0.0.0.0 reaches a listener on 127.0.0.1, which no rule of reach may open.
+    #[test]
+    fn no_address_in_particular_is_this_host() {
+        let rules = admission(Config { allow: vec!["0.0.0.0/0".parse().unwrap()], ..Config::default() });
+        rules.own(vec!["127.0.0.1:443".parse().unwrap(), "[::]:8443".parse().unwrap()]);
+        for own in ["127.0.0.1:443", "0.0.0.0:443", "[::]:8443", "[::1]:8443"] {
+            assert_eq!(
+                rules.target(Standing::Local, Dialect::Connect, &target(own)).map(drop),
+                Err(Refusal::Ourselves),
+                "{own}"
+            );
+        }
     }
 
     #[test]

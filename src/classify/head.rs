@@ -51,6 +51,8 @@ pub enum Fault {
     ConnectForm,
     #[error("only CONNECT names a bare host and port")]
     AuthorityForm,
+    #[error("https is asked for by CONNECT, not by an https:// request to a proxy")]
+    HttpsForm,
     #[error("expectations other than 100-continue cannot be met")]
     Expectation,
     #[error("this method is not served here")]

@@ -55,6 +55,7 @@ pub fn intent<B>(request: &Request<B>) -> Result<Intent, Fault> {
         (Some("https"), Some(_)) if request.version() == Version::HTTP_2 => {
             Ok(Intent::Origin { path: path.to_owned() })
         }
+        (Some("https"), Some(_)) => Err(Fault::HttpsForm),
         (Some(_), _) => Err(Fault::Target(BadTarget::BadScheme)),
         (None, Some(_)) => Err(Fault::AuthorityForm),
         (None, None) => Ok(Intent::Origin { path: path.to_owned() }),
@@ -99,6 +100,7 @@ mod tests {
         assert_eq!(asked("CONNECT", "u@goproxy.cn:443"), Err(Fault::Target(BadTarget::UserInfo)));
         assert_eq!(asked("GET", "goproxy.cn:443"), Err(Fault::AuthorityForm));
         assert_eq!(asked("GET", "ftp://a.example/x"), Err(Fault::Target(BadTarget::BadScheme)));
+        assert_eq!(asked("GET", "https://a.example/x"), Err(Fault::HttpsForm));
         assert_eq!(asked("GET", "http://u:p@a.example/"), Err(Fault::Target(BadTarget::UserInfo)));
         assert_eq!(asked("TRACE", "http://a.example/"), Err(Fault::Method));
     }

@@ -180,7 +180,14 @@ fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
         flags.insert("intercept.mode", vec!["off".to_owned()]);
     }
     let around = |name: &str| std::env::var(name).ok();
-    let named = matches.get_one::<PathBuf>("config").cloned().or_else(|| around("GOANYWAY_CONFIG").map(PathBuf::from));
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for sentence in config::strangers(names) {
+        anstream::eprintln!("goanyway: {sentence}");
+    }
+    let named = matches.get_one::<PathBuf>("config").cloned().or_else(|| {
+        // Empty is unset, as with every other variable.
+        around("GOANYWAY_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from)
+    });
     let file = named.or_else(|| config::config_file(&around));
     let typed = Typed::gather(&flags, &around, file.as_deref()).map_err(config::Error::from)?;
     let settings = Settings::understand(&typed, &around)?;

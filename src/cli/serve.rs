@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::signals::Signals;
-use super::{Failure, write_aside};
+use super::{Failure, env, write_aside};
 use crate::config::Settings;
 use crate::daemon::{self, Running};
 use crate::goproxy;
@@ -12,12 +12,13 @@ use crate::goproxy;
 pub(super) fn serve(settings: Settings, ready_file: Option<&PathBuf>) -> Result<ExitCode, Failure> {
     let banner = Banner::of(&settings);
     let running = daemon::start(settings)?;
+    // Before anybody is told that we serve, and may tell us to stop.
+    let mut signals = running.runtime().block_on(async { Signals::listen() })?;
     if let Some(path) = ready_file {
         write_aside(path, &running.bound.lines())?;
     }
     anstream::eprint!("{}", banner.text(&running));
     let cutter = running.cutter();
-    let mut signals = running.runtime().block_on(async { Signals::listen() })?;
     let told = running.runtime().block_on(signals.next());
     tracing::info!(?told, "closing: finishing what is under way, {} s at most", daemon::GRACE.as_secs());
     running.runtime().spawn(async move {
@@ -36,7 +37,6 @@ pub(super) fn serve(settings: Settings, ready_file: Option<&PathBuf>) -> Result<
 struct Banner {
     mirrors: String,
     cache: String,
-    parent: Option<String>,
     ca_file: PathBuf,
 }
 
@@ -49,7 +49,7 @@ impl Banner {
         let cache =
             settings.cache_dir.path.as_ref().map_or("memory alone".to_owned(), |path| path.display().to_string());
         let ca_file = settings.intercept.ca_dir.join("ca.pem");
-        Banner { mirrors, cache, parent: settings.connect.parents.describe(), ca_file }
+        Banner { mirrors, cache, ca_file }
     }
 
     fn text(&self, running: &Running) -> String {
@@ -62,7 +62,7 @@ impl Banner {
         }
         row("names", &running.resolver.describe());
         row("mirrors", &self.mirrors);
-        if let Some(parent) = &self.parent {
+        if let Some(parent) = &running.parent {
             row("parent", parent);
         }
         row("cache", &self.cache);
@@ -73,7 +73,7 @@ impl Banner {
         for notice in &running.notices {
             row("note", notice);
         }
-        if let Some(first) = running.bound.listen.first() {
+        if let Some(first) = running.bound.listen.first().map(|&first| env::reachable(first)) {
             text.push_str(&format!("\nmodules only:      export GOPROXY=http://{first}\n"));
             let at = if running.bound.listen[0].port() == 3128 { String::new() } else { format!(" --listen {first}") };
             text.push_str(&format!("everything, safe:  eval \"$(goanyway env{at})\"\n"));

@@ -17,7 +17,7 @@ use super::typed::{self, Entry, Origin, Typed};
 use super::{defaults, folders};
 use crate::connect::Parents;
 use crate::target::{Base, Name, Scope};
-use crate::{admit, cache, connect, goproxy, intercept, resolve};
+use crate::{accept, admit, cache, connect, goproxy, intercept, resolve};
 
 /// The effective settings.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub struct Settings {
     pub goproxy: goproxy::Config,
     pub connect: connect::Config,
     pub admit: admit::Config,
+    /// Connections at once of one client beside this host.
+    pub per_client: usize,
     pub log: Log,
     /// What was noticed on the way: said at the start.
     pub notices: Vec<String>,
@@ -104,6 +106,7 @@ impl Settings {
             goproxy,
             connect,
             admit,
+            per_client: read.parsed("admit.per_client")?.unwrap_or(accept::PER_CLIENT),
             log: Log {
                 level: read.parsed("log.level")?.unwrap_or(tracing::level_filters::LevelFilter::INFO),
                 json: read.word("log.format", &["text", "json"])?.is_some_and(|word| word == "json"),
@@ -317,6 +320,8 @@ fn expected<T>() -> Option<String> {
     let name = std::any::type_name::<T>();
     let said = if name.ends_with("SocketAddr") {
         "expected ADDRESS:PORT, such as 127.0.0.1:3128 or [::1]:3128"
+    } else if name == "usize" {
+        "expected a number"
     } else if name == "u16" {
         "expected a port from 1 to 65535"
     } else if name.ends_with("LevelFilter") {
@@ -328,7 +333,14 @@ fn expected<T>() -> Option<String> {
 }
 
 fn complain(entry: &Entry, why: impl Display) -> Error {
-    Error::Value { origin: entry.origin.clone(), value: entry.text.clone(), why: why.to_string() }
+    Error::Value { origin: entry.origin.clone(), value: without_user(&entry.text), why: why.to_string() }
+}
+
+/// A complaint ends up in logs: what may be a password in a URL is left out of it.
+fn without_user(text: &str) -> String {
+    let Some(at) = text.rfind('@') else { return text.to_owned() };
+    let begin = text.find("://").map_or(0, |scheme| scheme + 3).min(at);
+    format!("{}***{}", &text[..begin], &text[at..])
 }
 
 /// `20GiB`, `64 MB`, `1024`.

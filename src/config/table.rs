@@ -83,6 +83,7 @@ pub static ROWS: &[Row] = &[
     row("admit.deny", "deny-target", "CIDR", Add, "destinations closed to everybody", "none"),
     row("admit.ports", "allow-port", "PORT", Add, "ports opened beside the usual ones", "443 8443 22 9418; http 80 8080 8081"),
     row("admit.clients", "client", "CIDR", Add, "client networks admitted beside this host", "none"),
+    row("admit.per_client", "", "NUMBER", One, "connections at once of one client beside this host", "1024"),
     row("log.level", "log-level", "LEVEL", One, "error, warn, info, debug or trace", "info"),
     row("log.format", "log-format", "FORMAT", One, "text or json", "text"),
 ];

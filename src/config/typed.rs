@@ -171,6 +171,23 @@ fn nearest(key: &str) -> Option<&'static str> {
     (score(best) <= 3).then_some(best)
 }
 
+/// What to say of variables that look like ours and are none: a mistyped one is otherwise as good as
+/// not set, and with GOANYWAY_FALLBACK that would mean asking outside.
+pub fn strangers(names: impl Iterator<Item = String>) -> Vec<String> {
+    let known: Vec<String> =
+        ROWS.iter().map(Row::variable).chain(ELSEWHERE.iter().map(|&name| name.to_owned())).collect();
+    let stranger = |name: &String| name.starts_with("GOANYWAY_") && !known.contains(name);
+    let say = |name: String| {
+        let near = known.iter().min_by_key(|known| distance(&name, known)).filter(|near| distance(&name, near) <= 3);
+        let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+        format!("{name} is no setting and is not used{hint}")
+    };
+    names.filter(stranger).map(say).collect()
+}
+
+/// Variables of ours that are no settings of the table.
+const ELSEWHERE: [&str; 2] = ["GOANYWAY_CONFIG", "GOANYWAY_READY_FILE"];
+
 /// Levenshtein's distance.
 fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
@@ -228,6 +245,19 @@ mod tests {
         assert_eq!((one("cache.size"), one("cache.memory"), one("cache.dir")), ("3GiB", "5MiB", "/file"));
         assert_eq!(texts(&typed, "resolve.fallback"), ["8.8.8.8", "tls://1.1.1.1#one.one"]);
         assert_eq!(typed.one("cache.size").unwrap().origin.to_string(), "--cache-size");
+    }
+
+    #[test]
+    fn a_mistyped_variable_is_said() {
+        let names = ["GOANYWAY_FALBACK", "GOANYWAY_FALLBACK", "GOANYWAY_CONFIG", "PATH", "GOANYWAY_XYZZY_PLUGH"];
+        let said = strangers(names.into_iter().map(str::to_owned));
+        assert_eq!(
+            said,
+            [
+                "GOANYWAY_FALBACK is no setting and is not used; did you mean GOANYWAY_FALLBACK?",
+                "GOANYWAY_XYZZY_PLUGH is no setting and is not used",
+            ]
+        );
     }
 
     #[test]

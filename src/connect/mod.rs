@@ -13,7 +13,7 @@ mod tls;
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +52,8 @@ struct Inner {
     resolver: Resolver,
     tls: Tls,
     parents: Parents,
+    /// Our entry in `Via`, for parents.
+    via: String,
     attempts: Family<By<Attempt>, Counter>,
 }
 
@@ -66,14 +68,20 @@ pub struct Dialed<S> {
 }
 
 impl Connector {
-    /// Loads the roots; dials nothing yet.
-    pub fn new(config: Config, resolver: Resolver, registry: &Registry) -> Result<Connector, tls::Error> {
+    /// Loads the roots; dials nothing yet. `pseudonym` is what parents know us by.
+    pub fn new(
+        config: Config,
+        resolver: Resolver,
+        pseudonym: &str,
+        registry: &Registry,
+    ) -> Result<Connector, tls::Error> {
         let tls = Tls::new(&config.extra_roots)?;
         let attempts = Family::default();
         registry.room("connect", |families| {
             families.register("attempts", "Connection attempts, by outcome", Family::clone(&attempts));
         });
-        Ok(Connector { inner: Arc::new(Inner { resolver, tls, parents: config.parents, attempts }) })
+        let via = format!("1.1 {pseudonym}");
+        Ok(Connector { inner: Arc::new(Inner { resolver, tls, parents: config.parents, via, attempts }) })
     }
 
     /// The parent that plain http to this target goes to, for `fetch` to speak absolute form with.
@@ -81,11 +89,12 @@ impl Connector {
         self.inner.parents.choose(Scheme::Http, target).cloned()
     }
 
-    /// Connects, for a tunnel or plain http.
-    pub async fn dial(&self, permit: &Permit) -> Result<Dialed<TcpStream>, Error> {
+    /// Connects, for a tunnel. `before` is the `Via` that the request for it came with: a parent is
+    /// told, since only whoever finds its own name there can end a loop of proxies.
+    pub async fn dial(&self, permit: &Permit, before: &str) -> Result<Dialed<TcpStream>, Error> {
         within_budget(permit, async {
             match self.inner.parents.choose(Scheme::Https, permit.target()) {
-                Some(parent) => self.dial_through(parent, permit).await,
+                Some(parent) => self.dial_through(parent, permit, before).await,
                 None => self.dial_straight(permit).await,
             }
         })
@@ -104,7 +113,7 @@ impl Connector {
             let Some(parent) = self.inner.parents.choose(Scheme::Https, permit.target()) else {
                 return self.race(permit, |judged| self.connect_tls(judged, host)).await;
             };
-            let dialed = self.dial_through(parent, permit).await?;
+            let dialed = self.dial_through(parent, permit, "").await?;
             let (address, heard_from) = (dialed.address, dialed.heard_from);
             let stream = timeout(race::ATTEMPT, self.inner.tls.handshake(dialed.stream, host)).await;
             match stream.map_err(|_| Miss::Silent).and_then(|outcome| outcome.map_err(Miss::Tls)) {
@@ -145,7 +154,7 @@ impl Connector {
     {
         let name = match &permit.target().host {
             Host::Addr(address) => {
-                let judged = permit.judge(*address, Heard::Literal)?;
+                let judged = judge(permit, *address, Heard::Literal)?;
                 let race = race::race(vec![judged], attempt).await;
                 return finish(permit, race, "its own text");
             }
@@ -173,29 +182,37 @@ impl Connector {
         }
     }
 
-    async fn dial_through(&self, parent: &Parent, permit: &Permit) -> Result<Dialed<TcpStream>, Error> {
-        let by_name = self.ask_parent(parent, permit, &permit.target().to_string()).await;
+    async fn dial_through(&self, parent: &Parent, permit: &Permit, before: &str) -> Result<Dialed<TcpStream>, Error> {
+        let by_name = self.ask_parent(parent, permit, &permit.target().to_string(), before).await;
         let Host::Name(name) = &permit.target().host else { return by_name };
         match by_name {
             Err(Error::Parent { error, .. }) if error.may_be_about_the_name() => {
+                let by_parent = Error::Parent { parent: parent.to_string(), error };
                 let mut refused = None;
-                let found = self.inner.resolver.search(name).next().await.map_err(Error::Unresolved)?;
+                // Where we know no better, what the parent said is what is to be told.
+                let Ok(found) = self.inner.resolver.search(name).next().await else { return Err(by_parent) };
                 let judged = judge_all(permit, &found, &mut refused);
-                let Some(first) = judged.first() else {
-                    return Err(refused.map_or(Error::Parent { parent: parent.to_string(), error }, Error::Refused));
-                };
-                self.ask_parent(parent, permit, &first.address().to_string()).await
+                let Some(first) = judged.first() else { return Err(refused.map_or(by_parent, Error::Refused)) };
+                self.ask_parent(parent, permit, &first.address().to_string(), before).await
             }
             outcome => outcome,
         }
     }
 
-    async fn ask_parent(&self, parent: &Parent, permit: &Permit, target: &str) -> Result<Dialed<TcpStream>, Error> {
+    async fn ask_parent(
+        &self,
+        parent: &Parent,
+        permit: &Permit,
+        target: &str,
+        before: &str,
+    ) -> Result<Dialed<TcpStream>, Error> {
+        let own = &self.inner.via;
+        let via = if before.is_empty() { own.clone() } else { format!("{before}, {own}") };
         let way = permit.to_parent(&parent.base.target);
         // Boxed: a parent is dialled by the same code that is asking for it.
         let dialed = Box::pin(self.dial_straight(&way)).await?;
         let (address, heard_from) = (dialed.address, format!("the parent {parent}"));
-        let opened = timeout(BUDGET, parent.open(dialed.stream, target)).await;
+        let opened = timeout(BUDGET, parent.open(dialed.stream, target, &via)).await;
         let failed = |error| Error::Parent { parent: parent.to_string(), error };
         let stream = opened.map_err(|_| failed(parent::Error::Broken("no answer".to_owned())))?.map_err(failed)?;
         Ok(Dialed { stream, address, heard_from })
@@ -219,9 +236,19 @@ fn finish<S>(permit: &Permit, race: race::Race<S, Miss>, heard_from: &str) -> Re
     }
 }
 
+/// Judges an address. A listener of ours on all addresses is at each of this machine's, which only
+/// the system can tell.
+fn judge(permit: &Permit, address: IpAddr, heard: Heard) -> Result<Judged, Refusal> {
+    let judged = permit.judge(address, heard)?;
+    if permit.listens_everywhere(judged) && socket::is_here(judged.address().ip()) {
+        return Err(Refusal::Ourselves);
+    }
+    Ok(judged)
+}
+
 fn judge_all(permit: &Permit, found: &Found, refused: &mut Option<Refusal>) -> Vec<Judged> {
     let heard = if found.tier.is_inside() { Heard::Inside } else { Heard::Outside };
-    let judge = |address: &_| permit.judge(*address, heard).map_err(|refusal| *refused = Some(refusal)).ok();
+    let judge = |address: &_| judge(permit, *address, heard).map_err(|refusal| *refused = Some(refusal)).ok();
     found.addresses.iter().filter_map(judge).collect()
 }
 

@@ -6,6 +6,7 @@
 //! beneath only, networks, ports, `*`; loopback is never proxied.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -85,10 +86,11 @@ impl Parent {
         self.authorization.as_deref()
     }
 
-    /// Asks the parent, over a connection to it, for a tunnel to `target`. Not a byte beyond its
+    /// Asks the parent, over a connection to it, for a tunnel to `target`. `via` tells it who the
+    /// request has been through, so that parents of each other notice. Not a byte beyond its
     /// answer's head is read, so a server that speaks first is heard.
-    pub async fn open(&self, mut stream: TcpStream, target: &str) -> Result<TcpStream, Error> {
-        let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
+    pub async fn open(&self, mut stream: TcpStream, target: &str, via: &str) -> Result<TcpStream, Error> {
+        let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nVia: {via}\r\n");
         if let Some(authorization) = &self.authorization {
             request.push_str(&format!("Proxy-Authorization: {authorization}\r\n"));
         }
@@ -97,7 +99,7 @@ impl Parent {
         stream.write_all(request.as_bytes()).await.map_err(failed)?;
         let head = read_head(&mut stream).await?;
         let (status, reason) = status_line(&head).ok_or_else(|| Error::Broken("no HTTP answer".to_owned()))?;
-        if status == 200 { Ok(stream) } else { Err(Error::Refused { status, reason }) }
+        if (200..300).contains(&status) { Ok(stream) } else { Err(Error::Refused { status, reason }) }
     }
 }
 
@@ -199,6 +201,7 @@ struct Exempt {
     everybody: bool,
     names: Vec<ExemptName>,
     nets: Vec<IpNet>,
+    sockets: Vec<SocketAddr>,
 }
 
 #[derive(Clone, Debug)]
@@ -217,6 +220,8 @@ impl Exempt {
                 exempt.everybody = true;
             } else if let Ok(net) = entry.parse::<IpNet>() {
                 exempt.nets.push(net);
+            } else if let Ok(socket) = entry.parse() {
+                exempt.sockets.push(socket);
             } else if let Ok(address) = entry.trim_matches(['[', ']']).parse::<std::net::IpAddr>() {
                 exempt.nets.push(address.into());
             } else {
@@ -232,7 +237,9 @@ impl Exempt {
         }
         match &target.host {
             Host::Addr(address) => {
-                Scope::of(*address) == Scope::Loopback || self.nets.iter().any(|net| net.contains(address))
+                Scope::of(*address) == Scope::Loopback
+                    || self.nets.iter().any(|net| net.contains(address))
+                    || self.sockets.contains(&SocketAddr::new(*address, target.port))
             }
             Host::Name(name) => {
                 name.is_under("localhost") || self.names.iter().any(|entry| entry.covers(name.as_str(), target.port))
@@ -293,6 +300,9 @@ mod tests {
             ("corp.example:8443", "git.corp.example:443", true),
             ("10.0.0.0/8, 192.0.2.7", "10.9.9.9:443", false),
             ("10.0.0.0/8, 192.0.2.7", "192.0.2.7:443", false),
+            ("192.0.2.7:443, [2001:db8::7]:443", "192.0.2.7:443", false),
+            ("192.0.2.7:443, [2001:db8::7]:443", "192.0.2.7:8443", true),
+            ("192.0.2.7:443, [2001:db8::7]:443", "[2001:db8::7]:443", false),
             ("*", "goproxy.cn:443", false),
         ];
         for (no_proxy, target, through) in table {
@@ -328,7 +338,7 @@ mod tests {
             asked
         });
         let stream = TcpStream::connect(parent.base.target.to_string()).await.unwrap();
-        let mut tunnel = parent.open(stream, "git.example:22").await.unwrap();
+        let mut tunnel = parent.open(stream, "git.example:22", "1.1 us").await.unwrap();
         let mut first = [0u8; 13];
         tunnel.read_exact(&mut first).await.unwrap();
         assert_eq!(&first, b"SSH-2.0-first");

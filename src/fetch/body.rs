@@ -1,6 +1,9 @@
-//! A response body that may move slowly but may not stand still.
+//! Bodies that may move slowly but may not stand still: a response's that is watched piece by piece,
+//! and a request's that puts off the deadline for its answer while it moves.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -50,8 +53,102 @@ impl HttpBody for Stalling {
     }
 }
 
+/// A request's body, and when it last moved: an upload may take longer than its answer may.
+pub(super) fn paced(inner: Body) -> (Body, Pace) {
+    let pace = Pace { start: Instant::now(), last: Arc::default() };
+    (Paced { inner, pace: pace.clone() }.boxed_unsync(), pace)
+}
+
+/// When a body last moved.
+#[derive(Clone)]
+pub(super) struct Pace {
+    start: Instant,
+    /// Milliseconds from `start`; shared with the body.
+    last: Arc<AtomicU64>,
+}
+
+impl Pace {
+    fn touch(&self) {
+        let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(millis, Ordering::Relaxed);
+    }
+
+    /// Returns when the body has stood still, or has been over, for `limit`.
+    pub(super) async fn still_for(&self, limit: Duration) {
+        loop {
+            let due = self.start + Duration::from_millis(self.last.load(Ordering::Relaxed)) + limit;
+            if Instant::now() >= due {
+                return;
+            }
+            tokio::time::sleep_until(due).await;
+        }
+    }
+}
+
+struct Paced {
+    inner: Body,
+    pace: Pace,
+}
+
+impl HttpBody for Paced {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = self.get_mut();
+        let frame = Pin::new(&mut this.inner).poll_frame(cx);
+        if frame.is_ready() {
+            this.pace.touch();
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
 /// hyper's own words end at "error reading a body"; the cause beneath says what happened.
 fn describe(error: &hyper::Error) -> String {
     let cause = std::error::Error::source(error);
     cause.map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fetch::full;
+    use futures_util::stream;
+    use http_body_util::StreamBody;
+
+    const LIMIT: Duration = Duration::from_secs(300);
+
+    /// An upload that took longer than five minutes was ended with "no answer within 300 s" while it
+    /// moved.
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_that_moves_puts_off_the_deadline_of_its_answer() {
+        let pieces = stream::unfold(0, |sent| async move {
+            tokio::time::sleep(Duration::from_secs(200)).await;
+            (sent < 5).then(|| (Ok(Frame::data(Bytes::from_static(b"x"))), sent + 1))
+        });
+        let (body, pace) = paced(StreamBody::new(pieces).boxed_unsync());
+        tokio::select! {
+            whole = body.collect() => assert_eq!(whole.unwrap().to_bytes(), "xxxxx"),
+            () = pace.still_for(LIMIT) => panic!("it moved"),
+        }
+        let over = Instant::now();
+        pace.still_for(LIMIT).await;
+        assert_eq!(over.elapsed(), LIMIT);
+    }
+
+    #[test]
+    fn a_watched_body_is_framed_as_before() {
+        let (body, _) =
+            tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async { paced(full("abc")) });
+        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(3), false));
+    }
 }

@@ -17,7 +17,6 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::time::timeout;
 
 pub use body::stalling;
 
@@ -87,6 +86,7 @@ impl Fetcher {
     }
 
     /// Sends one request, whose URI is absolute, and returns as soon as the head of the answer is in.
+    /// Patience begins anew with each piece of the request's own body.
     pub async fn send(
         &self,
         standing: Standing,
@@ -101,10 +101,14 @@ impl Fetcher {
             Standing::Local => &self.local,
             Standing::Remote => &self.remote,
         };
-        match timeout(patience.first_byte, client.request(request)).await {
-            Ok(Ok(response)) => Ok(response.map(|body| stalling(body, patience.stall))),
-            Ok(Err(error)) => Err(Error::from_client(&error)),
-            Err(_) => Err(Error::Silent(patience.first_byte)),
+        let (head, body) = request.into_parts();
+        let (body, pace) = body::paced(body);
+        tokio::select! {
+            answer = client.request(Request::from_parts(head, body)) => match answer {
+                Ok(response) => Ok(response.map(|body| stalling(body, patience.stall))),
+                Err(error) => Err(Error::from_client(&error)),
+            },
+            () = pace.still_for(patience.first_byte) => Err(Error::Silent(patience.first_byte)),
         }
     }
 

@@ -10,7 +10,7 @@ mod hops;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
@@ -48,6 +48,17 @@ impl Identity {
         Identity { pseudonym, passed }
     }
 
+    /// Whether a request has been through this proxy before.
+    pub fn has_seen(&self, headers: &HeaderMap) -> bool {
+        hops::has_passed(headers, &self.pseudonym)
+    }
+
+    /// Who a request has been through so far, as one field.
+    pub fn before(headers: &HeaderMap) -> String {
+        let entries = headers.get_all(header::VIA).iter().filter_map(|value| value.to_str().ok());
+        entries.collect::<Vec<_>>().join(", ")
+    }
+
     /// The name in `Via`, `Proxy-Status` and `Cache-Status`.
     pub fn pseudonym(&self) -> &str {
         &self.pseudonym
@@ -81,7 +92,7 @@ impl Forwarder {
         path: &str,
         mut request: Request<Incoming>,
     ) -> Result<Response<Body>, Failure> {
-        if hops::has_passed(request.headers(), &self.identity.pseudonym) {
+        if self.identity.has_seen(request.headers()) {
             return Err(Failure::Loop);
         }
         if request.method() == Method::OPTIONS && hops::count_down(request.headers_mut()).is_none() {
@@ -89,6 +100,10 @@ impl Forwarder {
         }
         let outgoing = self.outgoing(base, path, request)?;
         let mut response = self.fetcher.send(standing, outgoing, PATIENCE).await.map_err(Failure::Fetch)?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            // Nobody asked it to (`Upgrade` was taken off), and the client could not follow.
+            return Err(Failure::Fetch(fetch::Error::Broken("it switched protocols unasked".to_owned())));
+        }
         let version = response.version();
         hops::strip(response.headers_mut());
         hops::add_via(response.headers_mut(), version, &self.identity.pseudonym);

@@ -46,6 +46,41 @@ fn a_wrong_setting_is_told_with_its_place_and_ends_with_2() {
     assert_eq!(home.run(&["serve", "--nonsense"]).code, Some(2));
 }
 
+/// A listener on all addresses was told to clients as http://0.0.0.0.
+#[test]
+fn what_a_client_types_leads_to_us() {
+    let home = home();
+    let arguments = ["serve", "--listen", "0.0.0.0:0", "--admin", "none", "--client", "127.0.0.0/8"];
+    let served = home.spawn(home.goanyway(&arguments));
+    assert!(served.said.contains("export GOPROXY=http://127.0.0.1:"), "{}", served.said);
+}
+
+/// Complaints end up in logs of CI: the password of a mistyped proxy URL stood in them.
+#[test]
+fn a_complaint_keeps_passwords_to_itself() {
+    let home = home();
+    let values = ["http://u:s3cret@proxy.example:99999", "socks5://u:s3cret@proxy.example", "u:s3cret@proxy.example:x"];
+    for value in values {
+        let ended = home.run(&["serve", "--parent", value]);
+        assert_eq!(ended.code, Some(2));
+        assert!(error(&ended).contains("***@proxy.example") && !ended.err.contains("s3cret"), "{}", ended.err);
+    }
+}
+
+#[test]
+fn a_mistyped_variable_is_said_and_is_no_reason_to_stop() {
+    let home = home();
+    let ended = Ended::of(
+        home.goanyway(&["run", "--", "true"])
+            .env("GOANYWAY_FALBACK", "none")
+            .env("GOANYWAY_CONFIG", "")
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(ended.code, Some(0));
+    assert!(ended.err.contains("did you mean GOANYWAY_FALLBACK?"), "{}", ended.err);
+}
+
 #[test]
 fn an_address_that_cannot_be_had_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

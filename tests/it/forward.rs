@@ -2,7 +2,7 @@
 
 use tokio::net::TcpStream;
 
-use crate::support::client::{get, get_through, raw, request};
+use crate::support::client::{connect, get, get_through, raw, request};
 use crate::support::daemon::goanyway;
 use crate::support::mirror::Mirror;
 use crate::support::origin::{Origin, closed_port, scripted, text};
@@ -80,6 +80,90 @@ async fn a_request_that_comes_round_again_is_a_loop() {
     let answer = get_through(first.address(), "http://origin.example/").await;
     assert_eq!(answer.status, 502);
     assert!(answer.text().contains("loop"), "{}", answer.text());
+}
+
+/// A CONNECT had no `Via`: it went round until the second proxy or the first had no descriptors left
+/// (20,000 of them within two seconds, by one request).
+#[tokio::test]
+async fn a_connect_that_comes_round_again_is_a_loop_too() {
+    let first = goanyway().start();
+    let second = goanyway().with("connect.parent", &format!("http://{}", first.address())).start();
+    let address = first.address();
+    let folder = first.stop();
+    let first = goanyway()
+        .after(folder)
+        .with("listen", &address.to_string())
+        .with("connect.parent", &format!("http://{}", second.address()))
+        .start();
+    let (answer, _) = connect(first.address(), "origin.example:443", None).await;
+    assert_eq!(answer.status, 502);
+    assert!(answer.reason.contains("opened no tunnel: it answered 502"), "{}", answer.reason);
+    // Once round: each connected to the other, and the first knew its own name.
+    for proxy in [&first, &second] {
+        let metrics = proxy.metrics();
+        let connected = metrics.lines().find(|line| line.contains("connect_attempts") && line.contains("connected"));
+        assert!(connected.is_some_and(|line| line.ends_with(" 1")), "{connected:?}");
+    }
+}
+
+/// What the request has been through is told to the parent: a loop is ended by whoever began it.
+#[tokio::test]
+async fn a_parent_is_told_who_the_connect_has_been_through() {
+    let parent = Origin::plain(|_| text(403, "no")).await;
+    let proxy = goanyway().with("connect.parent", &format!("http://{}", parent.address)).start();
+    let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+    let head = "CONNECT origin.example:443 HTTP/1.1\r\nHost: origin.example:443\r\nVia: 1.1 fred\r\n\r\n";
+    assert_eq!(request(&mut stream, head).await.status, 502);
+    let heard = parent.heard().remove(0);
+    assert!(heard.headers["via"].to_str().unwrap().starts_with("1.1 fred, 1.1 goanyway-"), "{heard:?}");
+}
+
+/// A listener on all addresses is at each of this machine's. One that is named as our parent (the
+/// machine of a company's proxy has the company's HTTPS_PROXY set, too) is ignored as any other.
+#[tokio::test]
+async fn a_listener_on_all_addresses_is_known_by_each_of_them() {
+    let Some(own) = own_address() else { return };
+    let mirror = Mirror::of("example.com/m", &["v1.0.0"]).await;
+    let proxy = goanyway()
+        .with("listen", "0.0.0.0:0")
+        .with("admit.clients", "127.0.0.0/8")
+        .with("goproxy.upstreams", &mirror.url())
+        .start();
+    let (address, folder) = (proxy.address(), proxy.stop());
+    let at = format!("{own}:{}", address.port());
+    let _serving = goanyway()
+        .after(folder)
+        .with("listen", &address.to_string())
+        .with("admit.clients", "127.0.0.0/8")
+        .with("goproxy.upstreams", &mirror.url())
+        .with("connect.parent", &format!("http://{at}"))
+        .with("admit.allow", "0.0.0.0/0")
+        .and("admit.ports", &address.port().to_string())
+        .start();
+    let local = std::net::SocketAddr::from(([127, 0, 0, 1], address.port()));
+    let absolute = get_through(local, &format!("http://{at}/example.com/m/@v/list")).await;
+    assert_eq!((absolute.status, absolute.text().trim()), (200, "v1.0.0"));
+    let (answer, _) = connect(local, &at, None).await;
+    assert_eq!(answer.status, 403);
+    assert!(answer.reason.contains("does not connect to itself"), "{}", answer.reason);
+}
+
+/// An address of this machine beside loopback, if it has one. Nothing is sent to find out.
+fn own_address() -> Option<std::net::Ipv4Addr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("198.51.100.1:9").ok()?;
+    match socket.local_addr().ok()?.ip() {
+        std::net::IpAddr::V4(own) if !own.is_loopback() && !own.is_unspecified() => Some(own),
+        _ => None,
+    }
+}
+
+/// A 101 that nobody asked for was passed on, and the client waited for a protocol that never came.
+#[tokio::test]
+async fn an_origin_cannot_switch_protocols_unasked() {
+    let origin = scripted(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n").await;
+    let proxy = goanyway().and("admit.ports", &origin.port().to_string()).start();
+    assert_eq!(get_through(proxy.address(), &format!("http://{origin}/")).await.status, 502);
 }
 
 #[tokio::test]

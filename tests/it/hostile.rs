@@ -60,6 +60,7 @@ async fn each_is_refused_in_one_sentence_and_nothing_reaches_the_origin() {
         let first = heard.lines().next().unwrap_or_default();
         assert!(first.starts_with(&format!("HTTP/1.1 {status}")), "{request:?}\n{heard}");
         assert!(heard.contains("goanyway: "), "{request:?}\n{heard}");
+        assert_eq!(heard.contains("\r\nallow: "), *status == 405, "{request:?}\n{heard}");
     }
     assert!(origin.heard().is_empty(), "{:?}", origin.heard());
 }

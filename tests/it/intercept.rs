@@ -131,6 +131,25 @@ async fn another_hosts_request_inside_is_misdirected() {
     assert_eq!(answer.status, 421);
 }
 
+/// A CONNECT opens the head guard for good. Inside an intercepted connection it was refused and the
+/// connection kept, so that every later head went by unchecked (this one has a bare LF).
+#[tokio::test]
+async fn nothing_after_a_connect_inside_is_executed() {
+    let rig = rig(|wanted| wanted).await;
+    let (_, stream) = connect(rig.proxy.address(), &rig.target, Some("ca")).await;
+    let mut tls = handshake(stream, "mirror.example", roots(&rig.proxy.ca_pem()), &[b"http/1.1"]).await.unwrap();
+    let target = &rig.target;
+    let both = format!(
+        "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\nGET /index?since=1 HTTP/1.1\r\nHost: {target}\nX: y\r\n\r\n"
+    );
+    let answer = request(&mut tls, &both).await;
+    assert_eq!((answer.status, answer.header("connection")), (421, Some("close")));
+    let mut rest = Vec::new();
+    let _ = tokio::io::AsyncReadExt::read_to_end(&mut tls, &mut rest).await;
+    assert!(rest.is_empty(), "{}", String::from_utf8_lossy(&rest));
+    assert_eq!(rig.mirror.asked("/index?since=1"), 0);
+}
+
 #[tokio::test]
 async fn what_is_no_module_request_on_a_module_host_passes_through() {
     let rig = rig(|wanted| wanted).await;

@@ -57,6 +57,29 @@ async fn a_name_that_nobody_knows_is_refused_in_the_reason_phrase() {
     assert!(answer.header("proxy-status").unwrap().contains("error=dns_error"), "{answer:?}");
 }
 
+/// The hint names the name once more: with a long one nothing else was left of the phrase.
+#[tokio::test]
+async fn a_long_name_leaves_room_for_the_diagnosis() {
+    let proxy = goanyway().start();
+    let name = format!("{0}.{0}.{0}.example", "a".repeat(60));
+    let (answer, _) = connect(proxy.address(), &format!("{name}:443"), None).await;
+    assert_eq!(answer.status, 502);
+    assert!(answer.reason.starts_with("goanyway: no "), "{}", answer.reason);
+    assert!(answer.reason.len() <= 160, "{}", answer.reason.len());
+}
+
+/// A tunnel gave its place back when it began, so that the limit of connections held for none of them.
+#[tokio::test]
+async fn a_tunnel_keeps_its_place_in_the_house() {
+    let origin = echo().await;
+    let proxy = goanyway().knowing("echo.example", origin).start();
+    let (_, mut tunnel) = connect(proxy.address(), &format!("echo.example:{}", origin.port()), None).await;
+    tunnel.write_all(b"x").await.unwrap();
+    assert_eq!(tunnel.read_u8().await.unwrap(), b'x');
+    let metrics = proxy.metrics();
+    assert!(metrics.lines().any(|line| line == "goanyway_accept_connections 1"), "{metrics}");
+}
+
 #[tokio::test]
 async fn a_port_that_refuses_is_named_with_its_address() {
     let closed = closed_port().await;

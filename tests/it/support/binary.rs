@@ -65,7 +65,7 @@ impl Home {
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut said = String::new();
         // Its last line, said when it serves and the ready file is written.
-        while !said.contains("goanyway env") {
+        while !said.contains("everything, safe") {
             let read = stderr.read_line(&mut said).unwrap();
             assert!(read > 0, "it ended instead of serving: {said}");
         }
