@@ -115,7 +115,8 @@ impl Trouble {
     /// What to type next, where there is something.
     fn hint(&self) -> Option<String> {
         match self {
-            Trouble::Connect(connect::Error::Unresolved(failure)) => {
+            Trouble::Connect(connect::Error::Unresolved(failure))
+            | Trouble::Forward(forward::Failure::Fetch(fetch::Error::Connect(connect::Error::Unresolved(failure)))) => {
                 Some(format!("goanyway resolve {}", failure.name()))
             }
             _ => None,

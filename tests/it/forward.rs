@@ -173,6 +173,11 @@ async fn failures_are_told_in_a_body_that_go_prints() {
     let answer = get_through(proxy.address(), &format!("http://{closed}/")).await;
     assert_eq!((answer.status, answer.header("content-type")), (502, Some("text/plain; charset=utf-8")));
     assert!(answer.text().starts_with("goanyway: cannot connect to"), "{}", answer.text());
+
+    let answer = get_through(proxy.address(), "http://nowhere.example/").await;
+    assert!(answer.text().contains("hint: goanyway resolve nowhere.example"), "{}", answer.text());
+    let answer = get(proxy.address(), "/").await;
+    assert!(answer.status == 404 && answer.text().contains("GOPROXY"), "{answer:?}");
 }
 
 /// With HTTP_PROXY and GOPROXY at the same address of ours, go sends absolute form that names us.
