@@ -67,6 +67,8 @@ struct Ends {
     drain: CancellationToken,
     /// What has not finished is dropped.
     cut: CancellationToken,
+    /// Nobody is served any more; until then the admin port tells that we are not ready.
+    closed: CancellationToken,
 }
 
 /// The addresses that were bound.
@@ -111,7 +113,7 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
         let door = Admin { registry: registry.clone(), hosts: rooms.admin_hosts, ready: Arc::clone(&ready) };
         let _inside = shared.enter();
         let listener = socket::accepting(socket).map_err(Error::Runtime)?;
-        shared.spawn(door.run(listener, ends.drain.clone()));
+        shared.spawn(door.run(listener, ends.closed.clone()));
     }
     let workers = spawn_workers(listeners, cores, &rooms.rooms, &house, &ends)?;
     ready.store(true, Ordering::Release);
@@ -148,6 +150,7 @@ impl Running {
         self.ends.accepting.cancel();
         self.ends.drain.cancel();
         let cut = self.workers.into_iter().map(|worker| worker.join().unwrap_or(0)).sum();
+        self.ends.closed.cancel();
         // What was fetched for somebody is worth keeping; a fill that goes on for ever is not.
         let settled = async { tokio::time::timeout(SETTLE, self.goproxy.settled()).await };
         if self.shared.block_on(settled).is_err() {

@@ -39,6 +39,9 @@ use crate::tunnel::Tunnels;
 /// A head that comes slower is not worth waiting for.
 const HEAD_PATIENCE: Duration = Duration::from_secs(15);
 
+/// How often a quiet HTTP/2 client is asked whether it is still there.
+const H2_PING: Duration = Duration::from_secs(60);
+
 /// What all workers share.
 pub struct Rooms {
     pub admission: Admission,
@@ -256,6 +259,8 @@ impl Worker {
         let ended = if alpn == Alpn::Http2 {
             let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             builder.timer(TokioTimer::new()).max_concurrent_streams(250);
+            // A client that went without a word is noticed, and its place is free again.
+            builder.keep_alive_interval(H2_PING).keep_alive_timeout(HEAD_PATIENCE);
             let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), serve(inside)));
             tokio::select! {
                 ended = &mut serving => ended,

@@ -73,8 +73,9 @@ impl Fetcher {
                 .pool_timer(TokioTimer::new())
                 .pool_idle_timeout(KEEP)
                 .pool_max_idle_per_host(KEPT)
-                // A request that may have had an effect is never sent twice on a guess.
-                .retry_canceled_requests(false)
+                // Only what was never written to a kept connection that had just died is sent again; a
+                // request that may have had an effect never is.
+                .retry_canceled_requests(true)
                 .build(Wire::new(connector.clone(), admission.clone(), standing))
         };
         Fetcher {
