@@ -8,7 +8,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle;
 
-use super::growth::{PIECE, Seat, read_off_worker};
+use super::ReadSeek;
+use super::growth::{PIECE, Seat, Snapshot, read_off_worker};
 
 /// Bytes to read, wherever they are. `Growing` ones are still being written by a producer.
 pub struct Content {
@@ -65,6 +66,17 @@ impl Content {
             Source::Filed(filed) => filed.next().await,
             Source::Growing(seat) => seat.next().await,
         }
+    }
+
+    /// All of it for blocking reading and seeking (to hash it, off the workers), from its first byte and
+    /// without a copy. None while more is coming, or where some of it was given up.
+    pub fn reading(self) -> Option<Box<dyn ReadSeek>> {
+        let snapshot = match self.source {
+            Source::Whole { rest, .. } => Snapshot::of_bytes(rest),
+            Source::Filed(filed) => Snapshot::of_file(filed.file, filed.length),
+            Source::Growing(seat) => seat.snapshot()?,
+        };
+        Some(Box::new(snapshot))
     }
 
     /// All of it, if it is no longer than `limit`.

@@ -32,7 +32,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tempfile::TempPath;
 
-use super::evict::Held;
+use super::evict::{Held, is_absence};
 use super::key::{EVICTING, LAYOUT, NOTES, SCRATCH, shield};
 use super::{Error, Key, Note};
 
@@ -176,6 +176,10 @@ impl Disk {
         // Windows lets nobody read what another has locked.
         let _ = scratch.file.unlock();
         self.account(before, note.length);
+        if is_absence(key) {
+            // So many of them are to be counted that their bytes would never say.
+            self.added.fetch_add(ABSENCE, Ordering::Relaxed);
+        }
         let recorded = sync_folder(&place).and_then(|()| self.write_record(key, &record));
         if recorded.is_err() {
             // Without a record it would only take up room.
@@ -360,7 +364,7 @@ impl Disk {
     fn open_recorded(&self, key: &Key, record: &Record) -> Result<Option<File>, Damage> {
         let file = match File::open(self.dir.join(key.file_path())) {
             Ok(file) => file,
-            Err(error) if is_absence(&error) => return Err(Damage::Missing),
+            Err(error) if is_no_such_file(&error) => return Err(Damage::Missing),
             Err(_) => return Ok(None),
         };
         let metadata = file.metadata().map_err(|_| Damage::Altered)?;
@@ -392,10 +396,24 @@ impl Disk {
     fn remove_both(&self, key: &Key) -> io::Result<()> {
         let place = self.dir.join(key.file_path());
         let before = file_length(&place);
-        remove_if_there(&self.dir.join(key.note_path()))?;
+        let record = self.dir.join(key.note_path());
+        remove_if_there(&record)?;
         remove_if_there(&place)?;
         self.account(before, 0);
+        self.remove_empty(&place, 1);
+        self.remove_empty(&record, 2);
         Ok(())
+    }
+
+    /// Removes the folders that a file was the last one of, up to those at a depth that stay. A writer
+    /// that needs one again makes it again.
+    fn remove_empty(&self, file: &Path, staying: usize) {
+        let depth = |folder: &Path| folder.strip_prefix(&self.dir).map_or(0, |below| below.iter().count());
+        for folder in file.ancestors().skip(1).take_while(|folder| depth(folder) > staying) {
+            if fs::remove_dir(folder).is_err() {
+                return;
+            }
+        }
     }
 
     fn pools(&self) -> io::Result<Vec<PathBuf>> {
@@ -441,7 +459,7 @@ impl Disk {
 fn check_layout(dir: &Path) -> Result<bool, Error> {
     let found = match fs::read_to_string(dir.join(LAYOUT)) {
         Ok(found) => found,
-        Err(error) if is_absence(&error) => return Ok(false),
+        Err(error) if is_no_such_file(&error) => return Ok(false),
         Err(error) => return Err(Error::Folder { path: dir.join(LAYOUT), why: error.to_string() }),
     };
     // Version 1 is the first, so there is no older one to migrate yet.
@@ -515,7 +533,9 @@ fn rename(mut from: TempPath, place: &Path) -> io::Result<()> {
             return Err(failed.error);
         }
         if let Some(folder) = place.parent() {
-            make_folder(folder)?;
+            // It may go again while it is made, with what was the last file in it.
+            make_folder(folder)
+                .or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
         }
         from = failed.path;
     }
@@ -532,7 +552,7 @@ fn sync_folder(place: &Path) -> io::Result<()> {
 /// Removes a file; nothing to remove, or no place where it could be, is as good.
 fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
-        Err(error) if !is_absence(&error) => Err(error),
+        Err(error) if !is_no_such_file(&error) => Err(error),
         _ => Ok(()),
     }
 }
@@ -547,7 +567,7 @@ fn is_misplaced(error: &io::Error) -> bool {
 }
 
 /// A folder of that name is no file of that name.
-fn is_absence(error: &io::Error) -> bool {
+fn is_no_such_file(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory)
 }
 
@@ -585,5 +605,7 @@ pub(super) fn read_exact_at(file: &File, mut piece: &mut [u8], mut at: u64) -> i
 
 /// The layout that is described above.
 const VERSION: u32 = 1;
+/// What an absence takes up, its record with it: two blocks.
+const ABSENCE: u64 = 8 << 10;
 /// How often a step is tried again that another process or thread can come in between of.
 const LOOKS: u32 = 5;

@@ -1,9 +1,10 @@
-//! What leaves when the folder is full: zips before anything else, the least recently used first.
+//! What leaves when the folder is full: absences, then zips, the least recently used first.
 //!
 //! Pure: given what lies there and when it was used, [`choose`] says what goes; the caller removes
 //! it. A `.info` or `.mod` costs a build a question to a mirror and is a thousandth of a zip, so
 //! they leave only when no zip is left; records and tiles of a checksum database, without which a
-//! build cannot verify, after those. Nothing here awaits or touches a file.
+//! build cannot verify, after those. Absences are a few bytes each and named by whoever asks, so they are
+//! bounded by their number too. Nothing here awaits or touches a file.
 
 use std::num::NonZeroUsize;
 
@@ -20,16 +21,20 @@ pub(super) struct Held {
     pub used: u64,
 }
 
-/// The files that must go so that what stays is well below `size`; none while all of it fits.
+/// The files that must go so that what stays is well below `size`, and the absences that are too many;
+/// none while all of it fits.
 pub(super) fn choose(mut held: Vec<Held>, size: u64) -> Vec<Held> {
     let mut total: u64 = held.iter().map(|file| file.size).sum();
-    if total <= size {
+    let mut excess = held.iter().filter(|file| is_absence(&file.key)).count().saturating_sub(MOST_ABSENCES);
+    if total <= size && excess == 0 {
         return Vec::new();
     }
-    let enough = size / 10 * 9;
+    let enough = if total <= size { size } else { size / 10 * 9 };
     held.sort_unstable_by(|a, b| (worth(&a.key), a.used, &a.key).cmp(&(worth(&b.key), b.used, &b.key)));
     let leaving = held.iter().take_while(|file| {
-        let goes = total > enough;
+        // Absences come first in this order.
+        let goes = total > enough || excess > 0;
+        excess = excess.saturating_sub(1);
         total = total.saturating_sub(file.size);
         goes
     });
@@ -41,6 +46,7 @@ pub(super) fn choose(mut held: Vec<Held>, size: u64) -> Vec<Held> {
 /// How dearly a build would miss it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Worth {
+    Absence,
     Zip,
     Text,
     Proof,
@@ -48,13 +54,20 @@ enum Worth {
 
 fn worth(key: &Key) -> Worth {
     let path = key.as_str();
-    if path.ends_with(".zip") {
+    if is_absence(key) {
+        Worth::Absence
+    } else if path.ends_with(".zip") {
         Worth::Zip
     } else if path.starts_with("sumdb/") || path.starts_with("download/sumdb/") {
         Worth::Proof
     } else {
         Worth::Text
     }
+}
+
+/// Whether it says that something is not there.
+pub(super) fn is_absence(key: &Key) -> bool {
+    key.as_str().starts_with("absent/")
 }
 
 /// When what was used, as far as this process knows. The notes' own times on disk say the same to
@@ -119,6 +132,8 @@ impl Uses {
     }
 }
 
+/// More than any build meets in a week; 512 MiB of disk, since each takes two blocks and some folders.
+const MOST_ABSENCES: usize = 65_536;
 /// Some 10 MB, all told.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 /// An hour: exact enough for files that live for weeks, and no load for a disk.
@@ -163,6 +178,18 @@ mod tests {
         assert_eq!(leaving(&files, 160), ["d/new.zip", "d/old.info"]);
         assert_eq!(leaving(&files, 90), ["d/new.zip", "d/old.info", "d/new.mod"]);
         assert_eq!(leaving(&files, 0).len(), 5);
+    }
+
+    /// Whoever asked for names that do not exist pushed the zips of everybody else out, and was never
+    /// stopped by a bound in bytes, since an absence is some fifty of them.
+    #[test]
+    fn absences_leave_before_anything_of_use_and_are_bounded_by_number() {
+        let files = [held("d/old.zip", 50, 1), held("absent/d/new.zip", 30, 9), held("absent/d/old.info", 30, 2)];
+        assert_eq!(leaving(&files, 100), ["absent/d/old.info"]);
+        assert_eq!(leaving(&files, 70), ["absent/d/old.info", "absent/d/new.zip"]);
+        let many = (0..MOST_ABSENCES as u64 + 2).map(|number| held(&format!("absent/d/{number}"), 1, number));
+        let many: Vec<Held> = many.chain([held("d/old.zip", 50, 0)]).collect();
+        assert_eq!(leaving(&many, 1 << 40), ["absent/d/0", "absent/d/1"]);
     }
 
     #[test]

@@ -381,6 +381,11 @@ impl Seat {
         }
     }
 
+    /// What is whole, for blocking reading.
+    pub(super) fn snapshot(&self) -> Option<Snapshot> {
+        if self.growth.is_whole() { self.growth.snapshot() } else { None }
+    }
+
     /// The next piece.
     pub(super) async fn next(&mut self) -> Option<io::Result<Bytes>> {
         loop {
@@ -458,6 +463,14 @@ impl Read for Snapshot {
 }
 
 impl Snapshot {
+    pub(super) fn of_bytes(bytes: Bytes) -> Snapshot {
+        Snapshot { file: None, filed: 0, length: bytes.len() as u64, tail: vec![bytes], at: 0 }
+    }
+
+    pub(super) fn of_file(file: Arc<File>, length: u64) -> Snapshot {
+        Snapshot { file: Some(file), filed: length, tail: Vec::new(), at: 0, length }
+    }
+
     fn piece_at_hand(&self) -> Bytes {
         let mut start = self.filed;
         for piece in &self.tail {

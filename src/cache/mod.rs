@@ -1060,6 +1060,24 @@ mod tests {
         cache.remove(&key(ZIP)).await.unwrap();
     }
 
+    /// Folders stayed behind for ever, two for each module that anybody had asked for.
+    #[tokio::test]
+    async fn the_last_file_of_a_folder_takes_the_folder_with_it() {
+        let dir = folder();
+        let cache = open(&dir);
+        for path in ["absent/download/a.b/c/@v/list", "absent/download/a.b/d/@v/list"] {
+            cache.put(&key(path), bytes(10), 1, facts("")).await.unwrap();
+        }
+        cache.remove(&key("absent/download/a.b/c/@v/list")).await.unwrap();
+        let is_there = |path: &str| dir.path().join(path).exists();
+        assert!(!is_there("absent/download/a.b/c") && !is_there("notes/absent/download/a.b/c"));
+        assert!(is_there("absent/download/a.b/d/@v/list") && is_there("notes/absent/download/a.b/d/@v/list.json"));
+        cache.remove(&key("absent/download/a.b/d/@v/list")).await.unwrap();
+        assert!(is_there("absent") && !is_there("absent/download") && is_there("notes/absent"));
+        fill_and_settle(&cache, "absent/download/a.b/c/@v/list", &bytes(10)).await;
+        assert_eq!(held(&open(&dir), "absent/download/a.b/c/@v/list").await, Some(bytes(10)));
+    }
+
     #[tokio::test]
     async fn a_file_and_a_folder_of_one_name_are_two_things() {
         let (file, under) = ("hosts/a/@v/v1.info", "hosts/a/@v/v1.info/x");

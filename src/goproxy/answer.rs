@@ -50,6 +50,12 @@ pub struct House {
     private: Patterns,
 }
 
+/// What a fill came to, and whether it was this request that led it.
+struct Filled {
+    leads: bool,
+    found: Result<Found, Failure>,
+}
+
 /// What is held for a request: an answer, or the absence of one.
 enum Held {
     There(Found),
@@ -208,9 +214,26 @@ impl House {
         now: SystemTime,
         served: Served,
     ) -> Result<Reply, Failure> {
+        let no_place = || Failure::fault(format!("{request} has no place in the cache"), "");
+        let own = ground.key(request).ok_or_else(no_place)?;
         let sums = if ground.is_origin() { None } else { self.sums_in_time(request).await };
-        let key = if sums.is_some() { tree_key(request) } else { ground.key(request) };
-        let key = key.ok_or_else(|| Failure::fault(format!("{request} has no place in the cache"), ""))?;
+        let key = if sums.is_some() { tree_key(request).ok_or_else(no_place)? } else { own.clone() };
+        let mut filled = self.fill(request, ground, &key, sums.clone(), now).await;
+        if !filled.is_for(ground, key == own) {
+            filled = self.fill(request, ground, &own, sums, now).await;
+        }
+        filled.reply(request, served)
+    }
+
+    /// Fills a place, once however many ask.
+    async fn fill(
+        self: &Arc<Self>,
+        request: &ModuleRequest,
+        ground: &Ground,
+        key: &Key,
+        sums: Option<super::log::Sums>,
+        now: SystemTime,
+    ) -> Filled {
         let leads = Arc::new(AtomicBool::new(false));
         let (house, asked, ground, leading) = (Arc::clone(self), request.clone(), ground.clone(), Arc::clone(&leads));
         let under = key.clone();
@@ -218,25 +241,15 @@ impl House {
             // Whoever looked just before another's fill landed, and came here just after, finds it there.
             if asked.is_immutable()
                 && let Some(found) = house.store.cache.get(&under).await
+                && (sums.is_none() || is_verified(&found.note))
             {
                 return super::store::hand_on(found, draft).await;
             }
             leading.store(true, Ordering::Relaxed);
             house.produce(draft, asked, ground, sums, now).await
         };
-        match self.store.cache.fill(&key, produce).await {
-            Ok(found) => {
-                let served = if leads.load(Ordering::Relaxed) { served } else { Served::Collapsed };
-                Ok(reply(request, StatusCode::OK, Body::Held(found.content), served, None))
-            }
-            Err(failure) => match failure.as_absent() {
-                Some((status, text)) => {
-                    let body = Body::Bytes(Bytes::copy_from_slice(text.as_bytes()));
-                    Ok(Reply { content_type: TEXT, ..reply(request, status, body, served, None) })
-                }
-                None => Err(failure),
-            },
-        }
+        let found = self.store.cache.fill(key, produce).await;
+        Filled { leads: leads.load(Ordering::Relaxed), found }
     }
 
     async fn produce(
@@ -437,9 +450,12 @@ impl House {
         }
         let (house, asked) = (Arc::clone(self), request.clone());
         let produce = move |mut draft: Draft| async move {
-            let bytes = ask(house).await.map_err(|(trouble, _)| trouble.of(asked))?;
+            let bytes = ask(house).await.map_err(|(trouble, _)| trouble.of(&asked))?;
+            let is_sound = fits_tile(&asked, bytes.len());
             draft.write(bytes).await?;
-            Ok((draft, keep(SystemTime::now(), Facts::new())))
+            let facts = Facts::new();
+            let verdict = if is_sound { keep(SystemTime::now(), facts) } else { Verdict::PassOn { facts } };
+            Ok((draft, verdict))
         };
         let found = self.store.cache.fill(key, produce).await;
         let answered = match found {
@@ -462,6 +478,39 @@ impl House {
             }
         };
         Pool { mirrors, manner: Manner::Named, hedge: Duration::from_secs(3) }
+    }
+}
+
+impl Filled {
+    /// Whether it is an answer of this ground. Two grounds may fill one place of the tree, and whoever
+    /// joins the other's fill gets what the database vouches for, but neither the other's unverified
+    /// file nor the other's refusal.
+    fn is_for(&self, ground: &Ground, is_own_place: bool) -> bool {
+        let is_ours = |name: &str| ground.pool.mirrors.iter().any(|mirror| mirror.name() == name);
+        match &self.found {
+            _ if self.leads => true,
+            Ok(found) => is_own_place || is_verified(&found.note),
+            Err(failure) => {
+                let complaints = failure.complaints();
+                complaints.is_empty() || complaints.iter().any(|complaint| is_ours(&complaint.upstream))
+            }
+        }
+    }
+
+    fn reply(self, request: &ModuleRequest, served: Served) -> Result<Reply, Failure> {
+        match self.found {
+            Ok(found) => {
+                let served = if self.leads { served } else { Served::Collapsed };
+                Ok(reply(request, StatusCode::OK, Body::Held(found.content), served, None))
+            }
+            Err(failure) => match failure.as_absent() {
+                Some((status, text)) => {
+                    let body = Body::Bytes(Bytes::copy_from_slice(text.as_bytes()));
+                    Ok(Reply { content_type: TEXT, ..reply(request, status, body, served, None) })
+                }
+                None => Err(failure),
+            },
+        }
     }
 }
 
@@ -591,6 +640,14 @@ where
 
 fn judge_list(text: &Bytes) -> Result<(), String> {
     verify::judge_list(text)
+}
+
+/// Whether so many bytes may be that tile: as many hashes as it is wide, or records of any length.
+fn fits_tile(request: &ModuleRequest, length: usize) -> bool {
+    match request {
+        ModuleRequest::SumTile { tile, .. } if !tile.is_data() => length == tile.width() as usize * 32,
+        _ => true,
+    }
 }
 
 /// The versions that a list names.

@@ -184,11 +184,11 @@ impl House {
         }
     }
 
-    /// What the database says in the time that a client may be held up.
+    /// What the database says about this very file, in the time that a client may be held up.
     pub async fn sums_in_time(&self, request: &ModuleRequest) -> Option<Sums> {
         let database = self.judge()?;
         match timeout(database.patience(), self.ask_sums(request)).await {
-            Ok(sums) => sums,
+            Ok(sums) => sums.filter(|sums| !wanted(request, Some(sums)).is_empty()),
             Err(_) => {
                 database.note_late();
                 None
@@ -386,23 +386,12 @@ impl House {
         }
     }
 
-    /// Weighs a kept file by a copy of it, since what is kept is read in pieces.
+    /// Weighs a kept file where it lies.
     async fn weigh_kept(&self, request: &ModuleRequest, key: &Key, sums: &Sums) -> Option<Worth> {
-        let mut content = self.store.cache.get(key).await?.content;
-        let mut copy = tokio::fs::File::from_std(tempfile::tempfile().ok()?);
-        while let Some(piece) = content.next().await {
-            tokio::io::AsyncWriteExt::write_all(&mut copy, &piece.ok()?).await.ok()?;
-        }
-        // Metadata would not know of writes that are still under way.
-        tokio::io::AsyncWriteExt::flush(&mut copy).await.ok()?;
-        let length = copy.metadata().await.ok()?.len();
-        let copy = copy.into_std().await;
+        let content = self.store.cache.get(key).await?.content;
+        let (length, kept) = (content.length()?, content.reading()?);
         let (request, wanted) = (request.clone(), wanted(request, Some(sums)).to_vec());
-        let checked = tokio::task::spawn_blocking(move || {
-            let mut copy = copy;
-            std::io::Seek::rewind(&mut copy).ok()?;
-            check(Box::new(copy), length, &request)
-        });
+        let checked = tokio::task::spawn_blocking(move || check(kept, length, &request));
         Some(compare(checked.await.ok()??, &wanted))
     }
 }
@@ -470,7 +459,7 @@ fn drips(written: u64, elapsed: Duration) -> bool {
 }
 
 fn give_up(draft: Draft, trouble: Trouble, is_odd: bool, request: &ModuleRequest) -> Result<(Draft, Verdict), Failure> {
-    if is_odd {
+    if is_odd && trouble.absent.is_none() {
         tracing::info!(%request, "malformed on every mirror; passed on as it came, and not kept");
         return Ok((draft, Verdict::PassOn { facts: Facts::new() }));
     }

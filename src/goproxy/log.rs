@@ -501,6 +501,38 @@ pub(super) mod tests {
         }
     }
 
+    /// The same for every claim in a tree of three levels of tiles, where a tile's parent is itself whole
+    /// and must fit its own.
+    #[test]
+    fn no_tile_of_any_claim_goes_unchecked_in_a_deep_tree() {
+        let book = book(65_536 + 700);
+        let (head, older) = (open(&book, &book.head()), open(&book, &book.head_at(300)));
+        let (early, late) = (record(&book, 77), record(&book, 65_600));
+        let inner = Tile::new(HEIGHT, 0, 3, 1 << HEIGHT, false);
+        for claim in [Claim::Record(&early), Claim::Record(&late), Claim::Contains(&older), Claim::Tile(inner)] {
+            let mut tiles = Tiles::default();
+            let proven = loop {
+                match tiles.prove(&head, &claim) {
+                    Outcome::Missing(missing) => {
+                        missing.iter().for_each(|tile| tiles.add(*tile, book.tile(tile).unwrap().to_vec()));
+                    }
+                    Outcome::Proven(proven) => break proven,
+                    other => panic!("{claim:?}: {other:?}"),
+                }
+            };
+            for tile in proven {
+                let right = tiles.held[&tile].clone();
+                for at in [0, right.len() / 2, right.len() - 1] {
+                    let mut bent = right.clone();
+                    bent[at] ^= 1;
+                    tiles.add(tile, bent);
+                    assert_eq!(tiles.prove(&head, &claim), Outcome::WrongTiles, "{claim:?} {} {at}", tile.path());
+                }
+                tiles.add(tile, right);
+            }
+        }
+    }
+
     #[test]
     fn what_contains_an_older_tree_proves_all_that_it_proved() {
         // The law behind priming: with the tiles of each record under the old head, and those of

@@ -255,8 +255,12 @@ pub struct Walk {
     /// When anybody was last asked.
     launched: Instant,
     /// The first 404 or 410, and when the others must have contradicted it.
-    absent: Option<(StatusCode, String, Instant)>,
+    absent: Option<Absent>,
+    /// The one that a 200 has contradicted, until that proves to be no answer.
+    contradicted: Option<Absent>,
 }
+
+type Absent = (StatusCode, String, Instant);
 
 /// A mirror's place in one walk.
 struct Seat {
@@ -299,6 +303,7 @@ impl Walk {
             flights: FuturesUnordered::new(),
             launched: now,
             absent: None,
+            contradicted: None,
         }
     }
 
@@ -381,6 +386,12 @@ impl Walk {
 
     fn complain(&mut self, index: usize, said: Said) {
         self.asker.tally.fault(&said);
+        if let Some(contradicted) = self.contradicted.take()
+            && matches!(said, Said::Wrong(_))
+        {
+            // A portal says 200 to everything. One that broke off does have the file.
+            self.absent = Some(contradicted);
+        }
         let seat = &mut self.seats[index];
         tracing::debug!(mirror = %seat.mirror.name(), path = %self.path, %said, "mirror complained of");
         if matches!(said, Said::Wrong(_)) {
@@ -442,7 +453,10 @@ impl Walk {
     fn hear(&mut self, index: usize, answer: Answer) -> Option<Response<Body>> {
         self.seats[index].since = None;
         match answer {
-            Answer::Head(response) => return Some(response),
+            Answer::Head(response) => {
+                self.contradicted = self.absent.take();
+                return Some(response);
+            }
             Answer::Failed(why) => self.complain(index, read_error(why)),
             Answer::Status { status, text, retry_after } => self.hear_status(index, status, text, retry_after),
         }

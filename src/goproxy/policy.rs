@@ -57,8 +57,13 @@ pub fn judge_age(age: Duration, fresh: Duration, absent: bool) -> Freshness {
     }
 }
 
-/// How old something is; what comes from the future is new.
+/// How old something is. What comes from a moment ahead is new, since clocks are set and differ; what
+/// comes from further ahead was kept under a clock that was wrong, and nobody knows how old it is.
 pub fn age(at_ms: u64, now: SystemTime) -> Duration {
+    let ahead = Duration::from_millis(at_ms.saturating_sub(millis(now)));
+    if ahead > SOON {
+        return SOON + Duration::from_secs(1);
+    }
     Duration::from_millis(millis(now).saturating_sub(at_ms))
 }
 

@@ -1208,6 +1208,147 @@ async fn an_unknown_database_is_passed_on_and_only_whole_tiles_are_kept() {
     }
 }
 
+// Found on review.
+
+/// A mirror that has the file says 200 and breaks off; another, which lacks it, says 404 meanwhile.
+/// The 404 was contradicted: once it stood all the same as soon as the two seconds were over, so that
+/// a fault became an absence, and go went on to `direct`.
+#[tokio::test(start_paused = true)]
+async fn a_404_does_not_stand_against_a_200_that_broke_off() {
+    for path in ["@v/v1.0.0.info", "@v/v1.0.0.mod", "@v/v1.0.0.zip", "@latest"] {
+        let path = format!("{M}/{path}");
+        let stage = Stage::plain();
+        stage.net.host("a.test", |_| Act::Say(404, "not found"));
+        stage.net.host("b.test", |ask| Act::Cut(files()[ask.path].clone(), 5));
+        let (status, said) = stage.get(&path).await;
+        assert_eq!(status, 502, "{path}: {said:?}");
+        assert!(stage.net.asked("b.test").len() > 1, "{path}: asked again");
+        // And where the second try does, nobody hears of either.
+        let stage = Stage::plain();
+        stage.net.host("a.test", |_| Act::Say(404, "not found"));
+        stage.net.host("b.test", |ask| match ask.nth {
+            0 | 1 => Act::After(Duration::from_secs(1), Box::new(Act::Cut(files()[ask.path].clone(), 5))),
+            _ => good(ask),
+        });
+        assert_eq!(stage.get(&path).await, (200, file(&path)), "{path}");
+    }
+}
+
+/// Contradicted by bytes that cannot be right (a portal that says 200 to everything), a 404 stands.
+#[tokio::test(start_paused = true)]
+async fn a_404_stands_against_a_200_that_is_no_answer() {
+    let stage = Stage::plain();
+    stage.net.host("a.test", |_| Act::Say(404, "not found"));
+    stage.net.host("b.test", |_| Act::Give(Bytes::from_static(b"<html>sign in</html>")));
+    for path in ["@v/v1.0.0.info", "@v/v1.0.0.mod", "@v/v1.0.0.zip", "@latest"] {
+        assert_eq!(stage.get(&format!("{M}/{path}")).await.0, 404, "{path}");
+    }
+}
+
+/// A file of the origin pool was kept unverified while the database was away. Once it was back, the
+/// client of another host got that file, as if it had been vouched for.
+#[tokio::test(start_paused = true)]
+async fn an_unverified_file_crosses_to_no_place() {
+    let book = book();
+    let stage = Stage::verified(&book);
+    let zip = format!("{M}/@v/v1.0.0.zip");
+    let theirs = zipped(&[("example.com/m@v1.0.0/go.mod", "module example.com/m\n// not what it was\n")]);
+    let forged = Bytes::from(theirs);
+    let given = forged.clone();
+    stage.net.host("a.test", move |_| Act::Give(given.clone()));
+    stage.net.host("sum.test", |_| Act::Say(503, ""));
+    assert_eq!(stage.get(&zip).await, (200, forged), "nobody vouches, so it goes out as it came");
+    stage.settle().await;
+    serve_book(&stage.net, &book);
+    stage.net.host("curated.test", good);
+    let reply = stage.ask_at(&host("https://curated.test"), &zip, 60).await.unwrap();
+    assert_eq!(read(reply).await.unwrap(), file(&zip));
+    stage.settle().await;
+    assert_eq!(stage.get_at(&zip, 61).await, (200, file(&zip)), "what is vouched for has taken its place");
+}
+
+/// The same while the origin's file is still being filled: whoever joins must not get it unless the
+/// database vouches for it in the end.
+#[tokio::test(start_paused = true)]
+async fn nobody_joins_another_places_fill_that_ends_unverified() {
+    let book = book();
+    let stage = Stage::verified(&book);
+    let zip = format!("{M}/@v/v1.0.0.zip");
+    let forged = Bytes::from(zipped(&[("example.com/m@v1.0.0/go.mod", "module example.com/m\n// not what it was\n")]));
+    let given = forged.clone();
+    stage.net.host("a.test", move |_| Act::After(Duration::from_secs(5), Box::new(Act::Give(given.clone()))));
+    let served = book.clone();
+    // Too late for the origin's file, which waits three seconds from when it was asked for.
+    stage.net.host("sum.test", move |ask| {
+        let act = served.answer(ask.path, &served.head()).map_or(Act::Say(404, "no record"), Act::Give);
+        if ask.nth == 0 && ask.path.starts_with("/lookup/") {
+            Act::After(Duration::from_secs(9), Box::new(act))
+        } else {
+            act
+        }
+    });
+    stage.net.host("curated.test", good);
+    let origin = stage.get(&zip);
+    let curated = async {
+        sleep(Duration::from_millis(9_500)).await;
+        let reply = stage.ask_at(&host("https://curated.test"), &zip, 0).await.unwrap();
+        read(reply).await.unwrap()
+    };
+    let (_, curated) = tokio::join!(origin, curated);
+    assert_eq!(curated, file(&zip));
+}
+
+/// A client of a curated host and one of ours wanted the same file at once, and ours, who joined, was
+/// told that the curated host does not approve of it.
+#[tokio::test(start_paused = true)]
+async fn nobody_joins_another_hosts_refusal() {
+    let book = book();
+    let stage = Stage::verified(&book);
+    let zip = format!("{M}/@v/v1.0.0.zip");
+    stage.net.host("a.test", good);
+    let no = Act::Say(403, "not approved");
+    stage.net.host("curated.test", move |_| Act::After(Duration::from_secs(1), Box::new(no.clone())));
+    let place = host("https://curated.test");
+    let curated = stage.ask_at(&place, &zip, 0);
+    let origin = async {
+        sleep(Duration::from_millis(500)).await;
+        stage.get(&zip).await
+    };
+    let (curated, origin) = tokio::join!(curated, origin);
+    assert_eq!(curated.unwrap_err().status().as_u16(), 403);
+    assert_eq!(origin, (200, file(&zip)));
+}
+
+/// A portal answered 200 with its page where a whole tile of a database that we have no key of was
+/// asked for, and the page was kept for ever in the tile's place.
+#[tokio::test(start_paused = true)]
+async fn a_web_page_is_not_kept_as_a_tile() {
+    let book = Book::new("sum.unknown");
+    book.grow(300);
+    let stage = Stage::new(&["https://a.test"], |_| {});
+    stage.net.host("a.test", |_| Act::Give(Bytes::from_static(b"<html>sign in</html>")));
+    let tile = "/sumdb/sum.unknown/tile/8/0/000";
+    assert_eq!(stage.get(tile).await, (200, Bytes::from_static(b"<html>sign in</html>")), "as it came");
+    let served = book.clone();
+    stage.net.host("a.test", move |ask| match ask.path.strip_prefix("/sumdb/sum.unknown") {
+        Some(path) => served.answer(path, &served.head()).map_or(Act::Say(404, ""), Act::Give),
+        None => Act::Say(404, ""),
+    });
+    assert_eq!(stage.get(tile).await.1.len(), 256 * 32);
+}
+
+/// The clock was years ahead when a list was kept, and right afterwards: it was fresh until then.
+#[tokio::test(start_paused = true)]
+async fn what_was_kept_under_a_clock_that_was_ahead_is_asked_for_again() {
+    let stage = Stage::new(&["https://a.test"], |_| {});
+    stage.net.host("a.test", good);
+    let list = format!("{M}/@v/list");
+    assert_eq!(stage.get_at(&list, 400 * 24 * 3600).await.0, 200);
+    stage.settle().await;
+    stage.net.host("a.test", |_| Act::Give(Bytes::from_static(b"v1.0.0\nv1.1.0\nv1.2.0\n")));
+    assert_eq!(stage.get_at(&list, 0).await.1, "v1.0.0\nv1.1.0\nv1.2.0\n");
+}
+
 // The go command itself, where there is one.
 
 /// Serves origin form on a free port of loopback, as `flow` and `respond` will.

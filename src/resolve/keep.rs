@@ -6,7 +6,7 @@
 //! is joined before it is replaced. A damaged file is set aside and said; what could be read of it
 //! is used. A file of a newer layout is refused, and left as it is.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,8 @@ const FILE: &str = "names.jsonl";
 const KEPT_FOR: u64 = 30 * 24 * 60 * 60;
 const MOST_NAMES: usize = 10_000;
 const MOST_ADDRESSES: usize = 16;
+/// Twice what all names with all their addresses take: 10,000 of 253 bytes and 16 of some 80.
+const LONGEST: u64 = 32 << 20;
 /// What is learnt again within this time is not worth a write.
 const FINE_ENOUGH: u64 = 60 * 60;
 
@@ -42,6 +44,8 @@ pub(super) struct Keep {
 struct Book {
     good: LruCache<Name, Vec<Vouched>>,
     private: LruCache<Name, Wall>,
+    /// Addresses that were refuted, and when: whatever the file has of them from before goes.
+    refuted: LruCache<(Name, IpAddr), Wall>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,7 +65,7 @@ enum Line {
 impl Default for Book {
     fn default() -> Book {
         let room = NonZeroUsize::new(MOST_NAMES).unwrap_or(NonZeroUsize::MIN);
-        Book { good: LruCache::new(room), private: LruCache::new(room) }
+        Book { good: LruCache::new(room), private: LruCache::new(room), refuted: LruCache::new(room) }
     }
 }
 
@@ -70,10 +74,12 @@ impl Keep {
     pub(super) fn open(folder: Option<&Path>) -> Result<Keep, Error> {
         let mut book = Book::default();
         let path = folder.map(|folder| folder.join(FILE));
+        let mut is_damaged = false;
         if let Some(path) = &path {
-            load(path, &mut book)?;
+            is_damaged = load(path, &mut book)?;
         }
-        Ok(Keep { path, book: Mutex::new(book), dirty: AtomicBool::new(false) })
+        // What could be read of a damaged file is in no file now.
+        Ok(Keep { path, book: Mutex::new(book), dirty: AtomicBool::new(is_damaged) })
     }
 
     /// The addresses of a name that a handshake vouched for, the latest first.
@@ -88,22 +94,31 @@ impl Keep {
     /// A handshake vouched for this address of this name.
     pub(super) fn note_good(&self, name: &Name, address: IpAddr, wall: Wall) {
         let mut book = self.book();
+        if let Some(vouched) = book.good.get_mut(name) {
+            vouched.retain(|one| is_live(one.at, wall));
+        }
         if add_good(&mut book, name, Vouched { address, at: wall }) {
             self.dirty.store(true, Ordering::Relaxed);
         }
     }
 
     /// An address turned out to be somebody else's.
-    pub(super) fn forget_good(&self, name: &Name, address: IpAddr) {
-        if let Some(vouched) = self.book().good.get_mut(name) {
+    pub(super) fn forget_good(&self, name: &Name, address: IpAddr, wall: Wall) {
+        let mut book = self.book();
+        if let Some(vouched) = book.good.get_mut(name) {
             vouched.retain(|one| one.address != address);
+            book.refuted.put((name.clone(), address), wall);
             self.dirty.store(true, Ordering::Relaxed);
         }
     }
 
     /// A name, or all names under it, turned out to be the site's own.
     pub(super) fn note_private(&self, name: &Name, wall: Wall) {
-        if add_private(&mut self.book(), name, wall) {
+        let mut book = self.book();
+        if book.private.peek(name).is_some_and(|at| !is_live(*at, wall)) {
+            book.private.pop(name);
+        }
+        if add_private(&mut book, name, wall) {
             self.dirty.store(true, Ordering::Relaxed);
         }
     }
@@ -131,8 +146,9 @@ impl Keep {
         }
         let mut book = Book::default();
         // What another process wrote meanwhile is kept; what it damaged is set aside by the next start.
-        let joined = load(path, &mut book).map(|()| {
-            join(&mut book, &self.book());
+        let joined = load(path, &mut book).map(|_| {
+            drop_dead(&mut book, wall);
+            join(&mut book, &self.book(), wall);
             lines(&book, wall)
         });
         let written = joined
@@ -151,8 +167,9 @@ impl Keep {
     }
 }
 
+/// Neither too long ago nor, by a clock that was wrong, further ahead than that.
 fn is_live(at: Wall, wall: Wall) -> bool {
-    wall.saturating_sub(at) < KEPT_FOR
+    wall.abs_diff(at) < KEPT_FOR
 }
 
 /// True if the file should know.
@@ -160,9 +177,9 @@ fn add_good(book: &mut Book, name: &Name, new: Vouched) -> bool {
     let vouched = book.good.get_or_insert_mut(name.clone(), Vec::new);
     match vouched.iter_mut().find(|one| one.address == new.address) {
         Some(one) => {
-            let worth = new.at > one.at + FINE_ENOUGH;
-            one.at = one.at.max(new.at);
-            worth
+            let (before, at) = (one.at, one.at.max(new.at));
+            one.at = at;
+            before.abs_diff(at) > FINE_ENOUGH
         }
         None => {
             vouched.push(new);
@@ -174,23 +191,36 @@ fn add_good(book: &mut Book, name: &Name, new: Vouched) -> bool {
 }
 
 fn add_private(book: &mut Book, name: &Name, wall: Wall) -> bool {
-    match book.private.put(name.clone(), wall) {
-        Some(before) if before > wall => {
-            book.private.put(name.clone(), before);
-            false
-        }
-        Some(before) => wall > before + FINE_ENOUGH,
-        None => true,
+    let before = book.private.peek(name).copied();
+    let at = before.map_or(wall, |before| before.max(wall));
+    book.private.put(name.clone(), at);
+    before.is_none_or(|before| before.abs_diff(at) > FINE_ENOUGH)
+}
+
+/// Forgets what has lapsed, so that it stands in nobody's way.
+fn drop_dead(book: &mut Book, wall: Wall) {
+    for (_, vouched) in &mut book.good {
+        vouched.retain(|one| is_live(one.at, wall));
+    }
+    let dead: Vec<Name> =
+        book.private.iter().filter(|(_, at)| !is_live(**at, wall)).map(|(name, _)| name.clone()).collect();
+    for name in dead {
+        book.private.pop(&name);
     }
 }
 
-fn join(book: &mut Book, other: &Book) {
+fn join(book: &mut Book, other: &Book, wall: Wall) {
+    for ((name, address), at) in &other.refuted {
+        if let Some(vouched) = book.good.get_mut(name) {
+            vouched.retain(|one| one.address != *address || one.at > *at);
+        }
+    }
     for (name, vouched) in other.good.iter().rev() {
-        for one in vouched {
+        for one in vouched.iter().filter(|one| is_live(one.at, wall)) {
             add_good(book, name, *one);
         }
     }
-    for (name, at) in other.private.iter().rev() {
+    for (name, at) in other.private.iter().rev().filter(|(_, at)| is_live(**at, wall)) {
         add_private(book, name, *at);
     }
 }
@@ -220,14 +250,14 @@ fn write_aside(path: &Path, lines: &[Line]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Reads the file into the book. A missing file is an empty one.
-fn load(path: &Path, book: &mut Book) -> Result<(), Error> {
-    let text = match std::fs::read(path) {
+/// Reads the file into the book, and says whether it was damaged. A missing file is an empty one.
+fn load(path: &Path, book: &mut Book) -> Result<bool, Error> {
+    let text = match read(path) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(error) => {
             tracing::error!("{} cannot be read ({error}): names that resolved before are not known", path.display());
-            return Ok(());
+            return Ok(false);
         }
     };
     let mut damaged = text.is_empty().then_some(1);
@@ -247,7 +277,14 @@ fn load(path: &Path, book: &mut Book) -> Result<(), Error> {
     if let Some(line) = damaged {
         set_aside(path, line);
     }
-    Ok(())
+    Ok(damaged.is_some())
+}
+
+/// The file, or as much of it as we could have written ourselves.
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(LONGEST).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn set_aside(path: &Path, line: usize) {
@@ -317,6 +354,77 @@ mod tests {
         let keep = Keep::open(Some(folder.path())).unwrap();
         assert!(!keep.good(&name("a.example"), NOW).is_empty() && keep.good(&name("b.example"), NOW).is_empty());
         assert!(!path.exists() && folder.path().join("names.jsonl.damaged").exists());
+    }
+
+    /// What was read of a damaged file was used, but written only if something new was learnt: a process
+    /// that ended before that left the next one with nothing, and private names were asked outside.
+    #[test]
+    fn what_was_read_of_a_damaged_file_is_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        let line = format!("{{\"private\":{{\"name\":\"corp.example\",\"at\":{NOW}}}}}\n");
+        std::fs::write(&path, format!("{{\"layout\":1}}\n{line}{{\"good\":{{\"na")).unwrap();
+        let keep = Keep::open(Some(folder.path())).unwrap();
+        assert!(keep.is_dirty());
+        keep.save(NOW);
+        let next = Keep::open(Some(folder.path())).unwrap();
+        assert!(next.is_private(&name("git.corp.example"), NOW) && !next.is_dirty());
+    }
+
+    /// An address that a certificate had refuted was forgotten in memory, joined from the file at the
+    /// next save, and first again after a restart.
+    #[test]
+    fn what_was_refuted_is_forgotten_in_the_file_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = name("goproxy.cn");
+        let keep = Keep::open(Some(folder.path())).unwrap();
+        keep.note_good(&host, ip("1.1.1.1"), NOW);
+        keep.note_good(&host, ip("2.2.2.2"), NOW);
+        keep.save(NOW);
+        keep.forget_good(&host, ip("1.1.1.1"), NOW + 5);
+        keep.save(NOW + 5);
+        assert_eq!(Keep::open(Some(folder.path())).unwrap().good(&host, NOW + 5), [ip("2.2.2.2")]);
+        // Another process found it well later: that counts.
+        let other = Keep::open(Some(folder.path())).unwrap();
+        other.note_good(&host, ip("1.1.1.1"), NOW + 10);
+        other.save(NOW + 10);
+        keep.note_good(&host, ip("3.3.3.3"), NOW + 10);
+        keep.save(NOW + 10);
+        assert_eq!(Keep::open(Some(folder.path())).unwrap().good(&host, NOW + 10).len(), 3);
+    }
+
+    /// A clock that was decades ahead, or a damaged number: such a time is none, and sums with it must
+    /// not overflow.
+    #[test]
+    fn what_was_seen_in_the_far_future_was_not_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let most = u64::MAX;
+        let good = format!(
+            "{{\"good\":{{\"name\":\"a.example\",\"addresses\":[{{\"address\":\"1.1.1.1\",\"at\":{most}}}]}}}}\n"
+        );
+        let private = format!("{{\"private\":{{\"name\":\"b.example\",\"at\":{most}}}}}\n");
+        std::fs::write(folder.path().join(FILE), [good.as_str(), &good, &private, &private].concat()).unwrap();
+        let keep = Keep::open(Some(folder.path())).unwrap();
+        assert!(keep.good(&name("a.example"), NOW).is_empty() && !keep.is_private(&name("b.example"), NOW));
+        keep.note_good(&name("a.example"), ip("1.1.1.1"), NOW);
+        keep.note_private(&name("b.example"), NOW);
+        assert_eq!(keep.good(&name("a.example"), NOW), [ip("1.1.1.1")]);
+        assert!(keep.is_private(&name("b.example"), NOW));
+        assert!(keep.good(&name("a.example"), NOW + 31 * DAY).is_empty());
+    }
+
+    /// A file of any size was read whole.
+    #[test]
+    fn a_huge_file_is_read_to_a_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        let line = format!("{{\"private\":{{\"name\":\"corp.example\",\"at\":{NOW}}}}}\n");
+        std::fs::write(&path, &line).unwrap();
+        // A sparse file: nothing but zeros from there on.
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(1 << 40).unwrap();
+        let keep = Keep::open(Some(folder.path())).unwrap();
+        assert!(keep.is_private(&name("corp.example"), NOW));
+        assert!(folder.path().join("names.jsonl.damaged").exists());
     }
 
     #[test]

@@ -241,7 +241,7 @@ impl Shared {
             Fate::Unreachable => self.memory.punish(name, address, now),
             Fate::Distrusted => {
                 self.memory.punish(name, address, now);
-                self.keep.forget_good(name, address);
+                self.keep.forget_good(name, address, wall());
             }
             Fate::Connected => {
                 self.memory.pardon(name, address);

@@ -36,6 +36,9 @@ const SEND_AGAIN: [Duration; 2] = [Duration::from_millis(300), Duration::from_mi
 pub(super) const LISTEN_ON: Duration = Duration::from_millis(40);
 /// What a connection and a reply over it may take together; the look-up ends soon after.
 const STREAM_PATIENCE: Duration = Duration::from_millis(2500);
+/// What a reply over a kept connection may take before a new one is tried: answers from a server's memory
+/// take a tenth of it, and a firewall that forgot the connection says nothing at all.
+const KEPT_PATIENCE: Duration = Duration::from_secs(1);
 /// Servers exceed what we say that we take (golang/go#51127), so there is room for more.
 const DATAGRAM: usize = 4096;
 /// Questions under way on one connection; hickory's own bound of 32 is less than a cold build asks.
@@ -43,7 +46,31 @@ const PIPELINED: usize = 256;
 
 type Exchange = DnsExchange<Provider>;
 /// Held while a connection is made, so that two questions at once make one.
-type Line = Arc<tokio::sync::Mutex<Option<Exchange>>>;
+type Line = Arc<tokio::sync::Mutex<Held>>;
+
+/// The connection to one server that is kept, if one is.
+#[derive(Default)]
+struct Held {
+    exchange: Option<Exchange>,
+    /// How many were let go before.
+    number: u64,
+}
+
+impl Held {
+    /// Lets a connection go that is no use any more, unless another has taken its place.
+    fn hang_up(&mut self, number: u64) {
+        if self.number == number {
+            *self = Held { exchange: None, number: number + 1 };
+        }
+    }
+}
+
+/// A connection, which of its line it is, and whether it was there already.
+struct Connection {
+    exchange: Exchange,
+    number: u64,
+    reused: bool,
+}
 
 /// The transports of one resolver.
 pub(super) struct Wire {
@@ -77,17 +104,20 @@ impl Wire {
 
     async fn ask_stream(&self, server: &Server, transport: Transport, question: &Question) -> Result<Reply, NetError> {
         let line = self.line(server, transport);
-        let (exchange, reused) = self.pick_up(&line, server, transport).await?;
-        match send(exchange, question).await {
-            // The server may have closed a connection that lay idle: once more, on a new one.
+        let kept = self.pick_up(&line, server, transport).await?;
+        let reused = kept.reused;
+        let patience = if reused { KEPT_PATIENCE } else { STREAM_PATIENCE };
+        let sent = tokio::time::timeout(patience, send(kept.exchange, question)).await;
+        let sent = sent.unwrap_or(Err(NetError::Timeout));
+        if sent.is_err() {
+            line.lock().await.hang_up(kept.number);
+        }
+        match sent {
+            // The server may have closed a connection that lay idle, or a firewall may have forgotten
+            // it: once more, on a new one.
             Err(_) if reused => {
-                *line.lock().await = None;
-                let (exchange, _) = self.pick_up(&line, server, transport).await?;
-                send(exchange, question).await
-            }
-            Err(error) => {
-                *line.lock().await = None;
-                Err(error)
+                let fresh = self.pick_up(&line, server, transport).await?;
+                send(fresh.exchange, question).await
             }
             reply => reply,
         }
@@ -98,15 +128,16 @@ impl Wire {
         Arc::clone(lines.entry((server.clone(), transport)).or_default())
     }
 
-    /// The connection that is there, or a new one; and whether it was there.
-    async fn pick_up(&self, line: &Line, server: &Server, transport: Transport) -> Result<(Exchange, bool), NetError> {
+    /// The connection that is there, or a new one.
+    async fn pick_up(&self, line: &Line, server: &Server, transport: Transport) -> Result<Connection, NetError> {
         let mut held = line.lock().await;
-        if let Some(exchange) = held.as_ref() {
-            return Ok((exchange.clone(), true));
+        let number = held.number;
+        if let Some(exchange) = held.exchange.clone() {
+            return Ok(Connection { exchange, number, reused: true });
         }
         let exchange = self.connect(server, transport).await?;
-        *held = Some(exchange.clone());
-        Ok((exchange, false))
+        held.exchange = Some(exchange.clone());
+        Ok(Connection { exchange, number, reused: false })
     }
 
     async fn connect(&self, server: &Server, transport: Transport) -> Result<Exchange, NetError> {
@@ -252,8 +283,54 @@ fn is_ours(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use hickory_proto::op::Message;
+    use hickory_proto::rr::rdata::A;
+    use hickory_proto::rr::{RData, Record};
     use rustix::io::Errno;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::super::reply::Family;
+    use super::*;
+    use crate::target::Name;
+
+    /// Answers the first question of a connection, and then swallows whatever comes, as a firewall
+    /// does that has forgotten the connection.
+    async fn answer_once(mut stream: TcpStream) -> io::Result<()> {
+        let length = stream.read_u16().await?;
+        let mut packet = vec![0; length.into()];
+        stream.read_exact(&mut packet).await?;
+        let mut message = Message::from_vec(&packet).map_err(io::Error::other)?;
+        message.metadata.message_type = hickory_proto::op::MessageType::Response;
+        let owner = message.queries[0].name.clone();
+        message.add_answer(Record::from_rdata(owner, 60, RData::A(A::new(192, 0, 2, 1))));
+        let answer = message.to_vec().map_err(io::Error::other)?;
+        stream.write_u16(answer.len() as u16).await?;
+        stream.write_all(&answer).await?;
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(drop)
+    }
+
+    /// A kept connection that died without a word (a firewall that forgot it) was asked again and
+    /// again, and every question to its server timed out until the kernel gave it up, a quarter of
+    /// an hour later.
+    #[tokio::test]
+    async fn a_kept_connection_that_died_in_silence_is_replaced() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = Server::Tcp(listener.local_addr().unwrap());
+        let mut serving = tokio::task::JoinSet::new();
+        serving.spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(answer_once(stream));
+            }
+        });
+        let wire = Wire::new(Vec::new());
+        for number in 0..3 {
+            let question = Question::new(&Name::parse("goproxy.cn").unwrap(), Family::V4, true).unwrap();
+            let reply = wire.ask(&server, Transport::Tcp, question, false).await;
+            assert_eq!(reply.outcome, Outcome::Answer, "question {number}: {reply:?}");
+        }
+    }
 
     #[test]
     fn running_out_of_descriptors_is_our_failure_and_a_refusal_is_the_servers() {

@@ -1,7 +1,12 @@
 //! The laws, by name: the name of the file, and of the folder of its seeds.
 
 mod base;
+mod head;
+mod module_path;
+mod note;
+mod server;
 mod target;
+mod version;
 
 /// Panics where the law is broken. Input that is refused breaks no law.
 pub type Law = fn(&[u8]);
@@ -9,7 +14,13 @@ pub type Law = fn(&[u8]);
 pub fn find(name: &str) -> Option<Law> {
     match name {
         "base" => Some(base::hold),
+        "dns_reply" => Some(crate::resolve::law::hold),
+        "head" => Some(head::hold),
+        "module_path" => Some(module_path::hold),
+        "note" => Some(note::hold),
+        "server" => Some(server::hold),
         "target" => Some(target::hold),
+        "version" => Some(version::hold),
         _ => None,
     }
 }
