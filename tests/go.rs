@@ -123,7 +123,42 @@ async fn https_proxy_points_at_us_and_the_mirror_is_intercepted() {
     let foreign = build();
     let other = silent.replace("http://", "http://ca-00000000:x@");
     let variables = [("GOPROXY", goproxy.as_str()), ("HTTPS_PROXY", &other), ("SSL_CERT_FILE", &pem)];
-    assert_eq!(foreign.download(go(), &variables).code, Some(0));
+    let asked = mirror.origin.heard().len();
+    let ended = foreign.download(go(), &variables);
+    assert!(ended.code == Some(0) && foreign.has_module(), "{ended:?}");
+    assert!(mirror.origin.heard().len() > asked, "a tunnel leads to the mirror itself");
+}
+
+/// Mode `always` asks nobody's word. go does not retry, so the one build that finds out fails; none does after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn in_mode_always_a_distrusting_go_fails_once_at_most() {
+    if !have("in_mode_always_a_distrusting_go_fails_once_at_most", &["go"]) {
+        return;
+    }
+    let authority = Authority::new();
+    let mirror = Mirror::tls(authority.server(&["mirror.example"]), MODULE, &["v1.0.0"]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let pem = written(&folder, "real.pem", authority.pem());
+    let goproxy = format!("https://mirror.example:{}", mirror.origin.address.port());
+    let proxy = goanyway()
+        .with("goproxy.upstreams", &goproxy)
+        .with("fetch.extra_roots", &pem)
+        .with("intercept.hosts", "mirror.example")
+        .with("intercept.mode", "always")
+        .knowing("mirror.example", mirror.origin.address)
+        .start();
+    let silent = format!("http://{}", proxy.address());
+    let variables = [("GOPROXY", goproxy.as_str()), ("HTTPS_PROXY", &silent), ("SSL_CERT_FILE", &pem)];
+
+    let first = build().download(go(), &variables);
+    assert_eq!(first.code, Some(1), "{first:?}");
+    assert!(first.err.contains("certificate signed by unknown authority"), "{}", first.err);
+    assert_eq!(mirror.origin.heard().len(), 0);
+    for _ in 0..3 {
+        let build = build();
+        let ended = build.download(go(), &variables);
+        assert!(ended.code == Some(0) && build.has_module(), "{ended:?}");
+    }
 }
 
 /// A CONNECT that is refused: of all that we say, go prints the reason phrase.

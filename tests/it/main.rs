@@ -6,6 +6,7 @@
 mod support;
 
 mod cli;
+mod clients;
 mod forward;
 mod goproxy;
 mod hostile;
