@@ -24,7 +24,7 @@ const WIDEST_SERVER: usize = 44;
 const WIDEST_ANSWER: usize = 60;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What is typed after `resolve`.
+/// Resolve as the proxy would, and show every server's answer
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Args {
     /// Names to look up
@@ -88,8 +88,11 @@ pub async fn run(args: &Args, resolver: &Resolver, out: &mut impl Write) -> io::
         let Some(explanation) = watched(coming.next(), &what, terminal.as_mut()).await? else { break };
         code = code.max(exit_code(&explanation));
         let text = if args.json { json_line(&explanation)? } else { render(&explanation) };
-        out.write_all(text.as_bytes())?;
-        out.flush()?;
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            // A reader like head has seen enough: the code tells of what it was given.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+            written => written?,
+        }
     }
     Ok(code)
 }
