@@ -76,6 +76,13 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Warning {
     NobodyListens(SocketAddr),
+    /// Somebody listens, who does not answer as we do.
+    Stranger(SocketAddr),
+    /// Another proxy was set, which is asked by nobody but perhaps the listener from now on.
+    Replaced {
+        variable: &'static str,
+        address: String,
+    },
     /// Everything is tunnelled; module requests go in origin form.
     NoTrust(String),
     /// The bundle could not be written.
@@ -94,6 +101,19 @@ impl fmt::Display for Warning {
         match self {
             Warning::NobodyListens(address) => {
                 write!(f, "nothing listens at {address}; start it with: goanyway serve")
+            }
+            Warning::Stranger(address) => {
+                write!(
+                    f,
+                    "what listens at {address} does not answer as goanyway does; choose the right one with --listen"
+                )
+            }
+            Warning::Replaced { variable, address } => {
+                write!(
+                    f,
+                    "{variable} led to {address} and now leads to goanyway, which goes on to {address} only if it was \
+                     started with that variable or with --parent http://{address}"
+                )
             }
             Warning::NoTrust(goproxy) => {
                 write!(f, "no CA that this client could trust, so modules are asked for without TLS: GOPROXY={goproxy}")
@@ -153,8 +173,10 @@ pub fn gather(environment: &Environment, listener: SocketAddr, ca_dir: &Path, st
     let proxy = reachable(listener);
     let answer = ask_listener(proxy);
     let listening = answer != Listening::Nobody;
+    let stranger = (answer == Listening::Stranger).then_some(Warning::Stranger(proxy));
     let root = match answer {
         Listening::Serves(root) => root,
+        Listening::Stranger => None,
         // A CA that is not in order is `serve`'s to complain about.
         Listening::Nobody => {
             Authority::load(ca_dir).ok().flatten().and_then(|authority| read_root(authority.root_pem()))
@@ -170,22 +192,37 @@ pub fn gather(environment: &Environment, listener: SocketAddr, ca_dir: &Path, st
     };
     let facts = Facts { proxy, listening, password: None, trust, module_path: String::new() };
     let mut settings = settings(environment, &facts);
-    settings.warnings.splice(0..0, unwritable);
+    settings.warnings.splice(0..0, unwritable.into_iter().chain(stranger));
+    settings.warnings.extend(find_replaced(environment, proxy));
     settings
+}
+
+/// The first proxy that these settings put out of use, without what its URL says of a user.
+fn find_replaced(environment: &Environment, ours: SocketAddr) -> Option<Warning> {
+    PROXY_VARIABLES.iter().find_map(|variable| {
+        let url = environment.get(*variable)?.trim();
+        let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+        let address = authority.rsplit('@').next().unwrap_or(authority).to_owned();
+        let own = address.is_empty() || address == ours.to_string();
+        (!own).then_some(Warning::Replaced { variable, address })
+    })
 }
 
 /// Who answers at the proxy's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listening {
     Nobody,
-    /// Somebody, with this CA or with none.
+    /// One of us, with this CA or with none.
     Serves(Option<CertificateDer<'static>>),
+    /// Somebody else: 3128 is the port of many a proxy.
+    Stranger,
 }
 
 /// Asks a proxy for its root certificate.
 pub fn ask_listener(proxy: SocketAddr) -> Listening {
     let Ok(stream) = TcpStream::connect_timeout(&proxy, PATIENCE) else { return Listening::Nobody };
-    Listening::Serves(fetch_root(stream, proxy).ok().flatten())
+    fetch_root(stream, proxy).unwrap_or(Listening::Stranger)
 }
 
 /// Writes the client's own roots and `root` into one file and says how a client trusts it; nothing, if the
@@ -299,15 +336,21 @@ fn write_bundle(state_dir: &Path, bundle: &str) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-fn fetch_root(mut stream: TcpStream, proxy: SocketAddr) -> io::Result<Option<CertificateDer<'static>>> {
+fn fetch_root(mut stream: TcpStream, proxy: SocketAddr) -> io::Result<Listening> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     write!(stream, "GET /ca.pem HTTP/1.1\r\nHost: {proxy}\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     // One that keeps the connection open in spite of us runs into the deadline with its answer given.
     let _ = stream.take(ANSWER).read_to_end(&mut answer);
-    let granted = answer.starts_with(b"HTTP/1.1 200 ");
-    Ok(std::str::from_utf8(&answer).ok().filter(|_| granted).and_then(read_root))
+    let answer = String::from_utf8_lossy(&answer);
+    let root = Some(&answer).filter(|answer| answer.starts_with("HTTP/1.1 200 ")).and_then(|pem| read_root(pem));
+    // A refusal of ours begins with our name (`respond`).
+    if root.is_some() || answer.contains("\ngoanyway: ") {
+        Ok(Listening::Serves(root))
+    } else {
+        Ok(Listening::Stranger)
+    }
 }
 
 fn read_root(pem: &str) -> Option<CertificateDer<'static>> {
@@ -557,11 +600,49 @@ mod tests {
     fn a_listener_without_a_ca_is_used_without_trust() {
         let dir = tempfile::tempdir().unwrap();
         root(&dir.path().join("local"));
-        let (address, serving) = listener("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_owned());
+        let (address, serving) = listener("HTTP/1.1 404 Not Found\r\n\r\ngoanyway: this proxy has no CA\n".to_owned());
         let settings = gather(&environment(&[]), address, &dir.path().join("local"), dir.path());
         serving.join().unwrap();
         assert_eq!(value(&settings, "GOPROXY"), Some(format!("http://{address},direct")));
         assert!(matches!(&settings.warnings[..], [Warning::NoTrust(_)]));
+    }
+
+    /// Port 3128 is squid's, too: its answer was taken for that of a goanyway without a CA.
+    #[test]
+    fn another_program_at_our_port_is_told_from_us() {
+        let dir = tempfile::tempdir().unwrap();
+        let answers = [
+            "HTTP/1.1 400 Bad Request\r\nserver: squid\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n\r\n<html>",
+            "SSH-2.0-x\r\n",
+            "",
+        ];
+        for answer in answers {
+            let (address, serving) = listener(answer.to_owned());
+            let settings = gather(&environment(&[]), address, dir.path(), dir.path());
+            serving.join().unwrap();
+            assert_eq!(settings.warnings[0], Warning::Stranger(address), "{answer}");
+        }
+    }
+
+    /// A company's proxy went out of use without a word. Neither its password nor our own URL is repeated.
+    #[test]
+    fn a_proxy_that_is_replaced_is_said() {
+        let ours = "127.0.0.1:3128".parse().unwrap();
+        let table = [
+            (environment(&[]), None),
+            (environment(&[("HTTPS_PROXY", "")]), None),
+            (environment(&[("HTTPS_PROXY", "http://ca-1a2b3c4d:x@127.0.0.1:3128")]), None),
+            (environment(&[("https_proxy", "http://me:secret@proxy.corp:8080/")]), Some("https_proxy")),
+            (environment(&[("HTTP_PROXY", "proxy.corp:8080")]), Some("HTTP_PROXY")),
+        ];
+        for (environment, expected) in table {
+            let variable = find_replaced(&environment, ours).map(|warning| match warning {
+                Warning::Replaced { variable, address } => (variable, address),
+                other => panic!("{other}"),
+            });
+            assert_eq!(variable, expected.map(|variable| (variable, "proxy.corp:8080".to_owned())), "{environment:?}");
+        }
     }
 
     #[test]

@@ -8,6 +8,8 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::IpAddr;
+use std::pin::pin;
+use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum};
 use futures_util::StreamExt;
@@ -20,8 +22,9 @@ use crate::target::{Host, Name};
 /// Longest cell of the table before it is cut; a screen is 80 columns wide or more.
 const WIDEST_SERVER: usize = 44;
 const WIDEST_ANSWER: usize = 60;
+const SECOND: Duration = Duration::from_secs(1);
 
-/// What is typed after `resolve`.
+/// Resolve as the proxy would, and show every server's answer
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Args {
     /// Names to look up
@@ -61,22 +64,66 @@ fn parse_name(text: &str) -> Result<Name, String> {
     match Host::parse(text) {
         Ok(Host::Name(name)) => Ok(name),
         Ok(Host::Addr(address)) => Err(format!("{address} is an address already")),
-        Err(why) => Err(why.to_string()),
+        Err(why) => Err(name_within(text).map_or(why.to_string(), |name| format!("only the name is wanted: {name}"))),
     }
+}
+
+/// The host of what looks like a URL, a module path or a target.
+fn name_within(text: &str) -> Option<Name> {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let authority = rest.split('/').next()?;
+    let host = authority.rsplit('@').next()?.split(':').next()?;
+    Host::parse(host).ok()?.name().cloned()
 }
 
 /// Looks all names up at once and prints them in the order given. Returns the exit code.
 pub async fn run(args: &Args, resolver: &Resolver, out: &mut impl Write) -> io::Result<u8> {
     let inquiry = args.inquiry();
     let mut coming: FuturesOrdered<_> = args.names.iter().map(|name| resolver.explain(name, &inquiry)).collect();
+    let mut terminal = Some(io::stderr()).filter(io::IsTerminal::is_terminal);
+    let mut names = args.names.iter();
     let mut code = 0;
-    while let Some(explanation) = coming.next().await {
+    while let Some(name) = names.next() {
+        let what = waited_for(name, names.len());
+        let Some(explanation) = watched(coming.next(), &what, terminal.as_mut()).await? else { break };
         code = code.max(exit_code(&explanation));
         let text = if args.json { json_line(&explanation)? } else { render(&explanation) };
-        out.write_all(text.as_bytes())?;
-        out.flush()?;
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            // A reader like head has seen enough: the code tells of what it was given.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+            written => written?,
+        }
     }
     Ok(code)
+}
+
+fn waited_for(name: &Name, more: usize) -> String {
+    let name = cut(&name.to_string(), WIDEST_SERVER);
+    if more == 0 { format!("resolving {name}") } else { format!("resolving {name} and {more} more") }
+}
+
+/// Waits; whoever watches a terminal meanwhile is told once a second that something happens, in a line
+/// that is gone afterwards.
+async fn watched<T>(coming: impl Future<Output = T>, what: &str, terminal: Option<&mut impl Write>) -> io::Result<T> {
+    let Some(terminal) = terminal else { return Ok(coming.await) };
+    let mut coming = pin!(coming);
+    let mut line = String::new();
+    for seconds in 1u32.. {
+        if let Ok(come) = tokio::time::timeout(SECOND, &mut coming).await {
+            write!(terminal, "{}", erased(&line))?;
+            terminal.flush()?;
+            return Ok(come);
+        }
+        line = format!("\r{what}: {seconds} s");
+        write!(terminal, "{line}")?;
+        terminal.flush()?;
+    }
+    Ok(coming.await)
+}
+
+/// Blanks over a line, for terminals of every age.
+fn erased(line: &str) -> String {
+    if line.is_empty() { String::new() } else { format!("\r{}\r", " ".repeat(line.chars().count())) }
 }
 
 /// What a name's verdict means to a script.
@@ -327,5 +374,39 @@ advice:   replace the line \"nameserver 192.168.1.1\" in /etc/resolv.conf
             assert!(typed(&[bad]).is_err(), "{bad:?}");
         }
         assert!(typed(&[]).is_err());
+    }
+
+    /// A URL pasted out of go's error was answered with "an IPv6 address stands in brackets".
+    #[test]
+    fn a_url_or_a_target_is_told_which_name_is_meant() {
+        let pasted = [
+            "https://goproxy.cn/",
+            "goproxy.cn:443",
+            "goproxy.cn/golang.org/x/net/@v/list",
+            "http://user:word@goproxy.cn:80/x",
+            "https://goproxy.cn",
+        ];
+        for text in pasted {
+            let said = typed(&[text]).unwrap_err().to_string();
+            assert!(said.contains("only the name is wanted: goproxy.cn\n"), "{text}: {said}");
+        }
+        for text in ["https://[::1]/", "https://127.0.0.1/", "://", "2001:db8::1"] {
+            let said = typed(&[text]).unwrap_err().to_string();
+            assert!(!said.contains("only the name"), "{text}: {said}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_terminal_sees_that_something_happens_and_nothing_of_it_stays() {
+        let after = |millis| tokio::time::sleep(Duration::from_millis(millis));
+        let mut terminal = Vec::new();
+        watched(after(900), "resolving a.example", Some(&mut terminal)).await.unwrap();
+        assert_eq!(terminal, b"");
+        watched(after(2500), "resolving a.example", Some(&mut terminal)).await.unwrap();
+        let blank = " ".repeat(25);
+        let expected = format!("\rresolving a.example: 1 s\rresolving a.example: 2 s\r{blank}\r");
+        assert_eq!(String::from_utf8(terminal).unwrap(), expected);
+        watched(after(2500), "resolving a.example", None::<&mut Vec<u8>>).await.unwrap();
+        assert_eq!(waited_for(&Name::parse("a.example").unwrap(), 2), "resolving a.example and 2 more");
     }
 }

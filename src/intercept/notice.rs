@@ -39,11 +39,8 @@ impl fmt::Display for Notice {
         let date = |time: &SystemTime| write_date(*time);
         match self {
             Notice::Made { dir, fingerprint } => {
-                write!(
-                    f,
-                    "made a CA in {} (fingerprint {fingerprint}); a client trusts it with: eval \"$(goanyway env)\"",
-                    dir.display()
-                )
+                // How a client trusts it depends on the listener: whoever knows that says so.
+                write!(f, "made a CA for the hosts of modules alone, in {} (fingerprint {fingerprint})", dir.display())
             }
             Notice::Unusable { why } => write!(f, "no CA, so all TLS is tunnelled: {why}"),
             Notice::NearEnd { ends } => {

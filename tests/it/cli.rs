@@ -219,3 +219,31 @@ fn the_ca_is_made_once_and_shown() {
     let key = fs::metadata(home.at("data/goanyway/certs/issuer.key")).unwrap();
     assert_eq!(key.permissions().mode() & 0o777, 0o600);
 }
+
+/// `goanyway resolve NAME... | head -1` ended with 2, wrong usage, and "Broken pipe (os error 32)".
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let home = home();
+    assert_eq!(home.run(&["ca", "init"]).code, Some(0));
+    for arguments in [&["resolve", "localhost"][..], &["resolve", "--json", "localhost"], &["ca", "show"], &["--help"]]
+    {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ended = Ended::of(home.goanyway(arguments).stdout(writer).output().unwrap());
+        assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{arguments:?}");
+    }
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let ended = Ended::of(home.goanyway(&["env", "--listen", "127.0.0.1:9"]).stdout(writer).output().unwrap());
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+/// `goanyway help` said of resolve what its type is for: "What is typed after `resolve`".
+#[test]
+fn help_says_what_each_command_does() {
+    let help = home().run(&["help"]).out;
+    let starts = ["serve    Run ", "run      Start ", "resolve  Resolve ", "env      Print ", "ca       The local "];
+    for start in starts {
+        assert!(help.lines().any(|line| line.trim_start().starts_with(start)), "{start}: {help}");
+    }
+}
