@@ -90,6 +90,8 @@ pub enum Warning {
         dir: PathBuf,
         why: String,
     },
+    /// The CA that the listener hands out is good for more than module hosts.
+    Unbounded(SocketAddr),
     /// NO_PROXY keeps everything from us.
     NothingProxied,
     /// GOPROXY asks no mirror, so there is nothing to cache.
@@ -121,6 +123,11 @@ impl fmt::Display for Warning {
             Warning::NoBundle { dir, why } => {
                 write!(f, "cannot write the roots into {} ({why}); name another folder with --state-dir", dir.display())
             }
+            Warning::Unbounded(address) => write!(
+                f,
+                "the CA of {address} is not bounded to the hosts that are intercepted here, so it is not trusted; \
+                 name its further hosts with --intercept HOST"
+            ),
             Warning::NothingProxied => f.write_str("NO_PROXY contains *, so nothing goes through the proxy"),
             Warning::NoMirror(goproxy) => {
                 write!(f, "GOPROXY={goproxy} asks no module mirror, so nothing is cached; unset it to change that")
@@ -169,7 +176,12 @@ pub fn print(shell: Shell, settings: &Settings) -> String {
 
 /// What `goanyway env` finds out and prints: the CA is the listener's, or where nobody listens yet
 /// the one in `ca_dir`. Blocks for a few seconds at most.
-pub fn gather(environment: &Environment, listener: SocketAddr, ca_dir: &Path, state_dir: &Path) -> Settings {
+pub fn gather(
+    environment: &Environment,
+    listener: SocketAddr,
+    config: &intercept::Config,
+    state_dir: &Path,
+) -> Settings {
     let proxy = reachable(listener);
     let answer = ask_listener(proxy);
     let listening = answer != Listening::Nobody;
@@ -179,10 +191,12 @@ pub fn gather(environment: &Environment, listener: SocketAddr, ca_dir: &Path, st
         Listening::Stranger => None,
         // A CA that is not in order is `serve`'s to complain about.
         Listening::Nobody => {
-            Authority::load(ca_dir).ok().flatten().and_then(|authority| read_root(authority.root_pem()))
+            Authority::load(&config.ca_dir).ok().flatten().and_then(|authority| read_root(authority.root_pem()))
         }
     };
-    let found = match root.filter(|_| READS_CERT_FILE) {
+    let bounded = root.as_ref().is_none_or(|root| intercept::is_bounded_to(root, &config.hosts));
+    let unbounded = (!bounded).then_some(Warning::Unbounded(proxy));
+    let found = match root.filter(|_| bounded && READS_CERT_FILE) {
         Some(root) => find_trust(environment, &root, state_dir),
         None => Ok(None),
     };
@@ -192,7 +206,7 @@ pub fn gather(environment: &Environment, listener: SocketAddr, ca_dir: &Path, st
     };
     let facts = Facts { proxy, listening, password: None, trust, module_path: String::new() };
     let mut settings = settings(environment, &facts);
-    settings.warnings.splice(0..0, unwritable.into_iter().chain(stranger));
+    settings.warnings.splice(0..0, unwritable.into_iter().chain(stranger).chain(unbounded));
     settings.warnings.extend(find_replaced(environment, proxy));
     settings
 }
@@ -564,6 +578,36 @@ mod tests {
         assert_eq!(reached("10.0.0.5:3128"), "10.0.0.5:3128");
     }
 
+    /// Interception of the hosts that [`root`] covers, with a CA folder of our own.
+    fn about(ca_dir: &Path) -> intercept::Config {
+        intercept::Config {
+            ca_dir: ca_dir.to_owned(),
+            ca_dir_named: true,
+            hosts: vec!["goproxy.cn".parse().unwrap()],
+            mode: intercept::Mode::Auto,
+            trusted_by: Vec::new(),
+        }
+    }
+
+    /// Whoever takes our port first could hand out a CA that is good for the whole world.
+    #[test]
+    fn a_ca_that_is_good_for_more_than_module_hosts_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let elsewhere = vec!["goproxy.cn".parse().unwrap(), "bank.example".parse().unwrap()];
+        Authority::create(&dir.path().join("theirs"), &elsewhere, std::time::SystemTime::now(), None).unwrap();
+        let bounded_elsewhere = std::fs::read_to_string(dir.path().join("theirs/ca.pem")).unwrap();
+        let mut boundless = rcgen::CertificateParams::default();
+        boundless.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let boundless = boundless.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem();
+        for pem in [bounded_elsewhere, boundless] {
+            let (address, serving) = listener(format!("HTTP/1.1 200 OK\r\n\r\n{pem}"));
+            let settings = gather(&environment(&[]), address, &about(dir.path()), dir.path());
+            serving.join().unwrap();
+            assert_eq!(value(&settings, "SSL_CERT_FILE"), None);
+            assert_eq!(settings.warnings[0], Warning::Unbounded(address));
+        }
+    }
+
     /// A proxy that gives one client this answer.
     fn listener(answer: String) -> (SocketAddr, std::thread::JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -589,7 +633,7 @@ mod tests {
         let pem = std::fs::read_to_string(dir.path().join("theirs/ca.pem")).unwrap();
         let company = environment(&[("SSL_CERT_FILE", dir.path().join("theirs/ca.pem").to_str().unwrap())]);
         let (address, serving) = listener(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{pem}", pem.len()));
-        let settings = gather(&company, address, &dir.path().join("local"), &dir.path().join("state"));
+        let settings = gather(&company, address, &about(&dir.path().join("local")), &dir.path().join("state"));
         serving.join().unwrap();
         let user = format!("http://ca-{}:x@{address}", intercept::fingerprint(&theirs));
         assert_eq!(value(&settings, "HTTPS_PROXY"), Some(user));
@@ -601,7 +645,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         root(&dir.path().join("local"));
         let (address, serving) = listener("HTTP/1.1 404 Not Found\r\n\r\ngoanyway: this proxy has no CA\n".to_owned());
-        let settings = gather(&environment(&[]), address, &dir.path().join("local"), dir.path());
+        let settings = gather(&environment(&[]), address, &about(&dir.path().join("local")), dir.path());
         serving.join().unwrap();
         assert_eq!(value(&settings, "GOPROXY"), Some(format!("http://{address},direct")));
         assert!(matches!(&settings.warnings[..], [Warning::NoTrust(_)]));
@@ -619,7 +663,7 @@ mod tests {
         ];
         for answer in answers {
             let (address, serving) = listener(answer.to_owned());
-            let settings = gather(&environment(&[]), address, dir.path(), dir.path());
+            let settings = gather(&environment(&[]), address, &about(dir.path()), dir.path());
             serving.join().unwrap();
             assert_eq!(settings.warnings[0], Warning::Stranger(address), "{answer}");
         }
@@ -654,7 +698,7 @@ mod tests {
         bound.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
         let free = bound.local_addr().unwrap().as_socket().unwrap();
         let company = environment(&[("SSL_CERT_FILE", dir.path().join("local/ca.pem").to_str().unwrap())]);
-        let gathered = |state: &str| gather(&company, free, &dir.path().join("local"), &dir.path().join(state));
+        let gathered = |state: &str| gather(&company, free, &about(&dir.path().join("local")), &dir.path().join(state));
         let settings = gathered("state");
         let user = format!("http://ca-{}:x@{free}", intercept::fingerprint(&ours));
         assert_eq!(value(&settings, "HTTPS_PROXY"), Some(user));

@@ -70,7 +70,7 @@ fn print_env(settings: &Settings, args: &env::EnvArgs) -> Result<ExitCode, Failu
         std::env::vars_os().filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok()));
     let listener = settings.listen[0];
     let state_dir = settings.state_dir.path.clone().unwrap_or_else(std::env::temp_dir);
-    let gathered = env::gather(&environment.collect(), listener, &settings.intercept.ca_dir, &state_dir);
+    let gathered = env::gather(&environment.collect(), listener, &settings.intercept, &state_dir);
     anstream::print!("{}", env::print(args.shell, &gathered));
     for warning in &gathered.warnings {
         anstream::eprintln!("goanyway: {warning}");

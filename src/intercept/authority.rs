@@ -212,6 +212,16 @@ pub(super) struct Leaf {
     pub shown: Range<SystemTime>,
 }
 
+/// Whether a root can speak for nothing but these hosts and what is beneath them: only such a one is
+/// taken from a listener, since whoever took the port first could hand out any.
+pub fn is_bounded_to(root: &CertificateDer<'_>, hosts: &[HostPattern]) -> bool {
+    let within = |subtree: &String| {
+        let name = Name::parse(subtree.trim_start_matches('.'));
+        name.is_ok_and(|name| hosts.iter().any(|host| name.is_under(host.base().as_str())))
+    };
+    Sheet::read(root).is_ok_and(|sheet| !sheet.permitted.is_empty() && sheet.permitted.iter().all(within))
+}
+
 /// The short fingerprint of a root certificate: what a proxy URL's user names.
 pub fn fingerprint(root: &CertificateDer<'_>) -> String {
     digest(root)[..8].to_owned()

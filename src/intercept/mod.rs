@@ -43,7 +43,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
-pub use authority::{Authority, Health, fingerprint};
+pub use authority::{Authority, Health, fingerprint, is_bounded_to};
 pub use error::Error;
 pub use hosts::{BadPattern, HostPattern};
 pub use notice::Notice;
