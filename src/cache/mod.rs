@@ -132,6 +132,16 @@ impl<E: Clone + Send + Sync + From<Error> + 'static> Cache<E> {
         self.store.fetch(key, ticket).await
     }
 
+    /// As `get`, but what lies on the disk counts before what is in memory: another process that shares
+    /// the folder may have written it since.
+    pub async fn get_shared(&self, key: &Key) -> Option<Found> {
+        self.flights.landed(key).await;
+        match self.store.fetch(key, None).await {
+            Some(found) => Some(found),
+            None => self.get(key).await,
+        }
+    }
+
     /// Joins the fill of `key` that is under way, or starts one on the shared runtime. Returns when
     /// readers may read: at `release`, or at the end. The caller may leave; the fill goes on.
     pub async fn fill<P, F>(&self, key: &Key, produce: P) -> Result<Found, E>

@@ -429,10 +429,7 @@ fn wanted<'a>(request: &ModuleRequest, sums: Option<&'a Sums>) -> &'a [String] {
 
 fn check(mut reader: Box<dyn cache::ReadSeek>, length: u64, request: &ModuleRequest) -> Option<Checked> {
     match request {
-        ModuleRequest::Zip { module, version } => {
-            let reader = std::io::BufReader::with_capacity(256 << 10, reader);
-            Some(verify::check_zip(reader, length, module, version))
-        }
+        ModuleRequest::Zip { module, version } => Some(verify::check_zip(reader, length, module, version)),
         _ => {
             let mut text = Vec::new();
             reader.read_to_end(&mut text).ok()?;

@@ -42,6 +42,11 @@ impl Store {
         read_small(self.cache.get(key).await?, limit).await
     }
 
+    /// The same as another process may have changed it.
+    pub async fn small_shared(&self, key: &Key, limit: usize) -> Option<Bytes> {
+        read_small(self.cache.get_shared(key).await?, limit).await
+    }
+
     /// Keeps a small thing.
     pub async fn put(&self, key: &Key, bytes: Bytes) -> Result<(), Failure> {
         Ok(self.cache.put(key, bytes, policy::millis(SystemTime::now()), Facts::new()).await?)

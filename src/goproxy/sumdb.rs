@@ -314,7 +314,10 @@ impl Sumdb {
     }
 
     async fn switch(&self, head: Head) {
-        self.put("head", head.note.clone()).await;
+        // Another process may have been quicker, and further.
+        if self.stored_head().await.is_none_or(|stored| stored.size < head.size) {
+            self.put("head", head.note.clone()).await;
+        }
         tracing::debug!(database = %self.name, size = head.size, "tree head pinned");
         *self.pinned.lock().unwrap_or_else(PoisonError::into_inner) = Some(head);
     }
@@ -357,15 +360,18 @@ impl Sumdb {
     /// The newest of the heads in memory and in the store, which another process may have moved.
     async fn reload_head(&self) -> Option<Head> {
         let pinned = self.load_head().await?;
-        let note = self.store.small(&self.place("head").ok()?, ANSWER).await;
-        let stored = note.and_then(|note| Head::open(&note, &self.key).ok());
-        match stored {
+        match self.stored_head().await {
             Some(stored) if stored.size > pinned.size => {
                 *self.pinned.lock().unwrap_or_else(PoisonError::into_inner) = Some(stored.clone());
                 Some(stored)
             }
             _ => Some(pinned),
         }
+    }
+
+    async fn stored_head(&self) -> Option<Head> {
+        let note = self.store.small_shared(&self.place("head").ok()?, ANSWER).await?;
+        Head::open(&note, &self.key).ok()
     }
 
     /// A head that covers this record, if one is held.

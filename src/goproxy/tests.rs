@@ -1319,6 +1319,50 @@ async fn nobody_joins_another_hosts_refusal() {
     assert_eq!(origin, (200, file(&zip)));
 }
 
+/// Two processes share a folder. What one had in memory hid from it what the other had written: it could
+/// not prove the other's records with the database away, and wrote an older head over the newer one.
+#[tokio::test]
+async fn processes_that_share_a_folder_follow_each_others_head() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || {
+        let config = cache::Config { dir: Some(folder.path().to_owned()), size: 1 << 30, memory: 64 << 20 };
+        Cache::open(config, Handle::current(), &Registry::default()).unwrap()
+    };
+    let (book, net) = (Book::new("sum.test"), Arc::new(Net::default()));
+    book.grow(600);
+    let size = Arc::new(std::sync::atomic::AtomicU64::new(300));
+    let (served, at) = (book.clone(), Arc::clone(&size));
+    net.host("sum.test", move |ask| {
+        let head = served.head_at(at.load(Ordering::Relaxed));
+        served.answer(ask.path, &head).map_or(Act::Say(404, "no record"), Act::Give)
+    });
+    let config = Config {
+        upstreams: vec![Base::parse("https://a.test").unwrap()],
+        sumdb: vec![SumdbConfig::parse(&book.key()).unwrap().unwrap()],
+        ..Config::default()
+    };
+    let begin =
+        || Stage { net: Arc::clone(&net), proxy: proxy(config.clone(), open(), Arc::clone(&net)), start: UNIX_EPOCH };
+    let (one, other) = (begin(), begin());
+    for stage in [&one, &other] {
+        Client::default().look_up(stage, &book, &numbered(7)).await.unwrap();
+    }
+    size.store(600, Ordering::Relaxed);
+    Client::default().look_up(&other, &book, &numbered(500)).await.unwrap();
+    // A source that lags behind must not take anybody back.
+    size.store(450, Ordering::Relaxed);
+    Client::default().look_up(&one, &book, &numbered(440)).await.unwrap();
+    for stage in [&one, &other] {
+        stage.settle().await;
+    }
+    net.die();
+    for stage in [&one, &other, &begin()] {
+        for number in [7, 440, 500] {
+            Client::default().look_up(stage, &book, &numbered(number)).await.unwrap();
+        }
+    }
+}
+
 /// A portal answered 200 with its page where a whole tile of a database that we have no key of was
 /// asked for, and the page was kept for ever in the tile's place.
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@
 //! What the right sum is, the checksum database says (`sumdb.rs`); here is only arithmetic.
 
 use std::collections::HashMap;
-use std::io::{Read, Seek};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -18,6 +18,15 @@ use super::version;
 pub const MAX_ZIP: u64 = 500 << 20;
 /// A go.mod or LICENSE inside a zip may be this long (x/mod/zip, MaxGoMod and MaxLICENSE).
 pub const MAX_GO_MOD: u64 = 16 << 20;
+
+/// What a zip may hold in entries, each of which takes some 500 bytes of memory while it is read: ten
+/// times what the largest modules have.
+const MOST_ENTRIES: u64 = 1 << 19;
+/// The least that an entry takes in a zip's directory, which begins with this.
+const ENTRY: u64 = 46;
+const ENTRY_MARK: [u8; 4] = *b"PK\x01\x02";
+/// How much of a file is read at once.
+const AHEAD: usize = 256 << 10;
 
 /// What was found out about a zip.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +49,12 @@ pub fn check_zip(reader: impl Read + Seek, length: u64, module: &Module, version
     let unreadable = |fault: String| Checked { sum: None, fault: Some(fault) };
     if length > MAX_ZIP {
         return unreadable(format!("the zip has {length} bytes; the limit is {MAX_ZIP}"));
+    }
+    let mut reader = Near::new(reader);
+    match has_too_many(&mut reader, length) {
+        Ok(false) => {}
+        Ok(true) => return unreadable(format!("the zip has more than {MOST_ENTRIES} entries")),
+        Err(why) => return unreadable(why.to_string()),
     }
     let mut archive = match zip::ZipArchive::new(reader) {
         Ok(archive) => archive,
@@ -109,6 +124,67 @@ pub fn judge_mod(text: &[u8]) -> Result<(), String> {
     }
 }
 
+/// Whether there are more entries than may be held in memory, before anybody holds them: as many as there
+/// are marks of one, whatever the zip says.
+fn has_too_many(reader: &mut (impl Read + Seek), length: u64) -> std::io::Result<bool> {
+    if length < MOST_ENTRIES * ENTRY {
+        return Ok(false);
+    }
+    let (mut marks, mut last) = (0, [0; 4]);
+    let mut piece = vec![0; AHEAD];
+    loop {
+        let read = reader.read(&mut piece)?;
+        for &byte in &piece[..read] {
+            last = [last[1], last[2], last[3], byte];
+            marks += u64::from(last == ENTRY_MARK);
+        }
+        if read == 0 || marks > MOST_ENTRIES {
+            break;
+        }
+    }
+    reader.rewind()?;
+    Ok(marks > MOST_ENTRIES)
+}
+
+/// A buffered reader that keeps what it has read ahead when the next seek is a short one. The entries of
+/// a zip lie side by side, and each is sought; std's own buffer begins anew with every seek.
+struct Near<R> {
+    inner: BufReader<R>,
+    at: u64,
+}
+
+impl<R: Read + Seek> Near<R> {
+    fn new(reader: R) -> Near<R> {
+        Near { inner: BufReader::with_capacity(AHEAD, reader), at: 0 }
+    }
+}
+
+impl<R: Read + Seek> Read for Near<R> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.inner.read(into)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+impl<R: Read + Seek> Seek for Near<R> {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        let by = match to {
+            SeekFrom::Start(to) => i64::try_from(i128::from(to) - i128::from(self.at)).ok(),
+            SeekFrom::Current(by) => Some(by),
+            SeekFrom::End(_) => None,
+        };
+        match by.and_then(|by| Some((by, self.at.checked_add_signed(by)?))) {
+            Some((by, at)) => {
+                self.inner.seek_relative(by)?;
+                self.at = at;
+            }
+            None => self.at = self.inner.seek(to)?,
+        }
+        Ok(self.at)
+    }
+}
+
 struct Entry {
     name: Vec<u8>,
     size: u64,
@@ -175,13 +251,14 @@ fn hash_entries<R: Read + Seek>(archive: &mut zip::ZipArchive<R>, mut entries: V
     entries.sort_by(|one, other| one.name.cmp(&other.name));
     let mut sum = Sha256::new();
     let mut room = MAX_ZIP;
+    let mut piece = vec![0; 64 << 10];
     for entry in entries {
         if entry.name.contains(&b'\n') {
             return Err("a name has a line break in it".to_owned());
         }
         let name = String::from_utf8_lossy(&entry.name).into_owned();
         let file = archive.by_index(entry.index).map_err(|why| format!("{name:?}: {why}"))?;
-        let digest = hash_file(file, &mut room).map_err(|why| format!("{name:?}: {why}"))?;
+        let digest = hash_file(file, &mut piece, &mut room).map_err(|why| format!("{name:?}: {why}"))?;
         add_line(&mut sum, &digest, &entry.name);
     }
     Ok(finish(sum))
@@ -189,13 +266,12 @@ fn hash_entries<R: Read + Seek>(archive: &mut zip::ZipArchive<R>, mut entries: V
 
 /// The digest of one entry; its CRC is checked at its end. What is unpacked counts against `room`,
 /// since a declared size may lie.
-fn hash_file(mut file: impl Read, room: &mut u64) -> Result<impl AsRef<[u8]>, std::io::Error> {
+fn hash_file(mut file: impl Read, piece: &mut [u8], room: &mut u64) -> Result<[u8; 32], std::io::Error> {
     let mut digest = Sha256::new();
-    let mut piece = vec![0; 64 << 10];
     loop {
-        let read = file.read(&mut piece)?;
+        let read = file.read(piece)?;
         if read == 0 {
-            return Ok(digest.finalize());
+            return Ok(digest.finalize().into());
         }
         *room = room
             .checked_sub(read as u64)
@@ -345,6 +421,48 @@ pub(super) mod tests {
             assert!(found.sum.is_some() || found.fault.is_some());
             assert!(found.sum == right || found.sum.is_none() || bent.len() == whole.len(), "cut, and yet a sum");
         }
+    }
+
+    /// Forty bytes of a hostile zip became 500 of memory: 500 MiB of entries without content took 1.9 GB.
+    #[test]
+    fn more_entries_than_memory_may_hold_are_refused_before_they_are_read() {
+        let count = MOST_ENTRIES as usize + 1;
+        let mut bytes = Vec::with_capacity((count + 1) * ENTRY as usize);
+        for _ in 0..count {
+            bytes.extend_from_slice(&ENTRY_MARK);
+            bytes.resize(bytes.len() + ENTRY as usize - 4, 0);
+        }
+        assert!(checked(&bytes).fault.unwrap().contains("more than"));
+        bytes.truncate(bytes.len() - ENTRY as usize);
+        bytes.extend_from_slice(&[0; ENTRY as usize]);
+        assert!(checked(&bytes).fault.unwrap().contains("not a zip"));
+    }
+
+    /// Every entry is sought, and every seek read a quarter of a megabyte anew: a zip of 20,000 small files
+    /// read 5 GB to be hashed.
+    #[test]
+    fn a_zip_of_many_files_is_read_about_once() {
+        struct Counted<'a>(Cursor<&'a [u8]>, &'a std::cell::Cell<u64>);
+        impl Read for Counted<'_> {
+            fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+                let read = self.0.read(into)?;
+                self.1.set(self.1.get() + read as u64);
+                Ok(read)
+            }
+        }
+        impl Seek for Counted<'_> {
+            fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+                self.0.seek(to)
+            }
+        }
+        let names: Vec<String> = (0..3_000).map(|number| format!("example.com/m@v1.0.0/f{number:04}.go")).collect();
+        let text = "package m // the same again\n".repeat(20);
+        let entries: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), text.as_str())).collect();
+        let bytes = zipped(&entries);
+        let (length, read) = (bytes.len() as u64, std::cell::Cell::new(0));
+        let found = check_zip(Counted(Cursor::new(&bytes), &read), length, &module(), &v1());
+        assert_eq!(found, Checked { sum: Some(sum_by_hand(&entries)), fault: None });
+        assert!(read.get() < 4 * length + 8 * AHEAD as u64, "{} of {length}", read.get());
     }
 
     #[test]

@@ -97,18 +97,27 @@ fn as_optional_label<L: Label, S: Serializer>(label: &Option<L>, serializer: S) 
 
 /// Looks a name up and explains it; a short name that does not exist, also under the search list.
 pub(super) async fn explain(shared: &Arc<Shared>, name: &Name, inquiry: &Inquiry) -> Explanation {
+    if shared.is_likely_short(name)
+        && let Some(found) = explain_longer(shared, name, inquiry).await
+    {
+        return found;
+    }
     let as_is = explain_exactly(shared, name, inquiry).await;
     if as_is.verdict != "absent" {
         return as_is;
     }
+    explain_longer(shared, name, inquiry).await.unwrap_or(as_is)
+}
+
+async fn explain_longer(shared: &Arc<Shared>, name: &Name, inquiry: &Inquiry) -> Option<Explanation> {
     for longer in shared.longer_names(name) {
         let found = explain_exactly(shared, &longer, inquiry).await;
         if found.verdict == "resolved" {
             let reason = format!("as {longer}: {}", found.reason);
-            return Explanation { name: name.clone(), reason, ..found };
+            return Some(Explanation { name: name.clone(), reason, ..found });
         }
     }
-    as_is
+    None
 }
 
 async fn explain_exactly(shared: &Arc<Shared>, name: &Name, inquiry: &Inquiry) -> Explanation {

@@ -139,6 +139,11 @@ pub(super) fn is_sites_own(suffix: &Name) -> bool {
     !listed.is_some_and(|listed| listed.is_known() && listed.as_bytes() == suffix.as_str().as_bytes())
 }
 
+/// Whether the public suffix list knows what a name ends in.
+pub(super) fn is_listed(name: &Name) -> bool {
+    psl::List.suffix(name.as_str().as_bytes()).is_some_and(|suffix| suffix.is_known())
+}
+
 /// What a lie about a name is held against: its registrable domain, else itself.
 pub(super) fn domain(name: &Name) -> String {
     psl::domain_str(name.as_str()).unwrap_or(name.as_str()).to_owned()

@@ -107,16 +107,35 @@ impl Shared {
 
     /// The first addresses of a name, or of a short name under the search list.
     pub(super) async fn look_up(self: &Arc<Self>, name: &Name) -> Result<Found, Failure> {
+        if self.is_likely_short(name)
+            && let Some(found) = self.look_up_longer(name).await
+        {
+            return Ok(found);
+        }
         let as_is = self.look_up_exactly(name).await;
         if !matches!(as_is, Err(Failure::Absent { .. })) {
             return as_is;
         }
+        self.look_up_longer(name).await.map_or(as_is, Ok)
+    }
+
+    async fn look_up_longer(self: &Arc<Self>, name: &Name) -> Option<Found> {
         for longer in self.longer_names(name) {
-            if let Ok(found) = self.look_up_exactly(&longer).await {
-                return Ok(found);
+            match self.look_up_exactly(&longer).await {
+                Ok(found) => return Some(found),
+                // Nobody answers, and so nobody will for the next suffix.
+                Err(failure) if failure.is_silence() => return None,
+                Err(_) => {}
             }
         }
-        as_is
+        None
+    }
+
+    /// Whether a name is looked for under the search list before it is asked as it stands, which may
+    /// take it outside: `db.prod.svc` of a cluster ends in nothing that is public, so nobody out there
+    /// can know it, and nobody should hear of it.
+    pub(super) fn is_likely_short(&self, name: &Name) -> bool {
+        self.kind(name) == Kind::Other && !kind::is_listed(name)
     }
 
     /// What a short name may be short for (resolv.conf(5), search and ndots). It is asked as it

@@ -353,6 +353,27 @@ async fn a_short_name_is_found_under_the_search_list() {
     assert!(explanation.reason.starts_with("as athens.tools.example: "), "{}", explanation.reason);
 }
 
+/// A cluster's own names are short for names under its search list. They were asked as they stand first,
+/// denied by the cluster, and so told to a public server.
+#[tokio::test]
+async fn a_clusters_short_names_are_told_to_nobody_outside() {
+    let folder = tempfile::tempdir().unwrap();
+    let resolv_conf = folder.path().join("resolv.conf");
+    std::fs::write(&resolv_conf, "search ci.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n")
+        .unwrap();
+    let system = Nameserver::start(Says::Under("cluster.local", "10.0.0.9")).await;
+    let public = Nameserver::start(Says::Code(ResponseCode::NXDomain)).await;
+    let of = |resolv_conf: &Path| Config {
+        resolv_conf: resolv_conf.to_owned(),
+        ..config(vec![plain(&system)], vec![plain(&public)])
+    };
+    let found = find(&resolver(of(&resolv_conf)), "athens.prod.svc").await.unwrap();
+    assert_eq!(found.addresses, [ip("10.0.0.9")]);
+    let explained = resolver(of(&resolv_conf)).explain(&name("athens.prod.svc"), &Inquiry::default()).await;
+    assert_eq!(explained.verdict, "resolved");
+    assert_eq!(public.names(), [""; 0]);
+}
+
 #[tokio::test]
 async fn hosts_given_by_hand_need_no_server() {
     let resolver = resolver(Config {
