@@ -189,12 +189,9 @@ pub fn gather(
     let root = match answer {
         Listening::Serves(root) => root,
         Listening::Stranger => None,
-        // A CA that is not in order is `serve`'s to complain about.
-        Listening::Nobody => {
-            Authority::load(&config.ca_dir).ok().flatten().and_then(|authority| read_root(authority.root_pem()))
-        }
+        Listening::Nobody => own_root(config),
     };
-    let bounded = root.as_ref().is_none_or(|root| intercept::is_bounded_to(root, &config.hosts));
+    let bounded = root.as_ref().is_none_or(|root| is_expected(root, config));
     let unbounded = (!bounded).then_some(Warning::Unbounded(proxy));
     let found = match root.filter(|_| bounded && READS_CERT_FILE) {
         Some(root) => find_trust(environment, &root, state_dir),
@@ -221,6 +218,16 @@ fn find_replaced(environment: &Environment, ours: SocketAddr) -> Option<Warning>
         let own = address.is_empty() || address == ours.to_string();
         (!own).then_some(Warning::Replaced { variable, address })
     })
+}
+
+/// The root in our own folder. A CA that is not in order is `serve`'s to complain about.
+fn own_root(config: &intercept::Config) -> Option<CertificateDer<'static>> {
+    Authority::load(&config.ca_dir).ok().flatten().and_then(|authority| read_root(authority.root_pem()))
+}
+
+/// Whether a root is our own, or at least can do no harm beyond the hosts that are intercepted.
+fn is_expected(root: &CertificateDer<'static>, config: &intercept::Config) -> bool {
+    intercept::is_bounded_to(root, &config.hosts) || own_root(config).as_ref() == Some(root)
 }
 
 /// Who answers at the proxy's address.

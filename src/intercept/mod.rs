@@ -58,6 +58,9 @@ use rejections::Rejections;
 use stance::Outcome;
 use word::Word;
 
+/// Notes a rejection, while the connection on which it came still stands.
+type Remember<'a> = dyn Fn() + Send + Sync + 'a;
+
 /// What an operator may say about interception.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -169,10 +172,8 @@ impl Interceptor {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let ended = self.end_tls(stream, host, now).await;
-        if let Err(Error::Rejected { .. } | Error::Handshake { .. }) = &ended {
-            self.room.rejections.remember(unwrap_mapped(client), user, host);
-        }
+        let remember = || self.room.rejections.remember(unwrap_mapped(client), user, host);
+        let ended = self.end_tls(stream, host, now, &remember).await;
         if let Err(refused @ Error::Rejected { .. }) = &ended {
             tracing::info!(%client, user, "{refused}");
         }
@@ -203,7 +204,13 @@ impl Interceptor {
         self.room.authority.as_ref().map(Authority::fingerprint)
     }
 
-    async fn end_tls<S>(&self, mut stream: S, host: &Name, now: SystemTime) -> Result<Terminated<S>, Error>
+    async fn end_tls<S>(
+        &self,
+        mut stream: S,
+        host: &Name,
+        now: SystemTime,
+        remember: &Remember<'_>,
+    ) -> Result<Terminated<S>, Error>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -225,7 +232,7 @@ impl Interceptor {
         }
         drop(kept);
         let leaf = self.room.leaves.find(authority, host, now)?;
-        self.shake_hands(*accepted, stream, leaf, host, deadline).await
+        self.shake_hands(*accepted, stream, leaf, host, deadline, remember).await
     }
 
     async fn shake_hands<S>(
@@ -235,6 +242,7 @@ impl Interceptor {
         leaf: Arc<CertifiedKey>,
         host: &Name,
         deadline: Instant,
+        remember: &Remember<'_>,
     ) -> Result<Terminated<S>, Error>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -242,13 +250,22 @@ impl Interceptor {
         let showing = Arc::new(OneLeaf { leaf, shown: AtomicBool::new(false) });
         let mut tls = self.room.tls.clone();
         tls.cert_resolver = Arc::clone(&showing) as Arc<dyn ResolvesServerCert>;
-        match timeout_at(deadline, StartHandshake::from_parts(accepted, stream).into_stream(Arc::new(tls))).await {
+        let shaking = StartHandshake::from_parts(accepted, stream).into_stream(Arc::new(tls)).into_fallible();
+        match timeout_at(deadline, shaking).await {
             Err(_) => Err(Error::Slow),
             Ok(Ok(stream)) => {
                 let alpn = Alpn::of(stream.get_ref().1.alpn_protocol());
                 Ok(Terminated::Tls { stream: Box::new(stream), alpn })
             }
-            Ok(Err(failed)) => Err(showing.explain(host, &failed)),
+            Ok(Err((failed, stream))) => {
+                let why = showing.explain(host, &failed);
+                if let Error::Rejected { .. } | Error::Handshake { .. } = &why {
+                    remember();
+                }
+                // Only now: a client that sees the end and comes back at once must be known already.
+                drop(stream);
+                Err(why)
+            }
         }
     }
 

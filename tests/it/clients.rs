@@ -57,7 +57,8 @@ fn shell(home: &Home, proxy: &Daemon, script: &str, variables: &[(&str, &str)]) 
     let mut command = Command::new("sh");
     home.surround(&mut command);
     let listen = proxy.address().to_string();
-    let env = format!("eval \"$('{}' env --listen {listen})\"", env!("CARGO_BIN_EXE_goanyway"));
+    let env =
+        format!("eval \"$('{}' env --listen {listen} --intercept mirror.example)\"", env!("CARGO_BIN_EXE_goanyway"));
     command.args(["-ec", &format!("{env}\n{script}")]).current_dir(home.at("."));
     Ended::of(command.envs(variables.iter().copied()).output().unwrap())
 }
