@@ -226,10 +226,9 @@ fn usable(folder: &Folder, notices: &mut Vec<String>) -> Result<Option<PathBuf>,
         Ok(()) => Ok(Some(path.clone())),
         Err(error) if folder.named => Err(Error::Folder { what: folder.what, path: path.clone(), error }),
         Err(error) => {
-            let (what, path, flag) = (folder.what, path.display(), folder.flag);
-            notices.push(format!(
-                "{what} {path} cannot be written ({error}): going on without; name another with --{flag}"
-            ));
+            let (what, path, flag, why) = (folder.what, path.display(), folder.flag, obstacle(&error));
+            notices
+                .push(format!("{what} {path} cannot be written ({why}): going on without; name another with --{flag}"));
             Ok(None)
         }
     }
@@ -330,7 +329,7 @@ impl Front {
 pub enum Error {
     #[error("cannot listen on {address}: {error}{}", port_hint(error))]
     Listen { address: SocketAddr, error: io::Error },
-    #[error("{what} {} cannot be written: {error}", path.display())]
+    #[error("{what} {} cannot be written: {}", path.display(), obstacle(error))]
     Folder { what: &'static str, path: PathBuf, error: io::Error },
     #[error("{0}")]
     Resolve(#[from] resolve::Error),
@@ -342,6 +341,14 @@ pub enum Error {
     Cache(#[from] cache::Error),
     #[error("the system gives no thread or socket: {0}")]
     Runtime(io::Error),
+}
+
+/// What stands in the way of a folder, in words that say more than the system's.
+fn obstacle(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => "there is a file in its place".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 fn port_hint(error: &io::Error) -> &'static str {

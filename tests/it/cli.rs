@@ -101,6 +101,7 @@ fn a_named_folder_must_be_usable_and_a_default_one_need_not() {
         let ended = home.run(&["serve", "--listen", "127.0.0.1:0", "--admin", "none", flag, &inside]);
         assert_eq!(ended.code, Some(2), "{flag}: {ended:?}");
         assert!(error(&ended).contains(&inside), "{flag}: {}", error(&ended));
+        assert!(flag == "--ca-dir" || error(&ended).contains("there is a file in its place"), "{}", error(&ended));
     }
     let mut command = home.goanyway(&["serve", "--listen", "127.0.0.1:0", "--admin", "none"]);
     for variable in ["XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME"] {
