@@ -248,3 +248,18 @@ fn help_says_what_each_command_does() {
         assert!(help.lines().any(|line| line.trim_start().starts_with(start)), "{start}: {help}");
     }
 }
+
+/// What the README and the docs show as settings is understood as it stands there.
+#[test]
+fn the_settings_in_the_docs_are_settings() {
+    use goanyway::config::{Settings, Typed};
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    for page in ["README.md", "docs/names.md"] {
+        let text = fs::read_to_string(root.join(page)).unwrap();
+        let block = text.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&file, block.unwrap_or_else(|| panic!("{page} shows no settings"))).unwrap();
+        let typed = Typed::gather(&Default::default(), &|_| None, Some(file.path())).unwrap();
+        Settings::understand(&typed, &|_| None).unwrap_or_else(|error| panic!("{page}: {error}"));
+    }
+}
