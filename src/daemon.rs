@@ -32,6 +32,7 @@ use crate::intercept::{self, Interceptor};
 use crate::metrics::Registry;
 use crate::resolve::{self, Resolver};
 use crate::socket::{self, Listeners};
+use crate::target::{Host, Target};
 use crate::tunnel::Tunnels;
 
 /// How long a closing house waits for what is under way.
@@ -183,8 +184,7 @@ fn build(
     let state_dir = usable(&settings.state_dir, notices)?;
     let resolver = Resolver::new(resolve::Config { state_dir, ..settings.resolve }, handle.clone(), registry)?;
     let mut connect = settings.connect;
-    let own_ports = bound.listen.clone();
-    if connect.parents.without(|target| own_ports.iter().any(|own| is_at(own, target))) {
+    if connect.parents.without(|target| bound.listen.iter().any(|own| is_at(own, target))) {
         notices.push("the parent proxy in our environment is this very proxy: ignored".to_owned());
     }
     let parent = connect.parents.describe();
@@ -196,24 +196,17 @@ fn build(
     let cache = Cache::open(cache::Config { dir, ..settings.cache }, handle.clone(), registry)?;
     let fetcher = Fetcher::new(&connector, &admission);
     let goproxy = Goproxy::new(settings.goproxy, cache, fetcher, handle, registry);
-    let ours = Ours { names: settings.listen_names, ..Ours::default() };
-    // Set once, here: the listeners are bound before the rooms are built.
-    let _ = ours.listeners.set(bound.listen.clone());
+    let ours = Ours { listeners: bound.listen.clone(), names: settings.listen_names };
     let tunnels = Tunnels::new(registry);
     let rooms = Rooms { admission, interceptor, goproxy, tunnels, connector, identity, ours };
     Ok(Built { rooms: Arc::new(rooms), resolver, admin_hosts: settings.admin_hosts, parent })
 }
 
-fn is_at(own: &SocketAddr, target: &crate::target::Target) -> bool {
-    use crate::target::{Host, Scope};
-    let here = match &target.host {
-        Host::Name(name) => name.as_str() == "localhost",
-        Host::Addr(address) => {
-            *address == own.ip()
-                || own.ip().is_unspecified() && (Scope::of(*address) == Scope::Loopback || socket::is_here(*address))
-        }
-    };
-    here && own.port() == target.port
+fn is_at(own: &SocketAddr, target: &Target) -> bool {
+    match &target.host {
+        Host::Name(name) => name.as_str() == "localhost" && own.port() == target.port,
+        Host::Addr(address) => socket::leads_to(*own, SocketAddr::new(*address, target.port)),
+    }
 }
 
 /// A folder that can be written. A default one that cannot is no reason to stop; a named one is.

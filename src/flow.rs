@@ -5,8 +5,10 @@
 //! `respond` to put into words. Rooms do not know each other; they meet here.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -54,10 +56,8 @@ pub struct Rooms {
 }
 
 /// Which targets are this proxy itself.
-#[derive(Default)]
 pub struct Ours {
-    /// Set once the listeners are bound.
-    pub listeners: OnceLock<Vec<SocketAddr>>,
+    pub listeners: Vec<SocketAddr>,
     /// Other names of ours (`listen_names`).
     pub names: Vec<Name>,
 }
@@ -65,18 +65,14 @@ pub struct Ours {
 impl Ours {
     /// Whether `target` is one of our proxy listeners; `local` is where this client reached us.
     fn are(&self, target: &Target, local: SocketAddr) -> bool {
-        let listeners = self.listeners.get().map_or(&[][..], Vec::as_slice);
-        if !listeners.iter().any(|own| own.port() == target.port) {
+        if !self.listeners.iter().any(|own| own.port() == target.port) {
             return false;
         }
         match &target.host {
             Host::Name(name) => name.as_str() == "localhost" || self.names.contains(name),
             Host::Addr(address) => {
-                let here = |own: &SocketAddr| {
-                    own.port() == target.port
-                        && (own.ip() == *address || own.ip().is_unspecified() && socket::is_here(*address))
-                };
-                *address == unwrap_mapped(local.ip()) || listeners.iter().any(here)
+                let there = SocketAddr::new(*address, target.port);
+                *address == unwrap_mapped(local.ip()) || self.listeners.iter().any(|&own| socket::leads_to(own, there))
             }
         }
     }
@@ -132,16 +128,20 @@ impl Worker {
             async move { Ok::<_, Infallible>(worker.answer(door, request).await) }
         });
         let serving = http1().serve_connection(TokioIo::new(guarded), service).with_upgrades();
+        if let Err(error) = self.until_drained(serving, |serving| serving.graceful_shutdown()).await {
+            tracing::debug!(peer = %ends.peer, %error, "connection ended");
+        }
+    }
+
+    /// Drives a connection; once the house closes, it finishes what it is at and takes nothing new.
+    async fn until_drained<C: Future>(&self, serving: C, wind_up: impl FnOnce(Pin<&mut C>)) -> C::Output {
         let mut serving = std::pin::pin!(serving);
-        let ended = tokio::select! {
+        tokio::select! {
             ended = &mut serving => ended,
             () = self.drain.cancelled() => {
-                serving.as_mut().graceful_shutdown();
+                wind_up(serving.as_mut());
                 serving.await
             }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(peer = %ends.peer, %error, "connection ended");
         }
     }
 
@@ -261,25 +261,13 @@ impl Worker {
             builder.timer(TokioTimer::new()).max_concurrent_streams(250);
             // A client that went without a word is noticed, and its place is free again.
             builder.keep_alive_interval(H2_PING).keep_alive_timeout(HEAD_PATIENCE);
-            let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), serve(inside)));
-            tokio::select! {
-                ended = &mut serving => ended,
-                () = self.drain.cancelled() => {
-                    serving.as_mut().graceful_shutdown();
-                    serving.await
-                }
-            }
+            let serving = builder.serve_connection(TokioIo::new(stream), serve(inside));
+            self.until_drained(serving, |serving| serving.graceful_shutdown()).await
         } else {
             let guarded = Guarded::new(stream);
             let inside = Inside { verdict: Some(guarded.verdict()), ..inside };
-            let mut serving = std::pin::pin!(http1().serve_connection(TokioIo::new(guarded), serve(inside)));
-            tokio::select! {
-                ended = &mut serving => ended,
-                () = self.drain.cancelled() => {
-                    serving.as_mut().graceful_shutdown();
-                    serving.await
-                }
-            }
+            let serving = http1().serve_connection(TokioIo::new(guarded), serve(inside));
+            self.until_drained(serving, |serving| serving.graceful_shutdown()).await
         };
         if let Err(error) = ended {
             tracing::debug!(%error, "intercepted connection ended");

@@ -78,6 +78,14 @@ pub fn is_here(address: IpAddr) -> bool {
     binds(address) && (!binds(nowhere) || source_to(address).is_ok_and(|source| source == address))
 }
 
+/// Whether a connection to `address` ends at our own listener `own`: on its very address, or on any of
+/// this machine's where it listens on all.
+pub fn leads_to(own: SocketAddr, address: SocketAddr) -> bool {
+    let ip = address.ip().to_canonical();
+    own.port() == address.port()
+        && (own.ip() == ip || own.ip().is_unspecified() && (ip.is_loopback() || ip.is_unspecified() || is_here(ip)))
+}
+
 fn source_to(address: IpAddr) -> io::Result<IpAddr> {
     let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = std::net::UdpSocket::bind((any, 0))?;

@@ -7,30 +7,27 @@
 //! One program for all laws, chosen by `LAW`, so that the core is built and linked once.
 
 #![no_main]
+#![allow(dead_code, reason = "the core is compiled in whole, and the laws are about a part of it")]
 
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 
 mod laws;
-#[allow(dead_code)] // the proxy uses all of it
 #[path = "../../src/target.rs"]
 mod target;
 
-#[allow(dead_code)]
 #[path = "../../src/classify"]
 mod classify {
     pub mod guard;
     pub mod head;
 }
 
-#[allow(dead_code)]
 #[path = "../../src/cache"]
 mod cache {
     pub mod key;
 }
 
-#[allow(dead_code)]
 #[path = "../../src/goproxy"]
 mod goproxy {
     pub mod log;
@@ -38,7 +35,6 @@ mod goproxy {
     pub mod version;
 }
 
-#[allow(dead_code)]
 #[path = "../../src/resolve"]
 mod resolve {
     // In here because what it is about is told to nobody else.
@@ -49,7 +45,6 @@ mod resolve {
 }
 
 /// Of the room that all others count in, the one trait that the core implements.
-#[allow(dead_code)]
 mod metrics {
     pub trait Label {
         const KEY: &'static str = "outcome";

@@ -41,6 +41,11 @@ pub enum Shell {
 /// The variables of an environment.
 pub type Environment = BTreeMap<String, String>;
 
+/// Our own environment, as far as it is text.
+pub fn current() -> Environment {
+    std::env::vars_os().filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok())).collect()
+}
+
 /// What there is to tell a client.
 #[derive(Clone, Debug)]
 pub struct Facts {

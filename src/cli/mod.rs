@@ -66,11 +66,9 @@ fn resolve_names(settings: Settings, args: &resolve::Args) -> Result<ExitCode, F
 
 /// `goanyway env`: data for a shell, warnings for a person.
 fn print_env(settings: &Settings, args: &env::EnvArgs) -> Result<ExitCode, Failure> {
-    let environment =
-        std::env::vars_os().filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok()));
     let listener = settings.listen[0];
     let state_dir = settings.state_dir.path.clone().unwrap_or_else(std::env::temp_dir);
-    let gathered = env::gather(&environment.collect(), listener, &settings.intercept, &state_dir);
+    let gathered = env::gather(&env::current(), listener, &settings.intercept, &state_dir);
     anstream::print!("{}", env::print(args.shell, &gathered));
     for warning in &gathered.warnings {
         anstream::eprintln!("goanyway: {warning}");

@@ -51,8 +51,7 @@ pub(super) fn run(mut settings: Settings, args: &RunArgs) -> Result<ExitCode, Fa
 
 /// What the child's environment gets; what a person should know of it is said.
 fn surround(running: &Running, password: String, state_dir: Option<&Path>) -> Vec<(&'static str, String)> {
-    let environment: env::Environment =
-        std::env::vars_os().filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok())).collect();
+    let environment = env::current();
     let root = running.interceptor.root_pem().and_then(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).ok());
     let folder = state_dir.map_or_else(std::env::temp_dir, Path::to_path_buf);
     let trust = root.and_then(|root| match env::find_trust(&environment, &root, &folder) {

@@ -11,7 +11,8 @@ use goanyway::resolve::{
 use goanyway::target::Name;
 use hickory_proto::op::ResponseCode;
 
-use crate::support::nameserver::{Authority, Nameserver, Over, Says};
+use crate::support::authority::Authority;
+use crate::support::nameserver::{Nameserver, Over, Says};
 
 // The vocabulary.
 
@@ -130,7 +131,7 @@ async fn encrypted_servers_are_verified_by_the_name_they_are_pinned_with() {
             _ => format!("https://{address}/dns-query#{name}").parse::<Server>().unwrap(),
         };
         let ask = |server: Server| {
-            let roots = vec![authority.root.clone()];
+            let roots = vec![authority.certificate()];
             let closed = Server::Tcp(([127, 0, 0, 1], 1).into());
             resolver(Config { roots, ..config(vec![closed], vec![server]) })
         };

@@ -14,12 +14,12 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+
+use super::authority::Authority;
 
 /// What a server does with a question.
 #[derive(Clone, Debug)]
@@ -114,7 +114,7 @@ impl Nameserver {
     pub async fn start_encrypted(says: Says, over: Over, authority: &Authority, name: &str) -> Nameserver {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let acceptor = authority.acceptor(name, over);
+        let acceptor = acceptor(authority, name, over);
         let script = Script::new(says);
         let served = script.clone();
         let mut tasks = JoinSet::new();
@@ -157,34 +157,11 @@ impl Nameserver {
     }
 }
 
-/// A certificate authority for encrypted servers, made for one test.
-pub struct Authority {
-    pub root: CertificateDer<'static>,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    pub fn new() -> Authority {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let root = params.self_signed(&key).unwrap().der().clone();
-        Authority { root, issuer: Issuer::new(params, key) }
-    }
-
-    fn acceptor(&self, name: &str, over: Over) -> TlsAcceptor {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        let leaf = params.signed_by(&key, &self.issuer).unwrap().der().clone();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let mut config = builder.unwrap().with_no_client_auth().with_single_cert(vec![leaf], key).unwrap();
-        if over == Over::Https {
-            config.alpn_protocols = vec![b"h2".to_vec()];
-        }
-        TlsAcceptor::from(Arc::new(config))
-    }
+/// What an encrypted server shows: signed for its name, speaking what its transport wants.
+fn acceptor(authority: &Authority, name: &str, over: Over) -> TlsAcceptor {
+    let mut config = rustls::ServerConfig::clone(&authority.server(&[name]));
+    config.alpn_protocols = if over == Over::Https { vec![b"h2".to_vec()] } else { Vec::new() };
+    TlsAcceptor::from(Arc::new(config))
 }
 
 impl Script {
