@@ -22,12 +22,14 @@ fn hold_file(request: &ModuleRequest) {
     assert!(file.split('/').all(|part| !matches!(part, "" | "." | "..")), "{file}");
     assert!(file.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' '), "{file}");
     assert!(!file.contains('\\'), "{file}");
-    // A database's name is a host as somebody configured it; all below it is folded.
-    let folded = match request.module() {
-        Some(module) => file.split_once(&module.escaped()).map(|(_, rest)| format!("{}{rest}", module.escaped())),
-        None => None,
+    // A database's name is a host as somebody configured it, and may hold what looks like a module's
+    // path; all below it is folded.
+    let folded = match request {
+        ModuleRequest::SumLookup { database, .. } => file.strip_prefix(&format!("sumdb/{database}")),
+        request => request.module().map(|_| file.as_str()),
     };
-    assert!(folded.is_none_or(|folded| !folded.bytes().any(|byte| byte.is_ascii_uppercase())), "{file}");
+    let found = folded.is_some() || request.module().is_none();
+    assert!(found && folded.is_none_or(|folded| !folded.bytes().any(|byte| byte.is_ascii_uppercase())), "{file}");
     let key = Key::new(&format!("download/{file}"));
     assert!(key.is_some_and(|key| key.as_str() == format!("download/{file}")), "{file}");
     assert!(!request.wire().contains(['?', '#', '!', ' ']), "{}", request.wire());
