@@ -20,7 +20,7 @@ use super::ladder::{Action, Answer, Ask, Candidate, Ladder, Plan, Verdict};
 use super::memory::Recall;
 use super::plan::{Start, take_turns};
 use super::reply::{Outcome, Question, Reply};
-use super::server::Server;
+use super::server::{Server, Transport};
 use super::shared::{Shared, wall};
 use super::{Failure, Found, Freshness, Source, Tier};
 use crate::target::Name;
@@ -96,11 +96,12 @@ impl Shared {
             }
             let wake = [ladder.deadline(now), end].into_iter().flatten().min().unwrap_or(now + LINGER);
             tokio::select! {
-                Some((ask, reply)) = open.next() => self.take_reply(&mut ladder, ask, reply),
+                Some((ask, reply)) = open.next() => self.take_reply(name, &mut ladder, ask, reply),
                 () = tokio::time::sleep_until(wake) => ladder.tick(Instant::now()),
             }
         }
         self.note_silence(&ladder);
+        self.note_stragglers(name, &ladder);
         ladder
     }
 
@@ -110,10 +111,10 @@ impl Shared {
             self.say_once(name, &server);
         }
         let question = Question::new(name, ask.family, ask.edns);
-        let wary = tier == Tier::Plain;
+        let manner = plan.candidates[ask.candidate].manner(ask.transport);
         async move {
             let reply = match question {
-                Some(question) => self.wire.ask(&server, ask.transport, question, wary).await,
+                Some(question) => self.wire.ask(&server, ask.transport, question, manner).await,
                 None => Reply::failed(Outcome::NotAsked, "the name does not fit the wire"),
             };
             (ask, reply)
@@ -127,19 +128,59 @@ impl Shared {
         }
     }
 
-    fn take_reply(&self, ladder: &mut Ladder, ask: Ask, reply: Reply) {
+    fn take_reply(&self, name: &Name, ladder: &mut Ladder, ask: Ask, reply: Reply) {
         let now = Instant::now();
         let candidate = &ladder.plan().candidates[ask.candidate];
         let elapsed = now - ladder.attempts()[ask.attempt].asked_at;
         self.health.observe(&candidate.server, ask.transport, reply.outcome, elapsed, now);
-        if ask.edns && matches!(reply.outcome, Outcome::Formerr | Outcome::Notimp) {
-            self.health.note_edns_trouble(&candidate.server, now);
-        }
         let tier = candidate.tier;
         ladder.heard(ask.attempt, reply, now);
         // As the ladder judges it: an impossible address is bogus.
         let outcome = ladder.attempts()[ask.attempt].reply.as_ref().map_or(Outcome::Timeout, |reply| reply.outcome);
         self.counts.attempt(tier, ask.transport, outcome);
+        self.note_quirks(ladder, ask, outcome, now);
+        self.note_lie(name, ladder, ask, now);
+    }
+
+    /// What a reply shows about the server's ways.
+    fn note_quirks(&self, ladder: &Ladder, ask: Ask, outcome: Outcome, now: Instant) {
+        let server = &ladder.plan().candidates[ask.candidate].server;
+        let is_trouble = matches!(outcome, Outcome::Formerr | Outcome::Notimp);
+        if ask.edns && is_trouble || ladder.succeeds_without_edns(ask.attempt) {
+            self.health.note_edns_trouble(server, now);
+        }
+        if ask.edns && (outcome == Outcome::Answer || outcome.is_negative()) {
+            self.health.note_edns_fine(server);
+        }
+        if ladder.confirms_spelling(ask.attempt) {
+            self.health.note_flattens(server, now);
+        }
+    }
+
+    /// An impossible address, or two answers that differ, count against the server once a look-up, and
+    /// over UDP against the way to it.
+    fn note_lie(&self, name: &Name, ladder: &Ladder, ask: Ask, now: Instant) {
+        let candidate = &ladder.plan().candidates[ask.candidate];
+        if !ladder.is_first_lie(ask.attempt) {
+            return;
+        }
+        self.health.note_lie(&candidate.server, kind::domain(name), 1, now);
+        if candidate.tier == Tier::Plain && ask.transport == Transport::Udp {
+            tracing::info!("{name}: what {} says over udp is forged on the way; tcp from now on", candidate.server);
+            self.health.note_poison(&candidate.server, kind::domain(name), now);
+        }
+    }
+
+    /// What came in after the verdict.
+    fn note_stragglers(&self, name: &Name, ladder: &Ladder) {
+        let now = Instant::now();
+        let server = |slot: usize| &ladder.plan().candidates[slot].server;
+        for slot in ladder.late_deniers() {
+            self.health.note_lie(server(slot), kind::domain(name), 1, now);
+        }
+        for slot in ladder.v6_deniers() {
+            self.health.note_denies_v6(server(slot), now);
+        }
     }
 
     fn note_silence(&self, ladder: &Ladder) {
@@ -200,13 +241,29 @@ impl Flight {
         let shared = &self.shared;
         let kind = shared.kind(&self.name);
         let plan = shared.plan(&self.name, kind, self.start, Instant::now());
-        shared.drive(&self.name, plan, |verdict, ladder| self.hand_on(verdict, ladder)).await;
+        let ladder = shared.drive(&self.name, plan, |verdict, ladder| self.hand_on(verdict, ladder)).await;
+        self.keep_beside(&ladder);
+    }
+
+    /// Lays what other servers found beside the answer: more addresses to try, each as its server's word.
+    fn keep_beside(&self, ladder: &Ladder) {
+        let Flight { shared, name, .. } = self;
+        let Some(Verdict::Found(answer)) = ladder.verdict() else { return };
+        if self.start != Start::Bottom {
+            return;
+        }
+        let found = |answer: &Answer| shared.found(name, ladder.plan(), answer);
+        let beside: Vec<Found> = ladder.found_beside().iter().map(found).collect();
+        if !beside.is_empty() {
+            shared.memory.note_beside(name, &found(answer), beside);
+        }
     }
 
     fn hand_on(&self, verdict: &Verdict, ladder: &Ladder) {
         let result = match verdict {
             Verdict::Found(answer) => Ok(self.take_answer(answer, ladder)),
             Verdict::Spare => self.take_spare(ladder),
+            Verdict::Absent { confirmed: true, .. } if self.withstands() => self.take_spare(ladder),
             verdict => Err(self.take_failure(verdict, ladder)),
         };
         if ladder.verdict().is_none() {
@@ -237,13 +294,27 @@ impl Flight {
         for &liar in &answer.overruled {
             let server = &ladder.plan().candidates[liar].server;
             shared.counts.rescued(Rescue::Overruled);
-            shared.health.note_lie(server, kind::domain(name), 1, Instant::now());
+            if !ladder.has_lied(liar) {
+                shared.health.note_lie(server, kind::domain(name), 1, Instant::now());
+            }
             tracing::info!("{name}: {} found it over {}, which {server} had denied", source.server, source.transport);
         }
         if found.tier > Tier::System && *start == Start::Bottom && answer.overruled.is_empty() {
             shared.counts.rescued(Rescue::Fallback);
             tracing::debug!("{name}: {} answered over {}, the system servers did not", source.server, source.transport);
         }
+    }
+
+    /// Whether a handshake vouched for the name, and two operators have not denied it for long enough
+    /// to be right about it: a lie on the path has both of them say so at once.
+    fn withstands(&self) -> bool {
+        let Flight { shared, name, start, .. } = self;
+        let vouched = *start == Start::Bottom && !shared.keep.good(name, wall()).is_empty();
+        let withstands = vouched && !shared.memory.note_check(name, Instant::now());
+        if withstands {
+            shared.counts.rescued(Rescue::Withstood);
+        }
+        withstands
     }
 
     fn take_spare(&self, ladder: &Ladder) -> Result<Found, Failure> {

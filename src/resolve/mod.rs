@@ -8,7 +8,7 @@
 //!
 //! Inside: `plan` says whom to ask; `ladder` decides and never awaits; `flight` performs what it
 //! says, once however many ask; `shared` is what they have in common; `wire` is the transports; `memory` and `keep` are what is known
-//! from before; `health` is who can be relied on; `kind` is who may be asked. A fresh answer from
+//! from before; `health` is who can be relied on; `pace` is how much is asked of one server; `kind` is who may be asked. A fresh answer from
 //! memory costs no task and no channel. Whether an address may be dialled is not judged here but in
 //! `admit`; [`Found::tier`] says from whom it was heard.
 
@@ -22,6 +22,7 @@ mod keep;
 mod kind;
 mod ladder;
 mod memory;
+mod pace;
 mod plan;
 mod reply;
 mod server;
@@ -376,6 +377,8 @@ enum Stage {
     First,
     /// An older answer was handed out; the look-up behind it may have found a newer one.
     Renewed,
+    /// Other servers' words, which came a little after the one of this tier.
+    Beside(Tier),
     Above(Tier),
     /// The public servers were quicker and their answer did not do.
     Inside,
@@ -419,10 +422,16 @@ impl Search {
         match stage {
             Stage::First => self.shared.look_up(&self.name).await,
             Stage::Renewed => self.shared.renewed(&self.name).await,
+            Stage::Beside(_) => self.beside().ok_or_else(|| Failure::Exhausted { name: self.name.clone() }),
             Stage::Above(tier) => self.shared.fly(&self.name, Start::Above(tier)).await,
             Stage::Inside => self.shared.fly(&self.name, Start::Inside).await,
             Stage::Spare => self.shared.spare(&self.name).ok_or_else(|| Failure::Exhausted { name: self.name.clone() }),
         }
+    }
+
+    fn beside(&self) -> Option<Found> {
+        let told = self.shared.memory.told(&self.name, tokio::time::Instant::now());
+        told.into_iter().find(|found| self.unseen(found.clone()).is_some())
     }
 
     fn stage_after(&self, found: &Found) -> Option<Stage> {
@@ -431,15 +440,23 @@ impl Search {
             Tier::Static => None,
             _ if is_old => (self.stage == Some(Stage::First)).then_some(Stage::Renewed),
             _ if found.doubtful => None,
-            Tier::System if self.stage == Some(Stage::Inside) => Some(Stage::Spare),
-            Tier::Encrypted => Some(self.stage_at_top()),
-            tier => Some(Stage::Above(tier)),
+            tier => match self.stage {
+                Some(Stage::Beside(_)) => self.stage,
+                Some(Stage::First | Stage::Renewed) => Some(Stage::Beside(tier)),
+                Some(Stage::Inside) if tier == Tier::System => Some(Stage::Spare),
+                _ => Some(self.stage_above(tier)),
+            },
         }
+    }
+
+    fn stage_above(&self, tier: Tier) -> Stage {
+        if tier == Tier::Encrypted { self.stage_at_top() } else { Stage::Above(tier) }
     }
 
     fn stage_without(&self, stage: Stage) -> Option<Stage> {
         match stage {
             Stage::First | Stage::Spare => None,
+            Stage::Beside(tier) => Some(self.stage_above(tier)),
             Stage::Above(_) => Some(self.stage_at_top()),
             Stage::Renewed | Stage::Inside => Some(Stage::Spare),
         }
