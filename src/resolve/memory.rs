@@ -12,7 +12,7 @@ use std::time::Duration;
 use lru::LruCache;
 use tokio::time::Instant;
 
-use super::{Failure, Found, Freshness};
+use super::{Failure, Found, Freshness, Source};
 use crate::target::Name;
 
 const MOST_NAMES: usize = 10_000;
@@ -185,11 +185,18 @@ impl Memory {
         record.trouble = Some(Trouble { failure, until: now + pause, step });
     }
 
-    /// The answer turned out to be wrong: not even as a stale one is it of use. What was said beside it
-    /// is somebody else's word.
+    /// A server's word turned out to be wrong: not even as a stale one is it of use. What was said
+    /// beside it is somebody else's, and takes its place.
+    pub(super) fn forget_word(&self, name: &Name, source: Option<&Source>) {
+        if let Some(record) = self.names().get_mut(name) {
+            record.positive = record.positive.take().and_then(|kept| kept.without(source));
+        }
+    }
+
+    /// Nobody's word about a name counts any more.
     pub(super) fn forget_answer(&self, name: &Name) {
         if let Some(record) = self.names().get_mut(name) {
-            record.positive = record.positive.take().and_then(Kept::next_word);
+            record.positive = None;
         }
     }
 
@@ -238,7 +245,12 @@ impl Memory {
 }
 
 impl Kept {
-    fn next_word(mut self) -> Option<Kept> {
+    fn without(mut self, source: Option<&Source>) -> Option<Kept> {
+        let is_wrong = |found: &Found| found.source.as_deref() == source;
+        self.beside.retain(|found| !is_wrong(found));
+        if !is_wrong(&self.found) {
+            return Some(self);
+        }
         let found = if self.beside.is_empty() { return None } else { self.beside.remove(0) };
         Some(Kept { found, ..self })
     }
@@ -291,8 +303,7 @@ mod tests {
     fn what_was_said_beside_an_answer_takes_its_place_when_it_turns_out_wrong() {
         let (memory, name, now) = (Memory::default(), name("goproxy.cn"), Instant::now());
         let by = |server: &str, address: &str| {
-            let source =
-                crate::resolve::Source { server: server.parse().unwrap(), transport: crate::resolve::Transport::Udp };
+            let source = Source { server: server.parse().unwrap(), transport: crate::resolve::Transport::Udp };
             let addresses = vec![address.parse().unwrap()];
             Found { addresses, source: Some(std::sync::Arc::new(source)), ..found(60 * S) }
         };
@@ -304,9 +315,13 @@ mod tests {
         memory.note_beside(&name, &first, vec![second.clone()]);
         assert_eq!(told(), [first.source.clone(), second.source.clone()]);
         assert!(matches!(memory.recall(&name, now), Recall::Fresh(found) if found.addresses == first.addresses));
-        memory.forget_answer(&name);
+        let third = by("8.8.4.4", "1.1.1.9");
+        memory.note_beside(&name, &first, vec![third.clone(), second.clone()]);
+        memory.forget_word(&name, third.source.as_deref());
+        assert_eq!(told(), [first.source.clone(), second.source.clone()]);
+        memory.forget_word(&name, first.source.as_deref());
         assert_eq!(told(), std::slice::from_ref(&second.source));
-        memory.forget_answer(&name);
+        memory.forget_word(&name, second.source.as_deref());
         assert!(told().is_empty() && matches!(memory.recall(&name, now), Recall::Nothing));
     }
 

@@ -476,6 +476,42 @@ impl Search {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn what_others_said_is_handed_out_one_after_the_other_and_judged_as_their_word() {
+        let nowhere = PathBuf::from("/nonexistent");
+        let config = Config {
+            nameservers: vec!["127.0.0.1:1".parse().unwrap()],
+            fallback: Vec::new(),
+            resolv_conf: nowhere.join("resolv.conf"),
+            hosts_file: nowhere.join("hosts"),
+            ..Config::default()
+        };
+        let resolver = Resolver::new(config, Handle::current(), &Registry::default()).unwrap();
+        let name = Name::parse("goproxy.cn").unwrap();
+        let by = |server: &str, tier, address: &str| Found {
+            addresses: vec![address.parse().unwrap()],
+            tier,
+            source: Some(Arc::new(Source { server: server.parse().unwrap(), transport: Transport::Udp })),
+            freshness: Freshness::Fresh,
+            ttl: Duration::from_secs(60),
+            doubtful: false,
+        };
+        let first = by("127.0.0.1:1", Tier::System, "1.1.1.7");
+        let now = tokio::time::Instant::now();
+        resolver.shared.memory.note_found(&name, &first, now);
+        let beside = vec![by("127.0.0.1:2", Tier::System, "1.1.1.8"), by("127.0.0.1:3", Tier::Plain, "1.1.1.9")];
+        resolver.shared.memory.note_beside(&name, &first, beside);
+        let mut search = resolver.search(&name);
+        let mut given = Vec::new();
+        while let Ok(found) = search.next().await {
+            // A wrong certificate everywhere: each server is convicted for what it said itself.
+            found.addresses.iter().for_each(|address| search.report(*address, Fate::Distrusted));
+            given.push((found.source.unwrap().server.to_string(), found.tier));
+        }
+        let expected = [("127.0.0.1:1", Tier::System), ("127.0.0.1:2", Tier::System), ("127.0.0.1:3", Tier::Plain)];
+        assert_eq!(given, expected.map(|(server, tier)| (server.to_owned(), tier)));
+    }
+
     #[test]
     fn a_failure_is_a_diagnosis_in_one_line() {
         let name = Name::parse("goproxy.cn").unwrap();

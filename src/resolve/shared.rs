@@ -283,7 +283,7 @@ impl Shared {
 
     /// All addresses of an answer were somebody else's: it was forged.
     pub(super) fn convict(&self, name: &Name, found: &Found) {
-        self.memory.forget_answer(name);
+        self.memory.forget_word(name, found.source.as_deref());
         self.counts.rescued(Rescue::Forged);
         if let Some(source) = &found.source {
             tracing::info!("{name}: every address that {} gave failed the certificate check", source.server);

@@ -109,7 +109,11 @@ enum State {
 }
 
 impl Ladder {
-    pub(super) fn new(plan: Plan, now: Instant) -> Ladder {
+    pub(super) fn new(mut plan: Plan, now: Instant) -> Ladder {
+        if plan.kind == Kind::Private {
+            // No plan has others; if one ever does, they are not told.
+            plan.candidates.retain(|candidate| candidate.tier == Tier::System);
+        }
         let cell = || Cell { state: State::Waiting, open: 0, heard_at: now, rescue_at: None };
         let slots = plan.candidates.iter().map(|candidate| Slot {
             started: false,
@@ -216,7 +220,9 @@ impl Ladder {
         let inward = reply.addresses.iter().any(|address| Scope::of(*address) == Scope::Private);
         if !kept.is_empty() {
             reply.addresses = kept;
-        } else if !(tier == Tier::System && self.plan.kind.may_turn_private() && inward) {
+        } else if tier == Tier::System && self.plan.kind.may_turn_private() && inward {
+            reply.addresses.retain(|address| Scope::of(*address) == Scope::Private);
+        } else {
             reply.outcome = Outcome::Bogus;
         }
         reply

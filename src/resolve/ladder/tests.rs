@@ -377,6 +377,42 @@ fn a_private_address_from_inside_makes_a_name_private_unless_it_is_built_in() {
 }
 
 #[test]
+fn a_private_name_is_told_to_nobody_outside_whatever_the_plan_says() {
+    for says in [Silent, Code(Outcome::Servfail, 1), Code(Outcome::Nxdomain, 1)] {
+        let run = case(Kind::Private, &[says], &[Good(1), Good(1)]).run();
+        assert!(run.asked.iter().all(|(_, to, _)| *to == 0), "{says:?}: {:?}", run.asked);
+    }
+}
+
+#[test]
+fn of_a_private_answer_only_the_private_addresses_count() {
+    let case = case(Kind::Other, &[Silent], &[]);
+    let start = Instant::now();
+    let mut ladder = Ladder::new(case.plan(), start);
+    let addresses = ["0.0.0.0", "10.0.0.1", "169.254.169.254"].map(|text| text.parse().unwrap()).to_vec();
+    ladder.heard(0, Reply { addresses, ..answer(Family::V4, "1.1.1.9") }, start);
+    ladder.heard(1, answer(Family::V6, ""), start);
+    let Some(Verdict::Found(found)) = ladder.verdict() else { panic!("{:?}", ladder.verdict()) };
+    assert!(found.inward && ladder.is_inward());
+    assert_eq!(found.addresses, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
+}
+
+#[test]
+fn a_private_address_that_comes_too_late_still_tells_whose_the_name_is() {
+    let case = case(Kind::Other, &[Silent], &[Silent]);
+    let start = Instant::now();
+    let mut ladder = Ladder::new(case.plan(), start);
+    ladder.tick(start + PATIENCE);
+    // The first one is asked over TCP by then.
+    ladder.heard(4, answer(Family::V4, "1.1.1.9"), start + PATIENCE);
+    ladder.heard(5, answer(Family::V6, ""), start + PATIENCE);
+    assert!(matches!(ladder.verdict(), Some(Verdict::Found(answer)) if answer.by == 1));
+    assert!(!ladder.is_inward());
+    ladder.heard(0, answer(Family::V4, "10.0.0.1"), start + 2 * PATIENCE);
+    assert!(ladder.is_inward());
+}
+
+#[test]
 fn an_address_that_was_allowed_is_as_good_as_a_public_one() {
     let mut case = case(KNOWN, &[Address("198.18.0.1")], &[Good(20)]);
     case.allow = vec!["198.18.0.0/15".parse().unwrap()];

@@ -1,5 +1,4 @@
 //! What the servers' words come to: an answer, a denial that counts, or one that does not.
-//! it is decided, what the stragglers show about themselves.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
