@@ -481,7 +481,7 @@ mod tests {
         let nowhere = PathBuf::from("/nonexistent");
         let config = Config {
             nameservers: vec!["127.0.0.1:1".parse().unwrap()],
-            fallback: Vec::new(),
+            fallback: vec!["127.0.0.1:3".parse().unwrap()],
             resolv_conf: nowhere.join("resolv.conf"),
             hosts_file: nowhere.join("hosts"),
             ..Config::default()
@@ -510,6 +510,13 @@ mod tests {
         }
         let expected = [("127.0.0.1:1", Tier::System), ("127.0.0.1:2", Tier::System), ("127.0.0.1:3", Tier::Plain)];
         assert_eq!(given, expected.map(|(server, tier)| (server.to_owned(), tier)));
+        // A certificate that is not the name's: the last of them said that over UDP, out there.
+        let shared = &resolver.shared;
+        let plan = shared.plan(&name, shared.kind(&name), Start::Bottom, tokio::time::Instant::now());
+        let marks =
+            plan.candidates.iter().map(|candidate| (candidate.tier, candidate.marks.liar, candidate.marks.poisoned));
+        let expected = [(Tier::Plain, true, true), (Tier::System, true, false)];
+        assert!(expected.iter().all(|one| marks.clone().any(|marks| marks == *one)), "{:?}", plan.candidates);
     }
 
     #[test]

@@ -426,6 +426,19 @@ mod tests {
         assert_eq!(trusting.outcome, Outcome::Answer);
     }
 
+    #[tokio::test]
+    async fn a_question_that_is_too_many_is_not_sent_and_is_nobodys_fault() {
+        let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let server = Server::Plain(silent.local_addr().unwrap());
+        let wire = Wire::new(Vec::new());
+        let question = || Question::new(&Name::parse("goproxy.cn").unwrap(), Family::V4, true).unwrap();
+        let mut asking = (0..65).map(|_| wire.ask(&server, Transport::Udp, question(), inside()));
+        let mut asking = asking.by_ref().collect::<futures_util::stream::FuturesUnordered<_>>();
+        assert_eq!(asking.next().await.map(|reply| reply.outcome), Some(Outcome::Local));
+        let more = tokio::time::timeout(Duration::ZERO, asking.next()).await;
+        assert!(more.is_err(), "the others are under way: {more:?}");
+    }
+
     #[test]
     fn running_out_of_descriptors_is_our_failure_and_a_refusal_is_the_servers() {
         let judged = |errno: Errno| judge_io(&io::Error::from_raw_os_error(errno.raw_os_error())).outcome;

@@ -18,9 +18,8 @@ use super::reply::{Ede, Family, Outcome, Reply};
 use super::server::{Server, Transport};
 use crate::target::Scope;
 
-/// Far more than so many servers, over so many ways, can be asked in three seconds: our own failures
-/// are asked again at least 10 ms later, twice as late each time.
-const MOST_ATTEMPTS: usize = 1000;
+/// Five servers, two families, two transports, each with EDNS and without.
+const MOST_ATTEMPTS: usize = 40;
 const OPERATORS: [Operator; 3] = [Operator::System, Operator::Service("google"), Operator::Service("quad9")];
 const OUTCOMES: [Outcome; 16] = [
     Outcome::Answer,
@@ -94,7 +93,7 @@ impl Play {
             assert!(ways.contains(&ask.transport), "{ask:?} of {}", candidate.server);
             self.open.push(ask);
         }
-        assert!(self.ladder.attempts().len() < MOST_ATTEMPTS, "it asks without end");
+        assert!(self.ladder.attempts().len() <= MOST_ATTEMPTS, "it asks without end");
     }
 
     /// An open question is answered, or time passes, as the bytes say; without any it always passes.

@@ -305,12 +305,23 @@ impl Ladder {
             elapsed: Duration::ZERO,
             edns,
         });
-        let index = self.family_index(family);
+        self.send(Ask { attempt, ..ask }, now);
+    }
+
+    /// The same question again, which never left because of us.
+    fn ask_again(&mut self, ask: Ask, now: Instant) {
+        let record = &mut self.attempts[ask.attempt];
+        (record.asked_at, record.reply, record.said) = (now, None, None);
+        self.send(ask, now);
+    }
+
+    fn send(&mut self, ask: Ask, now: Instant) {
+        let index = self.family_index(ask.family);
         let rescue_at = self.other_way(&ask).map(|_| now + TCP_AFTER);
-        let cell = &mut self.slots[candidate].cells[index];
+        let cell = &mut self.slots[ask.candidate].cells[index];
         cell.open += 1;
         cell.rescue_at = rescue_at;
-        self.actions.push_back(Action::Ask(Ask { attempt, ..ask }));
+        self.actions.push_back(Action::Ask(ask));
     }
 
     fn ask_without_edns(&mut self, ask: Ask, now: Instant) {
@@ -356,7 +367,7 @@ impl Ladder {
             self.local_pause *= 2;
         }
         for (_, ask) in due {
-            self.ask(ask, now);
+            self.ask_again(ask, now);
         }
     }
 

@@ -638,6 +638,13 @@ fn our_own_failure_is_nobodys_word() {
     assert_eq!((run.verdict(), run.ms, run.tally.as_str()), (&Verdict::Unknown, 3000, "1 server (1 local)"));
     let rescued = case(Kind::Other, &[Exhausted(1000)], &[Good(20)]).run();
     assert_eq!((rescued.found().by, rescued.ms), (1, 1520));
+    let patient = case(KNOWN, &[Exhausted(3)], &[]);
+    let start = Instant::now();
+    let mut ladder = Ladder::new(patient.plan(), start);
+    ladder.heard(0, Reply::bare(Outcome::Local), start);
+    ladder.tick(start + LOCAL_PAUSE);
+    assert_eq!(ladder.attempts().len(), 2, "the same question, not another one");
+    assert_eq!((ladder.attempts()[0].asked_at, ladder.attempts()[0].reply.is_none()), (start + LOCAL_PAUSE, true));
 }
 
 #[test]
