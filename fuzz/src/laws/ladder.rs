@@ -53,8 +53,9 @@ pub fn hold(bytes: &[u8]) {
         play.perform();
     }
     play.judge();
-    // What comes after the verdict changes nothing.
+    // What comes after the verdict changes nothing, also where everybody is asked for the table.
     let verdict = play.ladder.verdict().cloned();
+    play.ask_the_rest();
     while let (Some(at), false) = (bytes.next(), play.open.is_empty()) {
         play.answer(at, &mut bytes);
         play.perform();
@@ -120,6 +121,26 @@ impl Play {
         let reply = read_reply(ask.family, bytes);
         self.given.extend(&reply.addresses);
         self.ladder.heard(ask.attempt, reply, self.now);
+    }
+
+    /// A name that turned out to be the site's own, or blocked, is not taken outside for a full table.
+    fn ask_the_rest(&mut self) {
+        if !self.ladder.plan().exhaustive {
+            return;
+        }
+        let stays = match self.ladder.verdict() {
+            Some(Verdict::Found(answer)) => answer.inward,
+            Some(verdict) => matches!(verdict, Verdict::Blocked { .. }),
+            None => false,
+        };
+        let before = self.ladder.attempts().len();
+        self.ladder.ask_the_rest(self.now);
+        let mut asked = self.ladder.attempts()[before..].iter().map(|attempt| attempt.candidate);
+        assert!(!stays || asked.all(|candidate| self.ladder.plan().candidates[candidate].tier == Tier::System));
+        self.perform();
+        self.now += QUERY_CAP;
+        self.ladder.tick(self.now);
+        self.perform();
     }
 
     fn judge(&self) {
@@ -188,8 +209,9 @@ fn read_plan(bytes: &mut impl Iterator<Item = u8>) -> Option<Plan> {
         1 => vec![Family::V6],
         _ => Family::BOTH.to_vec(),
     };
-    let hedge = Duration::from_millis(50 + u64::from(bytes.next()? % 101));
-    let (spare, exhaustive) = (shape & 0x80 != 0, false);
+    let pace = bytes.next()?;
+    let (hedge, exhaustive) = (Duration::from_millis(50 + u64::from(pace & 0x3f)), pace & 0x80 != 0);
+    let spare = shape & 0x80 != 0;
     Some(Plan { kind, families, candidates, hedge, spare, allow: Vec::new(), exhaustive })
 }
 
