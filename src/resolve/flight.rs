@@ -417,9 +417,8 @@ mod tests {
 
     impl Peer {
         async fn start(script: Script) -> Peer {
-            let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let (udp, tcp) = bind_both().await;
             let address = udp.local_addr().unwrap();
-            let tcp = TcpListener::bind(address).await.unwrap();
             let mut serving = JoinSet::new();
             serving.spawn(async move {
                 let mut packet = vec![0; 4096];
@@ -439,6 +438,17 @@ mod tests {
             });
             Peer { server: Server::Plain(address), _serving: serving }
         }
+    }
+
+    /// One port of both kinds; that it is free of one kind says nothing about the other.
+    async fn bind_both() -> (UdpSocket, TcpListener) {
+        for _ in 0..100 {
+            let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
+                return (udp, tcp);
+            }
+        }
+        panic!("no port is free of both kinds")
     }
 
     async fn serve(mut stream: TcpStream, script: Script) -> std::io::Result<()> {
@@ -498,6 +508,17 @@ mod tests {
             ..Config::default()
         };
         Arc::new(Shared::new(config, Handle::current(), &Registry::default()).unwrap())
+    }
+
+    /// Two system servers, asked at the same time: all are, where all are known to be down.
+    fn raced(one: &Peer, other: &Peer) -> Arc<Shared> {
+        let shared = among(&[one, other], &[]);
+        for server in [&one.server, &other.server] {
+            for _ in 0..2 {
+                shared.health.observe(server, Transport::Udp, Outcome::Unreachable, Duration::ZERO, Instant::now());
+            }
+        }
+        shared
     }
 
     fn name() -> Name {
@@ -616,17 +637,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_private_address_makes_a_name_private_also_when_another_was_quicker() {
+        let (public, private): (Script, Script) =
+            (|asked, _| vec![saying(asked, "1.1.1.7")], |asked, _| vec![saying(asked, "10.0.0.1")]);
+        let (one, other) = (Peer::start(public).await, Peer::start(private).await);
+        let shared = raced(&one, &other);
+        let (sender, _) = watch::channel(Progress::default());
+        let name = Name::parse("git.corp.example.com").unwrap();
+        assert_eq!(shared.kind(&name), Kind::Other);
+        Flight { shared: Arc::clone(&shared), name: name.clone(), start: Start::Bottom, sender }.run().await;
+        assert_eq!(shared.kind(&name), Kind::Private);
+    }
+
+    #[tokio::test]
     async fn what_the_slower_one_of_two_found_lies_beside_the_answer() {
         let (seven, eight): (Script, Script) =
             (|asked, _| vec![saying(asked, "1.1.1.7")], |asked, _| vec![saying(asked, "1.1.1.8")]);
         let (one, other) = (Peer::start(seven).await, Peer::start(eight).await);
-        let shared = among(&[&one, &other], &[]);
-        // All are raced where all are known to be down.
-        for server in [&one.server, &other.server] {
-            for _ in 0..2 {
-                shared.health.observe(server, Transport::Udp, Outcome::Unreachable, Duration::ZERO, Instant::now());
-            }
-        }
+        let shared = raced(&one, &other);
         fly(&shared).await.unwrap();
         let mut told = shared.memory.told(&name(), Instant::now());
         told.sort_by_key(|found| found.addresses.clone());

@@ -210,7 +210,7 @@ impl Ladder {
     /// Addresses that a public name cannot have are taken out; a reply with no other is bogus.
     fn judge_addresses(&self, candidate: usize, mut reply: Reply) -> Reply {
         let tier = self.plan.candidates[candidate].tier;
-        if reply.ede.as_ref().is_some_and(Ede::is_policy) {
+        if reply.ede.as_ref().is_some_and(Ede::is_policy) && !reply.respelt {
             return Reply { outcome: Outcome::Blocked, addresses: Vec::new(), ..reply };
         }
         if reply.outcome != Outcome::Answer || self.plan.kind == Kind::Private {
@@ -234,14 +234,16 @@ impl Ladder {
 
     fn take_in(&mut self, ask: Ask, reply: Reply, now: Instant) {
         let family = self.family_index(ask.family);
-        let tier = self.plan.candidates[ask.candidate].tier;
-        let slot = &mut self.slots[ask.candidate];
-        slot.cells[family].open = slot.cells[family].open.saturating_sub(1);
-        if !matches!(slot.cells[family].state, State::Waiting | State::Failed(_)) {
+        let Candidate { tier, marks, .. } = self.plan.candidates[ask.candidate];
+        let cell = &mut self.slots[ask.candidate].cells[family];
+        cell.open = cell.open.saturating_sub(1);
+        if !matches!(cell.state, State::Waiting | State::Failed(_)) {
             return;
         }
+        if let Some(transport) = self.detour(&ask, reply.outcome) {
+            return self.ask(Ask { transport, ..ask }, now);
+        }
         let over_tcp = Ask { transport: Transport::Tcp, ..ask };
-        let first_edns = ask.edns && !self.plan.candidates[ask.candidate].marks.edns_proven;
         match reply.outcome {
             Outcome::Blocked if tier == Tier::System => {
                 if let Some(ede) = reply.ede {
@@ -249,21 +251,16 @@ impl Ladder {
                 }
             }
             Outcome::Formerr | Outcome::Notimp if ask.edns => self.ask_without_edns(ask, now),
-            Outcome::Servfail if first_edns => {
+            Outcome::Servfail if ask.edns && !marks.edns_proven => {
                 // Most often it is about something else, so nobody waits for the second try.
-                slot.cells[family].state = State::Failed(Outcome::Servfail);
-                slot.cells[family].heard_at = now;
+                let cell = &mut self.slots[ask.candidate].cells[family];
+                (cell.state, cell.heard_at) = (State::Failed(Outcome::Servfail), now);
                 self.ask_without_edns(ask, now);
             }
             Outcome::Truncated | Outcome::Forged if ask.transport == Transport::Udp && !self.was_asked(&over_tcp) => {
                 self.ask(over_tcp, now);
             }
             Outcome::Local => self.retry_later(ask, now),
-            outcome if is_dead_end(outcome) && self.detour(&ask).is_some() => {
-                if let Some(transport) = self.detour(&ask) {
-                    self.ask(Ask { transport, ..ask }, now);
-                }
-            }
             outcome => self.close_cell(ask, family, outcome, reply, now),
         }
     }
@@ -344,8 +341,9 @@ impl Ladder {
 
     /// The same for one that cannot be reached: a refusal over UDP is the host's, one over TCP may
     /// be a filter's.
-    fn detour(&self, ask: &Ask) -> Option<Transport> {
-        self.other_way(ask).filter(|&transport| transport == Transport::Udp)
+    fn detour(&self, ask: &Ask, outcome: Outcome) -> Option<Transport> {
+        let is_dead_end = matches!(outcome, Outcome::Unreachable | Outcome::Timeout);
+        self.other_way(ask).filter(|&transport| is_dead_end && transport == Transport::Udp)
     }
 
     fn was_asked(&self, ask: &Ask) -> bool {
@@ -444,11 +442,6 @@ impl Ladder {
             }
         }
     }
-}
-
-/// Whether nothing more will come of the transport.
-fn is_dead_end(outcome: Outcome) -> bool {
-    matches!(outcome, Outcome::Unreachable | Outcome::Timeout)
 }
 
 #[cfg(test)]

@@ -424,6 +424,13 @@ fn blocked_on_purpose_stays_blocked() {
     let run = case(KNOWN, &[Policy], &[Good(1)]).run();
     assert!(matches!(run.verdict(), Verdict::Blocked { by: 0, .. }));
     assert_eq!(run.asked_of(1), None);
+    let policy =
+        Policy.reply(&Ask { attempt: 0, candidate: 0, transport: Transport::Udp, family: Family::V4, edns: true }, 0);
+    let respelt = Reply { outcome: Outcome::Forged, respelt: true, ..policy.unwrap().1 };
+    let (open, now) = (case(KNOWN, &[], &[Silent]), Instant::now());
+    let mut ladder = Ladder::new(open.plan(), now);
+    ladder.heard(0, respelt, now);
+    assert_eq!(ladder.attempts()[2].transport, Transport::Tcp, "nobody's policy in a spelling that is not ours");
     let filtering = case(KNOWN, &[Code(Outcome::Servfail, 1)], &[Policy, Good(1)]).run();
     assert_eq!(filtering.found().by, 2, "a public service's filter is no policy of this site");
 }
