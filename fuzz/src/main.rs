@@ -7,7 +7,7 @@
 //! One program for all laws, chosen by `LAW`, so that the core is built and linked once.
 
 #![no_main]
-#![allow(dead_code, reason = "the core is compiled in whole, and the laws are about a part of it")]
+#![allow(dead_code, unused_imports, reason = "the core is compiled in whole, and the laws are about a part of it")]
 
 use std::sync::LazyLock;
 
@@ -37,11 +37,40 @@ mod goproxy {
 
 #[path = "../../src/resolve"]
 mod resolve {
-    // In here because what it is about is told to nobody else.
+    // In here because what they are about is told to nobody else.
     #[path = "../../fuzz/src/laws/dns_reply.rs"]
-    pub mod law;
+    pub mod dns_reply;
+    #[path = "../../fuzz/src/laws/ladder.rs"]
+    pub mod ladder_law;
+
+    pub mod defaults;
+    pub mod kind;
+    pub mod ladder;
     pub mod reply;
     pub mod server;
+
+    // Of the room's door, the two nouns that the ladder speaks in.
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum Tier {
+        Static,
+        System,
+        Plain,
+        Encrypted,
+    }
+
+    #[derive(Default)]
+    pub struct Tally(usize);
+
+    impl Tally {
+        fn add(&mut self, _: reply::Outcome) {
+            self.0 += 1;
+        }
+
+        fn servers(&self) -> usize {
+            self.0
+        }
+    }
 }
 
 /// Of the room that all others count in, the one trait that the core implements.

@@ -64,6 +64,8 @@ pub(super) enum Rescue {
     Fallback,
     Stale,
     LastKnownGood,
+    /// Two operators denied what a handshake vouched for, but not yet for long enough.
+    Withstood,
     /// An answer whose addresses all failed the certificate check.
     Forged,
 }
@@ -77,6 +79,7 @@ impl Label for Rescue {
             Rescue::Fallback => "fallback",
             Rescue::Stale => "stale",
             Rescue::LastKnownGood => "last-known-good",
+            Rescue::Withstood => "withstood-denial",
             Rescue::Forged => "forged-answer",
         }
     }

@@ -20,7 +20,7 @@ use super::ladder::{Action, Answer, Ask, Candidate, Ladder, Plan, Verdict};
 use super::memory::Recall;
 use super::plan::{Start, take_turns};
 use super::reply::{Outcome, Question, Reply};
-use super::server::Server;
+use super::server::{Server, Transport};
 use super::shared::{Shared, wall};
 use super::{Failure, Found, Freshness, Source, Tier};
 use crate::target::Name;
@@ -96,11 +96,12 @@ impl Shared {
             }
             let wake = [ladder.deadline(now), end].into_iter().flatten().min().unwrap_or(now + LINGER);
             tokio::select! {
-                Some((ask, reply)) = open.next() => self.take_reply(&mut ladder, ask, reply),
+                Some((ask, reply)) = open.next() => self.take_reply(name, &mut ladder, ask, reply),
                 () = tokio::time::sleep_until(wake) => ladder.tick(Instant::now()),
             }
         }
         self.note_silence(&ladder);
+        self.note_stragglers(name, &ladder);
         ladder
     }
 
@@ -110,10 +111,10 @@ impl Shared {
             self.say_once(name, &server);
         }
         let question = Question::new(name, ask.family, ask.edns);
-        let wary = tier == Tier::Plain;
+        let manner = plan.candidates[ask.candidate].manner(ask.transport);
         async move {
             let reply = match question {
-                Some(question) => self.wire.ask(&server, ask.transport, question, wary).await,
+                Some(question) => self.wire.ask(&server, ask.transport, question, manner).await,
                 None => Reply::failed(Outcome::NotAsked, "the name does not fit the wire"),
             };
             (ask, reply)
@@ -127,19 +128,59 @@ impl Shared {
         }
     }
 
-    fn take_reply(&self, ladder: &mut Ladder, ask: Ask, reply: Reply) {
+    fn take_reply(&self, name: &Name, ladder: &mut Ladder, ask: Ask, reply: Reply) {
         let now = Instant::now();
         let candidate = &ladder.plan().candidates[ask.candidate];
         let elapsed = now - ladder.attempts()[ask.attempt].asked_at;
         self.health.observe(&candidate.server, ask.transport, reply.outcome, elapsed, now);
-        if ask.edns && matches!(reply.outcome, Outcome::Formerr | Outcome::Notimp) {
-            self.health.note_edns_trouble(&candidate.server, now);
-        }
         let tier = candidate.tier;
         ladder.heard(ask.attempt, reply, now);
         // As the ladder judges it: an impossible address is bogus.
         let outcome = ladder.attempts()[ask.attempt].reply.as_ref().map_or(Outcome::Timeout, |reply| reply.outcome);
         self.counts.attempt(tier, ask.transport, outcome);
+        self.note_quirks(ladder, ask, outcome, now);
+        self.note_lie(name, ladder, ask, now);
+    }
+
+    /// What a reply shows about the server's ways.
+    fn note_quirks(&self, ladder: &Ladder, ask: Ask, outcome: Outcome, now: Instant) {
+        let server = &ladder.plan().candidates[ask.candidate].server;
+        let is_trouble = matches!(outcome, Outcome::Formerr | Outcome::Notimp);
+        if ask.edns && is_trouble || ladder.succeeds_without_edns(ask.attempt) {
+            self.health.note_edns_trouble(server, now);
+        }
+        if ask.edns && (outcome == Outcome::Answer || outcome.is_negative()) {
+            self.health.note_edns_fine(server);
+        }
+        if ladder.confirms_spelling(ask.attempt) {
+            self.health.note_flattens(server, now);
+        }
+    }
+
+    /// An impossible address, or two answers that differ, count against the server once a look-up, and
+    /// over UDP against the way to it.
+    fn note_lie(&self, name: &Name, ladder: &Ladder, ask: Ask, now: Instant) {
+        let candidate = &ladder.plan().candidates[ask.candidate];
+        if !ladder.is_first_lie(ask.attempt) {
+            return;
+        }
+        self.health.note_lie(&candidate.server, kind::domain(name), 1, now);
+        if candidate.tier == Tier::Plain && ask.transport == Transport::Udp {
+            tracing::info!("{name}: what {} says over udp cannot be right: tcp for ten minutes", candidate.server);
+            self.health.note_poison(&candidate.server, kind::domain(name), now);
+        }
+    }
+
+    /// What came in after the verdict.
+    fn note_stragglers(&self, name: &Name, ladder: &Ladder) {
+        let now = Instant::now();
+        let server = |slot: usize| &ladder.plan().candidates[slot].server;
+        for slot in ladder.late_deniers() {
+            self.health.note_lie(server(slot), kind::domain(name), 1, now);
+        }
+        for slot in ladder.v6_deniers() {
+            self.health.note_denies_v6(server(slot), now);
+        }
     }
 
     fn note_silence(&self, ladder: &Ladder) {
@@ -200,13 +241,41 @@ impl Flight {
         let shared = &self.shared;
         let kind = shared.kind(&self.name);
         let plan = shared.plan(&self.name, kind, self.start, Instant::now());
-        shared.drive(&self.name, plan, |verdict, ladder| self.hand_on(verdict, ladder)).await;
+        let ladder = shared.drive(&self.name, plan, |verdict, ladder| self.hand_on(verdict, ladder)).await;
+        self.keep_beside(&ladder);
+        self.learn_late(&ladder);
+    }
+
+    /// A private address from a system server that came too late for the verdict still tells whose the
+    /// name is.
+    fn learn_late(&self, ladder: &Ladder) {
+        let Flight { shared, name, .. } = self;
+        if ladder.is_inward() && shared.kind(name) != Kind::Private {
+            shared.keep.note_private(name, wall());
+            shared.memory.forget_answer(name);
+            shared.save_later();
+        }
+    }
+
+    /// Lays what other servers found beside the answer: more addresses to try, each as its server's word.
+    fn keep_beside(&self, ladder: &Ladder) {
+        let Flight { shared, name, .. } = self;
+        let Some(Verdict::Found(answer)) = ladder.verdict() else { return };
+        if self.start != Start::Bottom {
+            return;
+        }
+        let found = |answer: &Answer| shared.found(name, ladder.plan(), answer);
+        let beside: Vec<Found> = ladder.found_beside().iter().map(found).collect();
+        if !beside.is_empty() {
+            shared.memory.note_beside(name, &found(answer), beside);
+        }
     }
 
     fn hand_on(&self, verdict: &Verdict, ladder: &Ladder) {
         let result = match verdict {
             Verdict::Found(answer) => Ok(self.take_answer(answer, ladder)),
             Verdict::Spare => self.take_spare(ladder),
+            Verdict::Absent { confirmed: true, .. } if self.withstands() => self.take_spare(ladder),
             verdict => Err(self.take_failure(verdict, ladder)),
         };
         if ladder.verdict().is_none() {
@@ -237,13 +306,27 @@ impl Flight {
         for &liar in &answer.overruled {
             let server = &ladder.plan().candidates[liar].server;
             shared.counts.rescued(Rescue::Overruled);
-            shared.health.note_lie(server, kind::domain(name), 1, Instant::now());
+            if !ladder.has_lied(liar) {
+                shared.health.note_lie(server, kind::domain(name), 1, Instant::now());
+            }
             tracing::info!("{name}: {} found it over {}, which {server} had denied", source.server, source.transport);
         }
         if found.tier > Tier::System && *start == Start::Bottom && answer.overruled.is_empty() {
             shared.counts.rescued(Rescue::Fallback);
             tracing::debug!("{name}: {} answered over {}, the system servers did not", source.server, source.transport);
         }
+    }
+
+    /// Whether a handshake vouched for the name, and two operators have not denied it for long enough
+    /// to be right about it: a lie on the path has both of them say so at once.
+    fn withstands(&self) -> bool {
+        let Flight { shared, name, start, .. } = self;
+        let vouched = *start == Start::Bottom && !shared.keep.good(name, wall()).is_empty();
+        let withstands = vouched && !shared.memory.note_check(name, Instant::now());
+        if withstands {
+            shared.counts.rescued(Rescue::Withstood);
+        }
+        withstands
     }
 
     fn take_spare(&self, ladder: &Ladder) -> Result<Found, Failure> {
@@ -303,4 +386,280 @@ pub(super) async fn wait(
     let Ok(progress) = progress.wait_for(done).await else { return Err(unknown()) };
     let interim = || progress.interim.clone().map(Ok);
     progress.last.clone().or_else(interim).unwrap_or_else(|| Err(unknown()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::path::Path;
+
+    use hickory_proto::op::{Message, MessageType, ResponseCode};
+    use hickory_proto::rr::{RData, Record, RecordType};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream, UdpSocket};
+    use tokio::runtime::Handle;
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::metrics::Registry;
+    use crate::resolve::Config;
+    use crate::resolve::ladder::Marks;
+
+    // The vocabulary.
+
+    type Script = fn(Message, Transport) -> Vec<Message>;
+
+    /// A name server that does as scripted, over UDP and TCP.
+    struct Peer {
+        server: Server,
+        _serving: JoinSet<std::io::Result<()>>,
+    }
+
+    impl Peer {
+        async fn start(script: Script) -> Peer {
+            let (udp, tcp) = bind_both().await;
+            let address = udp.local_addr().unwrap();
+            let mut serving = JoinSet::new();
+            serving.spawn(async move {
+                let mut packet = vec![0; 4096];
+                loop {
+                    let (length, from) = udp.recv_from(&mut packet).await?;
+                    for reply in script(read(&packet[..length])?, Transport::Udp) {
+                        udp.send_to(&reply.to_vec().map_err(std::io::Error::other)?, from).await?;
+                    }
+                }
+            });
+            serving.spawn(async move {
+                let mut streams = JoinSet::new();
+                loop {
+                    let (stream, _) = tcp.accept().await?;
+                    streams.spawn(serve(stream, script));
+                }
+            });
+            Peer { server: Server::Plain(address), _serving: serving }
+        }
+    }
+
+    /// One port of both kinds; that it is free of one kind says nothing about the other.
+    async fn bind_both() -> (UdpSocket, TcpListener) {
+        for _ in 0..100 {
+            let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
+                return (udp, tcp);
+            }
+        }
+        panic!("no port is free of both kinds")
+    }
+
+    async fn serve(mut stream: TcpStream, script: Script) -> std::io::Result<()> {
+        loop {
+            let mut packet = vec![0; stream.read_u16().await?.into()];
+            stream.read_exact(&mut packet).await?;
+            for reply in script(read(&packet)?, Transport::Tcp) {
+                let reply = reply.to_vec().map_err(std::io::Error::other)?;
+                stream.write_u16(reply.len() as u16).await?;
+                stream.write_all(&reply).await?;
+            }
+        }
+    }
+
+    fn read(packet: &[u8]) -> std::io::Result<Message> {
+        let mut message = Message::from_vec(packet).map_err(std::io::Error::other)?;
+        message.metadata.message_type = MessageType::Response;
+        message.metadata.recursion_available = true;
+        Ok(message)
+    }
+
+    /// This address to A, nothing to AAAA.
+    fn saying(mut asked: Message, address: &str) -> Message {
+        let owner = asked.queries[0].name.clone();
+        if let (IpAddr::V4(address), RecordType::A) = (address.parse().unwrap(), asked.queries[0].query_type) {
+            asked.add_answer(Record::from_rdata(owner, 60, RData::A(address.into())));
+        }
+        asked
+    }
+
+    fn coded(mut asked: Message, code: ResponseCode) -> Vec<Message> {
+        asked.metadata.response_code = code;
+        vec![asked]
+    }
+
+    fn denies(asked: Message, _: Transport) -> Vec<Message> {
+        coded(asked, ResponseCode::NXDomain)
+    }
+
+    fn fails(asked: Message, _: Transport) -> Vec<Message> {
+        coded(asked, ResponseCode::Refused)
+    }
+
+    /// A resolver with a system server and a public one.
+    fn between(system: &Peer, public: &Peer) -> Arc<Shared> {
+        among(&[system], &[public])
+    }
+
+    fn among(system: &[&Peer], public: &[&Peer]) -> Arc<Shared> {
+        let servers = |peers: &[&Peer]| peers.iter().map(|peer| peer.server.clone()).collect();
+        let nowhere = Path::new("/nonexistent");
+        let config = Config {
+            nameservers: servers(system),
+            fallback: servers(public),
+            resolv_conf: nowhere.join("resolv.conf"),
+            hosts_file: nowhere.join("hosts"),
+            ..Config::default()
+        };
+        Arc::new(Shared::new(config, Handle::current(), &Registry::default()).unwrap())
+    }
+
+    /// Two system servers, asked at the same time: all are, where all are known to be down.
+    fn raced(one: &Peer, other: &Peer) -> Arc<Shared> {
+        let shared = among(&[one, other], &[]);
+        for server in [&one.server, &other.server] {
+            for _ in 0..2 {
+                shared.health.observe(server, Transport::Udp, Outcome::Unreachable, Duration::ZERO, Instant::now());
+            }
+        }
+        shared
+    }
+
+    fn name() -> Name {
+        Name::parse("goproxy.cn").unwrap()
+    }
+
+    /// A whole flight, to its very end.
+    async fn fly(shared: &Arc<Shared>) -> Result<Found, Failure> {
+        let (sender, progress) = watch::channel(Progress::default());
+        let flight = Flight { shared: Arc::clone(shared), name: name(), start: Start::Bottom, sender };
+        flight.run().await;
+        let landed = progress.borrow().last.clone();
+        landed.expect("a flight that ends has landed")
+    }
+
+    fn marks(shared: &Shared, peer: &Peer) -> (Marks, Transport) {
+        let plan = shared.plan(&name(), shared.kind(&name()), Start::Bottom, Instant::now());
+        let theirs = plan.candidates.iter().find(|candidate| candidate.server == peer.server).unwrap();
+        (theirs.marks, theirs.transport)
+    }
+
+    fn ips(texts: &[&str]) -> Vec<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    // The sentences.
+
+    #[tokio::test]
+    async fn a_server_that_spells_names_its_own_way_is_asked_over_tcp_once_and_then_in_plain_spelling() {
+        let lowers: Script = |mut asked, _| {
+            asked.queries[0].name = asked.queries[0].name.to_lowercase();
+            vec![saying(asked, "1.1.1.9")]
+        };
+        let (system, public) = (Peer::start(fails).await, Peer::start(lowers).await);
+        let shared = between(&system, &public);
+        for expected in [Transport::Tcp, Transport::Udp] {
+            // Of ten letters none may have been raised.
+            let found = loop {
+                let found = fly(&shared).await.unwrap();
+                if expected == Transport::Udp || marks(&shared, &public).0.flattens {
+                    break found;
+                }
+            };
+            assert_eq!(found.source.unwrap().transport, expected);
+        }
+        assert_eq!(marks(&shared, &public).1, Transport::Udp, "nobody on the path did that");
+    }
+
+    #[tokio::test]
+    async fn a_forged_answer_is_found_out_and_udp_is_left_alone_from_then_on() {
+        let injected: Script = |asked, over| match over {
+            Transport::Udp => vec![saying(asked.clone(), "1.1.1.66"), saying(asked, "1.1.1.9")],
+            _ => vec![saying(asked, "1.1.1.9")],
+        };
+        let (system, public) = (Peer::start(fails).await, Peer::start(injected).await);
+        let shared = between(&system, &public);
+        let found = fly(&shared).await.unwrap();
+        assert_eq!((found.addresses, found.source.unwrap().transport), (ips(&["1.1.1.9"]), Transport::Tcp));
+        let (after, transport) = marks(&shared, &public);
+        assert!(after.poisoned && transport == Transport::Tcp, "{after:?}");
+    }
+
+    #[tokio::test]
+    async fn an_impossible_address_counts_against_the_server_and_the_way_to_it() {
+        let sinkhole: Script = |asked, _| vec![saying(asked, "0.0.0.0")];
+        let (system, public) = (Peer::start(sinkhole).await, Peer::start(sinkhole).await);
+        let shared = between(&system, &public);
+        for _ in 0..2 {
+            assert!(fly(&shared).await.is_err());
+            assert!(!marks(&shared, &system).0.liar);
+        }
+        assert!(fly(&shared).await.is_err());
+        assert!(marks(&shared, &system).0.liar && marks(&shared, &public).0.liar);
+        assert!(marks(&shared, &public).0.poisoned && !marks(&shared, &system).0.poisoned);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_fails_over_edns_is_asked_without() {
+        let chokes: Script = |asked, _| match asked.edns {
+            Some(_) => coded(asked, ResponseCode::ServFail),
+            None => vec![saying(asked, "1.1.1.9")],
+        };
+        let (system, public) = (Peer::start(chokes).await, Peer::start(denies).await);
+        let shared = between(&system, &public);
+        assert_eq!(fly(&shared).await.unwrap().addresses, ips(&["1.1.1.9"]));
+        assert!(!shared.health.takes_edns(&system.server, Instant::now()));
+        let fails: Script = |asked, _| coded(asked, ResponseCode::ServFail);
+        let (system, public) = (Peer::start(fails).await, Peer::start(fails).await);
+        let shared = between(&system, &public);
+        assert!(fly(&shared).await.is_err());
+        assert!(shared.health.takes_edns(&system.server, Instant::now()), "edns had nothing to do with it");
+    }
+
+    #[tokio::test]
+    async fn what_a_handshake_vouched_for_withstands_two_operators_until_they_insist() {
+        let (system, public) = (Peer::start(denies).await, Peer::start(denies).await);
+        let shared = between(&system, &public);
+        shared.keep.note_good(&name(), "1.1.1.9".parse().unwrap(), wall());
+        let found = fly(&shared).await.unwrap();
+        assert_eq!((found.addresses, found.freshness), (ips(&["1.1.1.9"]), Freshness::LastKnownGood));
+        let recall = shared.memory.recall(&name(), Instant::now());
+        assert!(matches!(recall, Recall::Troubled { due: false, .. }), "the next check has its time: {recall:?}");
+        // As if ten minutes had passed.
+        let shared = between(&system, &public);
+        shared.keep.note_good(&name(), "1.1.1.9".parse().unwrap(), wall());
+        let check = |ago: u64| shared.memory.note_check(&name(), Instant::now() - Duration::from_secs(ago));
+        assert!(!check(601) && !check(300));
+        assert!(matches!(fly(&shared).await, Err(Failure::Absent { confirmed: true, .. })));
+    }
+
+    #[tokio::test]
+    async fn a_name_that_nobody_vouched_for_is_absent_when_two_operators_say_so() {
+        let (system, public) = (Peer::start(denies).await, Peer::start(denies).await);
+        let denied = fly(&between(&system, &public)).await;
+        assert!(matches!(denied, Err(Failure::Absent { confirmed: true, .. })), "{denied:?}");
+    }
+
+    #[tokio::test]
+    async fn a_private_address_makes_a_name_private_also_when_another_was_quicker() {
+        let (public, private): (Script, Script) =
+            (|asked, _| vec![saying(asked, "1.1.1.7")], |asked, _| vec![saying(asked, "10.0.0.1")]);
+        let (one, other) = (Peer::start(public).await, Peer::start(private).await);
+        let shared = raced(&one, &other);
+        let (sender, _) = watch::channel(Progress::default());
+        let name = Name::parse("git.corp.example.com").unwrap();
+        assert_eq!(shared.kind(&name), Kind::Other);
+        Flight { shared: Arc::clone(&shared), name: name.clone(), start: Start::Bottom, sender }.run().await;
+        assert_eq!(shared.kind(&name), Kind::Private);
+    }
+
+    #[tokio::test]
+    async fn what_the_slower_one_of_two_found_lies_beside_the_answer() {
+        let (seven, eight): (Script, Script) =
+            (|asked, _| vec![saying(asked, "1.1.1.7")], |asked, _| vec![saying(asked, "1.1.1.8")]);
+        let (one, other) = (Peer::start(seven).await, Peer::start(eight).await);
+        let shared = raced(&one, &other);
+        fly(&shared).await.unwrap();
+        let mut told = shared.memory.told(&name(), Instant::now());
+        told.sort_by_key(|found| found.addresses.clone());
+        let told = told.iter().map(|found| (&found.source.as_ref().unwrap().server, &found.addresses));
+        let expected = [(&one.server, &ips(&["1.1.1.7"])), (&other.server, &ips(&["1.1.1.8"]))];
+        assert_eq!(told.collect::<Vec<_>>(), expected, "each as its own word");
+    }
 }

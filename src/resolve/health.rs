@@ -1,5 +1,5 @@
-//! How the servers fare: alive or down by (address, transport), how long they take, whether they
-//! choke on EDNS, and who lied about what.
+//! How the servers fare: alive or down by (address, transport), how long they take, what their
+//! quirks are, who lied about what, and where somebody on the path forges answers.
 //!
 //! Any well-formed reply counts as alive, whatever its word is worth; the worth is a score of its
 //! own, per server and domain. A server that is down is left out and tried again, beside the
@@ -13,6 +13,8 @@ use std::time::Duration;
 use lru::LruCache;
 use tokio::time::Instant;
 
+use super::defaults;
+use super::ladder::{Candidate, Marks, Operator};
 use super::reply::Outcome;
 use super::server::{Server, Transport};
 
@@ -23,12 +25,14 @@ const DOWN_AFTER: u32 = 4;
 const REFUSALS: u32 = 2;
 const FIRST_TRIAL: Duration = Duration::from_secs(1);
 const LAST_TRIAL: Duration = Duration::from_secs(30);
-/// How long a server that choked on EDNS is asked without.
-const WITHOUT_EDNS: Duration = Duration::from_secs(15 * 60);
+/// How long a server is asked as its quirks want it.
+const QUIRKS_LAST: Duration = Duration::from_secs(15 * 60);
 /// Lies within this time add up, and this many put a server last.
 const LIES_COUNT_FOR: Duration = Duration::from_secs(10 * 60);
-pub(super) const LIES_TOO_MANY: u32 = 3;
-const MOST_LIARS: usize = 1024;
+pub(super) const LIES_TOO_MANY: usize = 3;
+const MOST_REMEMBERED: usize = 1024;
+/// How long UDP is kept away from a path on which somebody was caught.
+const POISON_LASTS: Duration = Duration::from_secs(10 * 60);
 /// The first hedge is twice what a server usually takes, within these.
 const LEAST_HEDGE: Duration = Duration::from_millis(50);
 const MOST_HEDGE: Duration = Duration::from_millis(150);
@@ -47,16 +51,29 @@ pub(super) enum State {
 pub(super) struct Health {
     // Locked for a few lines when a look-up starts and when a reply is in.
     servers: Mutex<HashMap<(Server, Transport), Record>>,
-    liars: Mutex<Liars>,
+    quirks: Mutex<HashMap<Server, Quirks>>,
+    // When a server told its latest lies about a domain, LIES_TOO_MANY at most.
+    liars: Mutex<Lately<(Server, String), Vec<Instant>>>,
+    // Until when the way to an operator counts as poisoned for a domain.
+    poisoned: Mutex<Lately<(Operator, String), Instant>>,
 }
 
-/// How many lies a server told about a domain, and when the last one.
-struct Liars(LruCache<(Server, String), (u32, Instant)>);
+/// What strangers can make us remember, bounded.
+struct Lately<K: std::hash::Hash + Eq, V>(LruCache<K, V>);
 
-impl Default for Liars {
-    fn default() -> Liars {
-        Liars(LruCache::new(NonZeroUsize::new(MOST_LIARS).unwrap_or(NonZeroUsize::MIN)))
+impl<K: std::hash::Hash + Eq, V> Default for Lately<K, V> {
+    fn default() -> Self {
+        Lately(LruCache::new(NonZeroUsize::new(MOST_REMEMBERED).unwrap_or(NonZeroUsize::MIN)))
     }
+}
+
+/// What a server does oddly, and until when we go by it.
+#[derive(Clone, Copy, Default)]
+struct Quirks {
+    without_edns: Option<Instant>,
+    flattens: Option<Instant>,
+    denies_v6: Option<Instant>,
+    edns_proven: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -68,7 +85,6 @@ struct Record {
     /// Moving mean of the time to a reply, and of its deviation (as TCP does, RFC 6298 section 2).
     mean: Option<Duration>,
     deviation: Duration,
-    without_edns: Option<Instant>,
 }
 
 impl Record {
@@ -86,12 +102,11 @@ impl Record {
     }
 
     fn note_alive(&mut self, elapsed: Duration) {
-        let without_edns = self.without_edns;
         let (mean, deviation) = match self.mean {
             None => (elapsed, elapsed / 2),
             Some(mean) => ((mean * 7 + elapsed) / 8, (self.deviation * 3 + mean.abs_diff(elapsed)) / 4),
         };
-        *self = Record { mean: Some(mean), deviation, without_edns, ..Record::default() };
+        *self = Record { mean: Some(mean), deviation, ..Record::default() };
     }
 
     fn note_dead(&mut self, refused: bool, now: Instant) {
@@ -157,39 +172,98 @@ impl Health {
         }
     }
 
+    /// Puts on a candidate what is known about it: its marks, and the transport to begin with where
+    /// somebody forges what UDP says.
+    pub(super) fn mark(&self, candidate: &mut Candidate, domain: &str, now: Instant) {
+        let Quirks { flattens, denies_v6, edns_proven, .. } = self.quirks_of(&candidate.server);
+        let lasts = |until: Option<Instant>| until.is_some_and(|until| now < until);
+        candidate.marks = Marks {
+            liar: self.is_liar(&candidate.server, domain, now),
+            poisoned: candidate.is_exposed() && self.is_poisoned(&candidate.server, domain, now),
+            flattens: lasts(flattens),
+            edns_proven,
+            denies_v6: lasts(denies_v6),
+        };
+        let tcp_may_do = self.state(&candidate.server, Transport::Tcp, now) < State::HalfOpen;
+        if candidate.marks.poisoned && tcp_may_do {
+            candidate.transport = Transport::Tcp;
+        }
+    }
+
+    /// It failed over EDNS.
     pub(super) fn note_edns_trouble(&self, server: &Server, now: Instant) {
-        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        servers.entry((server.clone(), server.transport())).or_default().without_edns = Some(now + WITHOUT_EDNS);
+        self.note_quirk(server, |quirks| quirks.without_edns = Some(now + QUIRKS_LAST));
+    }
+
+    /// It answered well with EDNS: what it fails over later is something else.
+    pub(super) fn note_edns_fine(&self, server: &Server) {
+        self.note_quirk(server, |quirks| quirks.edns_proven = true);
+    }
+
+    /// It spelt a name its own way, and was asked again over TCP.
+    pub(super) fn note_flattens(&self, server: &Server, now: Instant) {
+        self.note_quirk(server, |quirks| quirks.flattens = Some(now + QUIRKS_LAST));
+    }
+
+    /// It denied the IPv6 side of a name that has an IPv4 one.
+    pub(super) fn note_denies_v6(&self, server: &Server, now: Instant) {
+        self.note_quirk(server, |quirks| quirks.denies_v6 = Some(now + QUIRKS_LAST));
     }
 
     pub(super) fn takes_edns(&self, server: &Server, now: Instant) -> bool {
-        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        let record = servers.get(&(server.clone(), server.transport()));
-        record.and_then(|record| record.without_edns).is_none_or(|until| now >= until)
+        self.quirks_of(server).without_edns.is_none_or(|until| now >= until)
     }
 
-    /// Another network: what was learnt about the servers is worth nothing there.
+    fn note_quirk(&self, server: &Server, note: impl FnOnce(&mut Quirks)) {
+        let mut quirks = self.quirks.lock().unwrap_or_else(PoisonError::into_inner);
+        note(quirks.entry(server.clone()).or_default());
+    }
+
+    fn quirks_of(&self, server: &Server) -> Quirks {
+        let quirks = self.quirks.lock().unwrap_or_else(PoisonError::into_inner);
+        quirks.get(server).copied().unwrap_or_default()
+    }
+
+    /// Another network: what was learnt about the servers, and the way to them, is worth nothing there.
     pub(super) fn reset(&self) {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.quirks.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.liars.lock().unwrap_or_else(PoisonError::into_inner).0.clear();
+        self.poisoned.lock().unwrap_or_else(PoisonError::into_inner).0.clear();
     }
 
-    /// A server's word about a name of this domain was shown to be wrong.
-    pub(super) fn note_lie(&self, server: &Server, domain: String, weight: u32, now: Instant) {
+    /// A server's word about a name of this domain was shown to be wrong; `weight` times over.
+    pub(super) fn note_lie(&self, server: &Server, domain: String, weight: usize, now: Instant) {
         let mut liars = self.liars.lock().unwrap_or_else(PoisonError::into_inner);
-        let score = liars.0.get_or_insert_mut((server.clone(), domain), || (0, now));
-        if now.saturating_duration_since(score.1) > LIES_COUNT_FOR {
-            score.0 = 0;
-        }
-        *score = (score.0 + weight, now);
+        let lies = liars.0.get_or_insert_mut((server.clone(), domain), Vec::new);
+        lies.extend(std::iter::repeat_n(now, weight));
+        lies.drain(..lies.len().saturating_sub(LIES_TOO_MANY));
     }
 
-    pub(super) fn is_liar(&self, server: &Server, domain: &str, now: Instant) -> bool {
+    fn is_liar(&self, server: &Server, domain: &str, now: Instant) -> bool {
         let mut liars = self.liars.lock().unwrap_or_else(PoisonError::into_inner);
         if liars.0.is_empty() {
             return false;
         }
-        let score = liars.0.get(&(server.clone(), domain.to_owned())).copied();
-        score.is_some_and(|(lies, last)| lies >= LIES_TOO_MANY && now.saturating_duration_since(last) <= LIES_COUNT_FOR)
+        let lies = liars.0.get(&(server.clone(), domain.to_owned()));
+        let lately = |lie: &&Instant| now.saturating_duration_since(**lie) <= LIES_COUNT_FOR;
+        lies.is_some_and(|lies| lies.iter().filter(lately).count() >= LIES_TOO_MANY)
+    }
+
+    /// Somebody on the way to a server forges what UDP says about a domain.
+    pub(super) fn note_poison(&self, server: &Server, domain: String, now: Instant) {
+        let Some(operator) = operator(server) else { return };
+        let mut poisoned = self.poisoned.lock().unwrap_or_else(PoisonError::into_inner);
+        poisoned.0.put((operator, domain), now + POISON_LASTS);
+    }
+
+    fn is_poisoned(&self, server: &Server, domain: &str, now: Instant) -> bool {
+        let mut poisoned = self.poisoned.lock().unwrap_or_else(PoisonError::into_inner);
+        if poisoned.0.is_empty() {
+            return false;
+        }
+        let key = operator(server).map(|operator| (operator, domain.to_owned()));
+        key.and_then(|key| poisoned.0.get(&key).copied()).is_some_and(|until| now < until)
     }
 
     /// One verified handshake through a server's answer clears its name (a captive portal that was
@@ -203,9 +277,16 @@ impl Health {
     }
 }
 
+/// The way to all addresses of a service is one way.
+fn operator(server: &Server) -> Option<Operator> {
+    let address = server.address()?;
+    Some(defaults::service(address.ip()).map_or(Operator::Own(address), Operator::Service))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resolve::Tier;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -273,24 +354,111 @@ mod tests {
     fn three_lies_about_a_domain_put_a_server_last_and_a_handshake_clears_it() {
         let case = Case::new();
         let is_liar = |now| case.health.is_liar(&case.server, "goproxy.cn", now);
-        for _ in 0..2 {
-            case.health.note_lie(&case.server, "goproxy.cn".to_owned(), 1, case.now);
+        let lie = |now| case.health.note_lie(&case.server, "goproxy.cn".to_owned(), 1, now);
+        // Three in a quarter of an hour are none too many.
+        for ago in [LIES_COUNT_FOR * 3 / 4, LIES_COUNT_FOR * 3 / 8, Duration::ZERO] {
+            lie(case.now - ago);
         }
-        assert!(!is_liar(case.now));
-        case.health.note_lie(&case.server, "goproxy.cn".to_owned(), 1, case.now);
+        lie(case.now);
+        assert!(is_liar(case.now));
+        let case = Case { now: case.now + 3 * LIES_COUNT_FOR, ..case };
+        let is_liar = |now| case.health.is_liar(&case.server, "goproxy.cn", now);
+        let lie = |now| case.health.note_lie(&case.server, "goproxy.cn".to_owned(), 1, now);
+        for ago in [LIES_COUNT_FOR * 3 / 2, LIES_COUNT_FOR * 3 / 4, Duration::ZERO] {
+            lie(case.now - ago);
+        }
+        assert!(!is_liar(case.now), "too far apart");
+        lie(case.now);
         assert!(is_liar(case.now) && !is_liar(case.now + 2 * LIES_COUNT_FOR));
         assert!(!case.health.is_liar(&case.server, "github.com", case.now));
         case.health.absolve(&case.server);
         assert!(!is_liar(case.now));
     }
 
+    fn candidate(text: &str, tier: Tier) -> Candidate {
+        let server: Server = text.parse().unwrap();
+        Candidate {
+            tier,
+            operator: Operator::System,
+            wave: 0,
+            transport: server.transport(),
+            edns: true,
+            down: false,
+            trial: false,
+            marks: Marks::default(),
+            server,
+        }
+    }
+
+    fn marked(case: &Case, text: &str, tier: Tier, domain: &str) -> Candidate {
+        let mut candidate = candidate(text, tier);
+        case.health.mark(&mut candidate, domain, case.now);
+        candidate
+    }
+
     #[test]
-    fn edns_trouble_is_remembered_for_a_while() {
+    fn udp_is_kept_away_from_a_poisoned_path_for_that_domain_and_a_while() {
+        let mut case = Case::new();
+        case.health.note_poison(&"8.8.8.8".parse().unwrap(), "goproxy.cn".to_owned(), case.now);
+        let way = |case: &Case, text, tier, domain| {
+            let candidate = marked(case, text, tier, domain);
+            (candidate.marks.poisoned, candidate.transport)
+        };
+        let (tcp, udp) = ((true, Transport::Tcp), (false, Transport::Udp));
+        assert_eq!(way(&case, "8.8.8.8", Tier::Plain, "goproxy.cn"), tcp);
+        assert_eq!(way(&case, "8.8.4.4", Tier::Plain, "goproxy.cn"), tcp, "the same operator");
+        assert_eq!(way(&case, "1.1.1.1", Tier::Plain, "goproxy.cn"), udp);
+        assert_eq!(way(&case, "8.8.8.8", Tier::Plain, "github.com"), udp);
+        assert_eq!(way(&case, "8.8.8.8", Tier::System, "goproxy.cn"), udp, "the site's own choice of servers");
+        for _ in 0..REFUSALS {
+            let server = "8.8.8.8".parse().unwrap();
+            case.health.observe(&server, Transport::Tcp, Outcome::Unreachable, MS, case.now);
+        }
+        let only_udp = (true, Transport::Udp);
+        assert_eq!(way(&case, "8.8.8.8", Tier::Plain, "goproxy.cn"), only_udp, "with a long ear");
+        case.now += POISON_LASTS;
+        assert_eq!(way(&case, "8.8.8.8", Tier::Plain, "goproxy.cn"), udp);
+    }
+
+    #[test]
+    fn what_strangers_can_make_us_remember_is_bounded() {
         let case = Case::new();
+        for number in 0..3 * MOST_REMEMBERED {
+            case.health.note_poison(&case.server, format!("{number}.example"), case.now);
+            case.health.note_lie(&case.server, format!("{number}.example"), 100, case.now);
+        }
+        assert_eq!(case.health.poisoned.lock().unwrap().0.len(), MOST_REMEMBERED);
+        let liars = case.health.liars.lock().unwrap();
+        assert!(liars.0.len() == MOST_REMEMBERED && liars.0.iter().all(|(_, lies)| lies.len() == LIES_TOO_MANY));
+    }
+
+    #[test]
+    fn quirks_are_remembered_for_a_while_and_over_all_that_is_heard() {
+        let mut case = Case::new();
         case.health.note_edns_trouble(&case.server, case.now);
-        assert!(!case.health.takes_edns(&case.server, case.now));
+        case.health.note_edns_fine(&case.server);
+        case.health.note_flattens(&case.server, case.now);
+        case.health.note_denies_v6(&case.server, case.now);
         case.hear(1, Outcome::Answer);
+        case.hear(DOWN_AFTER, Outcome::Timeout);
+        let marks = |case: &Case| marked(case, "10.0.0.1", Tier::System, "goproxy.cn").marks;
+        let all = Marks { flattens: true, denies_v6: true, edns_proven: true, ..Marks::default() };
+        assert_eq!(marks(&case), all);
         assert!(!case.health.takes_edns(&case.server, case.now));
-        assert!(case.health.takes_edns(&case.server, case.now + WITHOUT_EDNS));
+        case.now += QUIRKS_LAST;
+        assert_eq!(marks(&case), Marks { edns_proven: true, ..Marks::default() });
+        assert!(case.health.takes_edns(&case.server, case.now));
+    }
+
+    #[test]
+    fn another_network_has_other_servers_under_the_same_addresses() {
+        let case = Case::new();
+        case.health.note_flattens(&case.server, case.now);
+        case.health.note_lie(&case.server, "goproxy.cn".to_owned(), LIES_TOO_MANY, case.now);
+        case.health.note_poison(&case.server, "goproxy.cn".to_owned(), case.now);
+        let marks = || marked(&case, "10.0.0.1", Tier::Plain, "goproxy.cn").marks;
+        assert_eq!(marks(), Marks { liar: true, poisoned: true, flattens: true, ..Marks::default() });
+        case.health.reset();
+        assert_eq!(marks(), Marks::default());
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use lru::LruCache;
 use tokio::time::Instant;
 
-use super::{Failure, Found, Freshness};
+use super::{Failure, Found, Freshness, Source};
 use crate::target::Name;
 
 const MOST_NAMES: usize = 10_000;
@@ -23,6 +23,11 @@ const MOST_TTL: Duration = Duration::from_secs(60 * 60);
 const STALE_FOR: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 const BELIEVED_DENIAL: Duration = Duration::from_secs(60);
 const DOUBTED_DENIAL: Duration = Duration::from_secs(5);
+/// How often, and over how long, two operators must deny what a handshake vouched for.
+const ENOUGH_CHECKS: u32 = 3;
+const LONG_ENOUGH: Duration = Duration::from_secs(10 * 60);
+/// Denials further apart than this are two stories.
+const STREAK_LASTS: Duration = Duration::from_secs(60 * 60);
 const FIRST_PENALTY: Duration = Duration::from_secs(30);
 const LAST_PENALTY: Duration = Duration::from_secs(10 * 60);
 /// Pauses between probes while an older answer serves (RFC 8767 section 5 wants 30 s or more
@@ -42,11 +47,22 @@ struct Record {
     positive: Option<Kept>,
     denial: Option<(Failure, Instant)>,
     trouble: Option<Trouble>,
+    streak: Option<Streak>,
 }
 
 struct Kept {
     found: Found,
     until: Instant,
+    /// What other servers said a little later: further addresses, each judged as its server's word.
+    beside: Vec<Found>,
+}
+
+/// Denials that two operators agreed on, one look-up after the other.
+#[derive(Clone, Copy)]
+struct Streak {
+    checks: u32,
+    first: Instant,
+    last: Instant,
 }
 
 struct Trouble {
@@ -110,8 +126,37 @@ impl Memory {
 
     pub(super) fn note_found(&self, name: &Name, found: &Found, now: Instant) {
         let until = now + found.ttl.clamp(LEAST_TTL, MOST_TTL);
-        let record = Record { positive: Some(Kept { found: found.clone(), until }), ..Record::default() };
+        let record =
+            Record { positive: Some(Kept { found: found.clone(), until, beside: Vec::new() }), ..Record::default() };
         self.names().put(name.clone(), record);
+    }
+
+    /// Lays what others said beside the answer of `found`'s server, if it is still the one that counts.
+    pub(super) fn note_beside(&self, name: &Name, found: &Found, beside: Vec<Found>) {
+        let mut names = self.names();
+        let Some(kept) = names.get_mut(name).and_then(|record| record.positive.as_mut()) else { return };
+        if kept.found.source == found.source {
+            kept.beside = beside;
+        }
+    }
+
+    /// Everybody's word about a name while it is fresh, the one that counts first.
+    pub(super) fn told(&self, name: &Name, now: Instant) -> Vec<Found> {
+        let mut names = self.names();
+        let kept = names.get(name).and_then(|record| record.positive.as_ref()).filter(|kept| now < kept.until);
+        let told = kept.into_iter().flat_map(|kept| std::iter::once(&kept.found).chain(&kept.beside));
+        told.cloned().collect()
+    }
+
+    /// Two operators deny a name that a handshake vouched for. Whether they have done so long enough
+    /// to be right: [`ENOUGH_CHECKS`] times over [`LONG_ENOUGH`].
+    pub(super) fn note_check(&self, name: &Name, now: Instant) -> bool {
+        let mut names = self.names();
+        let record = names.get_or_insert_mut(name.clone(), Record::default);
+        let going_on = record.streak.filter(|streak| now.saturating_duration_since(streak.last) <= STREAK_LASTS);
+        let Streak { checks, first, .. } = going_on.unwrap_or(Streak { checks: 0, first: now, last: now });
+        record.streak = Some(Streak { checks: checks + 1, first, last: now });
+        checks + 1 >= ENOUGH_CHECKS && now.saturating_duration_since(first) >= LONG_ENOUGH
     }
 
     pub(super) fn note_denial(
@@ -140,7 +185,15 @@ impl Memory {
         record.trouble = Some(Trouble { failure, until: now + pause, step });
     }
 
-    /// The answer turned out to be wrong: not even as a stale one is it of use.
+    /// A server's word turned out to be wrong: not even as a stale one is it of use. What was said
+    /// beside it is somebody else's, and takes its place.
+    pub(super) fn forget_word(&self, name: &Name, source: Option<&Source>) {
+        if let Some(record) = self.names().get_mut(name) {
+            record.positive = record.positive.take().and_then(|kept| kept.without(source));
+        }
+    }
+
+    /// Nobody's word about a name counts any more.
     pub(super) fn forget_answer(&self, name: &Name) {
         if let Some(record) = self.names().get_mut(name) {
             record.positive = None;
@@ -191,6 +244,18 @@ impl Memory {
     }
 }
 
+impl Kept {
+    fn without(mut self, source: Option<&Source>) -> Option<Kept> {
+        let is_wrong = |found: &Found| found.source.as_deref() == source;
+        self.beside.retain(|found| !is_wrong(found));
+        if !is_wrong(&self.found) {
+            return Some(self);
+        }
+        let found = if self.beside.is_empty() { return None } else { self.beside.remove(0) };
+        Some(Kept { found, ..self })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,6 +284,45 @@ mod tests {
         assert!(matches!(memory.recall(&name, now + 5 * S), Recall::Nothing));
         assert_eq!(memory.stale(&name, now + 5 * S).unwrap().freshness, Freshness::Stale);
         assert!(memory.stale(&name, now + STALE_FOR + 6 * S).is_none());
+    }
+
+    #[test]
+    fn what_two_operators_deny_is_believed_after_three_checks_over_ten_minutes() {
+        let (memory, name, start) = (Memory::default(), name("goproxy.cn"), Instant::now());
+        let checks = |ats: &[u64]| {
+            ats.iter().map(|at| memory.note_check(&name, start + Duration::from_secs(*at))).collect::<Vec<_>>()
+        };
+        assert_eq!(checks(&[0, 5, 35, 599, 600]), [false, false, false, false, true]);
+        assert_eq!(checks(&[700]), [true]);
+        memory.note_found(&name, &found(S), start + 800 * S);
+        assert_eq!(checks(&[900, 1500, 1501]), [false, false, true], "an answer begins it anew");
+        assert_eq!(checks(&[9000, 9001, 9600]), [false, false, true], "so does a long time");
+    }
+
+    #[test]
+    fn what_was_said_beside_an_answer_takes_its_place_when_it_turns_out_wrong() {
+        let (memory, name, now) = (Memory::default(), name("goproxy.cn"), Instant::now());
+        let by = |server: &str, address: &str| {
+            let source = Source { server: server.parse().unwrap(), transport: crate::resolve::Transport::Udp };
+            let addresses = vec![address.parse().unwrap()];
+            Found { addresses, source: Some(std::sync::Arc::new(source)), ..found(60 * S) }
+        };
+        let (first, second) = (by("10.0.0.1", "1.1.1.7"), by("8.8.8.8", "1.1.1.8"));
+        let told = || memory.told(&name, now).into_iter().map(|found| found.source).collect::<Vec<_>>();
+        memory.note_found(&name, &first, now);
+        memory.note_beside(&name, &second, vec![second.clone()]);
+        assert_eq!(told(), std::slice::from_ref(&first.source), "said beside an answer that is none any more");
+        memory.note_beside(&name, &first, vec![second.clone()]);
+        assert_eq!(told(), [first.source.clone(), second.source.clone()]);
+        assert!(matches!(memory.recall(&name, now), Recall::Fresh(found) if found.addresses == first.addresses));
+        let third = by("8.8.4.4", "1.1.1.9");
+        memory.note_beside(&name, &first, vec![third.clone(), second.clone()]);
+        memory.forget_word(&name, third.source.as_deref());
+        assert_eq!(told(), [first.source.clone(), second.source.clone()]);
+        memory.forget_word(&name, first.source.as_deref());
+        assert_eq!(told(), std::slice::from_ref(&second.source));
+        memory.forget_word(&name, second.source.as_deref());
+        assert!(told().is_empty() && matches!(memory.recall(&name, now), Recall::Nothing));
     }
 
     #[test]

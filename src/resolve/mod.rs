@@ -8,7 +8,7 @@
 //!
 //! Inside: `plan` says whom to ask; `ladder` decides and never awaits; `flight` performs what it
 //! says, once however many ask; `shared` is what they have in common; `wire` is the transports; `memory` and `keep` are what is known
-//! from before; `health` is who can be relied on; `kind` is who may be asked. A fresh answer from
+//! from before; `health` is who can be relied on; `pace` is how much is asked of one server; `kind` is who may be asked. A fresh answer from
 //! memory costs no task and no channel. Whether an address may be dialled is not judged here but in
 //! `admit`; [`Found::tier`] says from whom it was heard.
 
@@ -22,6 +22,7 @@ mod keep;
 mod kind;
 mod ladder;
 mod memory;
+mod pace;
 mod plan;
 mod reply;
 mod server;
@@ -376,6 +377,8 @@ enum Stage {
     First,
     /// An older answer was handed out; the look-up behind it may have found a newer one.
     Renewed,
+    /// Other servers' words, which came a little after the one of this tier.
+    Beside(Tier),
     Above(Tier),
     /// The public servers were quicker and their answer did not do.
     Inside,
@@ -419,10 +422,16 @@ impl Search {
         match stage {
             Stage::First => self.shared.look_up(&self.name).await,
             Stage::Renewed => self.shared.renewed(&self.name).await,
+            Stage::Beside(_) => self.beside().ok_or_else(|| Failure::Exhausted { name: self.name.clone() }),
             Stage::Above(tier) => self.shared.fly(&self.name, Start::Above(tier)).await,
             Stage::Inside => self.shared.fly(&self.name, Start::Inside).await,
             Stage::Spare => self.shared.spare(&self.name).ok_or_else(|| Failure::Exhausted { name: self.name.clone() }),
         }
+    }
+
+    fn beside(&self) -> Option<Found> {
+        let told = self.shared.memory.told(&self.name, tokio::time::Instant::now());
+        told.into_iter().find(|found| self.unseen(found.clone()).is_some())
     }
 
     fn stage_after(&self, found: &Found) -> Option<Stage> {
@@ -431,15 +440,23 @@ impl Search {
             Tier::Static => None,
             _ if is_old => (self.stage == Some(Stage::First)).then_some(Stage::Renewed),
             _ if found.doubtful => None,
-            Tier::System if self.stage == Some(Stage::Inside) => Some(Stage::Spare),
-            Tier::Encrypted => Some(self.stage_at_top()),
-            tier => Some(Stage::Above(tier)),
+            tier => match self.stage {
+                Some(Stage::Beside(_)) => self.stage,
+                Some(Stage::First | Stage::Renewed) => Some(Stage::Beside(tier)),
+                Some(Stage::Inside) if tier == Tier::System => Some(Stage::Spare),
+                _ => Some(self.stage_above(tier)),
+            },
         }
+    }
+
+    fn stage_above(&self, tier: Tier) -> Stage {
+        if tier == Tier::Encrypted { self.stage_at_top() } else { Stage::Above(tier) }
     }
 
     fn stage_without(&self, stage: Stage) -> Option<Stage> {
         match stage {
             Stage::First | Stage::Spare => None,
+            Stage::Beside(tier) => Some(self.stage_above(tier)),
             Stage::Above(_) => Some(self.stage_at_top()),
             Stage::Renewed | Stage::Inside => Some(Stage::Spare),
         }
@@ -458,6 +475,49 @@ impl Search {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_others_said_is_handed_out_one_after_the_other_and_judged_as_their_word() {
+        let nowhere = PathBuf::from("/nonexistent");
+        let config = Config {
+            nameservers: vec!["127.0.0.1:1".parse().unwrap()],
+            fallback: vec!["127.0.0.1:3".parse().unwrap()],
+            resolv_conf: nowhere.join("resolv.conf"),
+            hosts_file: nowhere.join("hosts"),
+            ..Config::default()
+        };
+        let resolver = Resolver::new(config, Handle::current(), &Registry::default()).unwrap();
+        let name = Name::parse("goproxy.cn").unwrap();
+        let by = |server: &str, tier, address: &str| Found {
+            addresses: vec![address.parse().unwrap()],
+            tier,
+            source: Some(Arc::new(Source { server: server.parse().unwrap(), transport: Transport::Udp })),
+            freshness: Freshness::Fresh,
+            ttl: Duration::from_secs(60),
+            doubtful: false,
+        };
+        let first = by("127.0.0.1:1", Tier::System, "1.1.1.7");
+        let now = tokio::time::Instant::now();
+        resolver.shared.memory.note_found(&name, &first, now);
+        let beside = vec![by("127.0.0.1:2", Tier::System, "1.1.1.8"), by("127.0.0.1:3", Tier::Plain, "1.1.1.9")];
+        resolver.shared.memory.note_beside(&name, &first, beside);
+        let mut search = resolver.search(&name);
+        let mut given = Vec::new();
+        while let Ok(found) = search.next().await {
+            // A wrong certificate everywhere: each server is convicted for what it said itself.
+            found.addresses.iter().for_each(|address| search.report(*address, Fate::Distrusted));
+            given.push((found.source.unwrap().server.to_string(), found.tier));
+        }
+        let expected = [("127.0.0.1:1", Tier::System), ("127.0.0.1:2", Tier::System), ("127.0.0.1:3", Tier::Plain)];
+        assert_eq!(given, expected.map(|(server, tier)| (server.to_owned(), tier)));
+        // A certificate that is not the name's: the last of them said that over UDP, out there.
+        let shared = &resolver.shared;
+        let plan = shared.plan(&name, shared.kind(&name), Start::Bottom, tokio::time::Instant::now());
+        let marks =
+            plan.candidates.iter().map(|candidate| (candidate.tier, candidate.marks.liar, candidate.marks.poisoned));
+        let expected = [(Tier::Plain, true, true), (Tier::System, true, false)];
+        assert!(expected.iter().all(|one| marks.clone().any(|marks| marks == *one)), "{:?}", plan.candidates);
+    }
 
     #[test]
     fn a_failure_is_a_diagnosis_in_one_line() {

@@ -10,7 +10,7 @@ use super::Tier;
 use super::defaults;
 use super::health;
 use super::kind::{self, Kind};
-use super::ladder::{Candidate, Operator, Plan};
+use super::ladder::{Candidate, Marks, Operator, Plan};
 use super::reply::Family;
 use super::server::{Server, Transport};
 use super::shared::Shared;
@@ -75,9 +75,10 @@ impl Shared {
             true => self.candidates(&servers, |_| Tier::System, &servers, somebody_else, now),
             false => Vec::new(),
         };
+        let (mut inside, mut outside) = (inside, outside);
         let domain = kind::domain(name);
-        let is_liar = |candidate: &Candidate| self.health.is_liar(&candidate.server, &domain, now);
-        let candidates = arrange(inside, outside, kind, is_liar);
+        inside.iter_mut().chain(&mut outside).for_each(|candidate| self.health.mark(candidate, &domain, now));
+        let candidates = arrange(inside, outside, kind);
         let hedge =
             candidates.first().map_or(Duration::ZERO, |first| self.health.hedge(&first.server, first.transport));
         Plan {
@@ -108,7 +109,8 @@ impl Shared {
                 let (tier, operator) = (tier(server), operator(server, tier(server), inside));
                 let edns = self.health.takes_edns(server, now);
                 let (down, trial) = (state >= health::State::HalfOpen, false);
-                (state, Candidate { server: server.clone(), tier, operator, wave: 0, transport, edns, down, trial })
+                let (server, marks) = (server.clone(), Marks::default());
+                (state, Candidate { server, tier, operator, wave: 0, transport, edns, down, trial, marks })
             })
             .collect();
         let all_down = candidates.iter().all(|(state, _)| *state >= health::State::HalfOpen);
@@ -150,14 +152,11 @@ fn operator(server: &Server, tier: Tier, inside: &[Server]) -> Operator {
 }
 
 /// Puts candidates in waves: the system's one by one, then the plain ones one by one with an
-/// encrypted one beside each but the first. A liar about a known name comes last.
-fn arrange(
-    inside: Vec<Candidate>,
-    outside: Vec<Candidate>,
-    kind: Kind,
-    is_liar: impl Fn(&Candidate) -> bool,
-) -> Vec<Candidate> {
-    let (liars, mut inside): (Vec<_>, Vec<_>) = inside.into_iter().partition(|candidate| is_liar(candidate));
+/// encrypted one beside each but the first. A liar comes last among its own, and last of all about a
+/// known name.
+fn arrange(inside: Vec<Candidate>, mut outside: Vec<Candidate>, kind: Kind) -> Vec<Candidate> {
+    outside.sort_by_key(|candidate| candidate.marks.liar);
+    let (liars, mut inside): (Vec<_>, Vec<_>) = inside.into_iter().partition(|candidate| candidate.marks.liar);
     let liars_last = kind.is_known() && !outside.is_empty();
     if !liars_last {
         inside.extend(liars.iter().cloned());

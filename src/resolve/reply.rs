@@ -33,6 +33,11 @@ impl Family {
     /// Both, in the order in which go asks.
     pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
 
+    /// Which one an address is of.
+    pub fn of(address: IpAddr) -> Family {
+        if address.is_ipv4() { Family::V4 } else { Family::V6 }
+    }
+
     fn record(self) -> RecordType {
         match self {
             Family::V4 => RecordType::A,
@@ -181,12 +186,15 @@ pub struct Reply {
     pub ede: Option<Ede>,
     /// What a transport had to say about its failure.
     pub note: Option<String>,
+    /// The name came back in another spelling than we gave it: forged off the path, or by a server
+    /// that spells names its own way.
+    pub respelt: bool,
 }
 
 impl Reply {
     /// An outcome with nothing else to it.
     pub fn bare(outcome: Outcome) -> Reply {
-        Reply { outcome, addresses: Vec::new(), ttl: None, ede: None, note: None }
+        Reply { outcome, addresses: Vec::new(), ttl: None, ede: None, note: None, respelt: false }
     }
 
     /// An outcome and the words of whatever failed.
@@ -201,6 +209,7 @@ pub(super) struct Question {
     name: WireName,
     family: Family,
     edns: bool,
+    mixed: bool,
 }
 
 impl Question {
@@ -208,7 +217,22 @@ impl Question {
     pub(super) fn new(name: &Name, family: Family, edns: bool) -> Option<Question> {
         let mut wire = WireName::from_labels(name.as_str().split('.').map(str::as_bytes)).ok()?;
         wire.set_fqdn(true);
-        Some(Question { name: wire, family, edns })
+        Some(Question { name: wire, family, edns, mixed: false })
+    }
+
+    /// The same question with its name in mixed case, a bit of `bits` a letter: a reply must repeat it
+    /// letter by letter, which who did not see the question cannot.
+    pub(super) fn mix_case(self, bits: &[u8; 32]) -> Question {
+        let is_set = |at: usize| bits[at / 8 % bits.len()] >> (at % 8) & 1 == 1;
+        let mut at = 0..;
+        let mut mix = |byte: &u8| match at.next().is_some_and(is_set) {
+            true => byte.to_ascii_uppercase(),
+            false => byte.to_ascii_lowercase(),
+        };
+        let labels: Vec<Vec<u8>> = self.name.iter().map(|label| label.iter().map(&mut mix).collect()).collect();
+        let Ok(mut name) = WireName::from_labels(labels.iter().map(Vec::as_slice)) else { return self };
+        name.set_fqdn(true);
+        Question { name, mixed: true, ..self }
     }
 
     /// The message, under an id.
@@ -233,7 +257,7 @@ impl Question {
             return None;
         }
         match Message::from_vec(packet) {
-            Ok(message) => self.answers(&message).then(|| self.judge(&message)),
+            Ok(message) => self.answers(&message).then(|| self.judge_spelling(&message, self.judge(&message))),
             // A truncated packet may well end in the middle of a record.
             Err(_) if header[2] & 0x02 != 0 => Some(Reply::bare(Outcome::Truncated)),
             Err(error) => Some(Reply::failed(Outcome::Malformed, error)),
@@ -257,6 +281,16 @@ impl Question {
         }
     }
 
+    /// What came in another spelling is not believed as it stands. An error may leave the question out.
+    fn judge_spelling(&self, message: &Message, reply: Reply) -> Reply {
+        let is_kept = |query: &Query| query.name.eq_ignore_root_case(&self.name);
+        if !self.mixed || message.queries.iter().all(is_kept) {
+            return reply;
+        }
+        let note = Some("the reply spells the name otherwise than we did".to_owned());
+        Reply { outcome: Outcome::Forged, note, respelt: true, ..reply }
+    }
+
     fn judge(&self, message: &Message) -> Reply {
         let ede = read_ede(message);
         if message.metadata.truncation {
@@ -278,7 +312,7 @@ impl Question {
             _ => Outcome::Servfail,
         };
         let ttl = if outcome.is_negative() { negative_ttl(message) } else { ttl };
-        Reply { outcome, addresses, ttl, ede, note: None }
+        Reply { outcome, addresses, ttl, ede, note: None, respelt: false }
     }
 
     /// The addresses at the end of the question's CNAME chain, and the least TTL on the way.
@@ -433,6 +467,28 @@ mod tests {
         let other = Question::new(&Name::parse("other.example").unwrap(), Family::V4, true).unwrap();
         assert!(question.judge_packet(7, &reply_to(&other).to_vec().unwrap()).is_none(), "another question");
         assert!(question.judge_packet(7, b"short").is_none());
+    }
+
+    #[test]
+    fn a_reply_in_another_spelling_is_not_believed_where_the_case_was_mixed() {
+        let mixed = question().mix_case(&[0b0101_0101; 32]);
+        let sent = mixed.message(7).to_vec().unwrap();
+        let spelt = b"\x07GoPrOxY\x02cN";
+        assert!(sent.windows(spelt.len()).any(|window| window == spelt), "{sent:?}");
+        let answer = |asked: &Question| {
+            let mut message = reply_to(asked);
+            message.add_answer(address("goproxy.cn.", 60, 9));
+            message.to_vec().unwrap()
+        };
+        assert_eq!(mixed.judge_packet(7, &answer(&mixed)).unwrap().outcome, Outcome::Answer);
+        let respelt = mixed.judge_packet(7, &answer(&question())).unwrap();
+        assert!(respelt.outcome == Outcome::Forged && respelt.respelt && respelt.addresses.len() == 1);
+        assert_eq!(question().judge_packet(7, &answer(&mixed)).unwrap().outcome, Outcome::Answer, "we did not mix");
+        let mut failed = reply_to(&mixed);
+        failed.queries.clear();
+        failed.metadata.response_code = ResponseCode::ServFail;
+        let failed = mixed.judge_packet(7, &failed.to_vec().unwrap()).unwrap();
+        assert_eq!(failed.outcome, Outcome::Servfail, "an error may leave the question out");
     }
 
     #[test]

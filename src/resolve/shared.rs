@@ -21,7 +21,7 @@ use super::kind::{self, Kind, Rules};
 use super::ladder::Answer;
 use super::memory::{Memory, Recall};
 use super::plan::{Start, dedup};
-use super::server::Server;
+use super::server::{Server, Transport};
 use super::system::System;
 use super::wire::Wire;
 use super::{Config, Error, Failure, Fate, Found, Freshness, Tier};
@@ -283,11 +283,14 @@ impl Shared {
 
     /// All addresses of an answer were somebody else's: it was forged.
     pub(super) fn convict(&self, name: &Name, found: &Found) {
-        self.memory.forget_answer(name);
+        self.memory.forget_word(name, found.source.as_deref());
         self.counts.rescued(Rescue::Forged);
         if let Some(source) = &found.source {
             tracing::info!("{name}: every address that {} gave failed the certificate check", source.server);
             self.health.note_lie(&source.server, kind::domain(name), LIES_TOO_MANY, Instant::now());
+            if (found.tier, source.transport) == (Tier::Plain, Transport::Udp) {
+                self.health.note_poison(&source.server, kind::domain(name), Instant::now());
+            }
         }
     }
 

@@ -25,15 +25,14 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::UdpSocket;
 use tokio::time::Instant;
 
+use super::ladder::Manner;
+use super::pace::Pace;
 use super::reply::{Outcome, Question, Reply};
 use super::server::{Server, Transport};
 use crate::socket::{self, Provider};
 
 /// When a UDP question is sent again: twice, since a third loss is a server that is away.
 const SEND_AGAIN: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(900)];
-/// How long a plain public server's answer is held to see whether another one follows: what is
-/// injected on the path comes first, and the real answer after it.
-pub(super) const LISTEN_ON: Duration = Duration::from_millis(40);
 /// What a connection and a reply over it may take together; the look-up ends soon after.
 const STREAM_PATIENCE: Duration = Duration::from_millis(2500);
 /// What a reply over a kept connection may take before a new one is tried: answers from a server's memory
@@ -80,20 +79,30 @@ pub(super) struct Wire {
     tls: tokio::sync::OnceCell<Arc<ClientConfig>>,
     // One for each server that is asked over connections; bounded by the configuration.
     lines: Mutex<HashMap<(Server, Transport), Line>>,
+    pace: Pace,
 }
 
 impl Wire {
     /// `roots` are trusted beside the system's.
     pub(super) fn new(roots: Vec<CertificateDer<'static>>) -> Wire {
-        Wire { provider: Provider::default(), roots, tls: Default::default(), lines: Default::default() }
+        Wire {
+            provider: Provider::default(),
+            roots,
+            tls: Default::default(),
+            lines: Default::default(),
+            pace: Pace::default(),
+        }
     }
 
-    /// Asks a server over one of its transports. UDP waits until it is dropped; where `wary`, it
-    /// listens on for a second answer that differs, which shows that one of the two is forged.
-    pub(super) async fn ask(&self, server: &Server, transport: Transport, question: Question, wary: bool) -> Reply {
+    /// Asks a server over one of its transports. UDP waits until it is dropped; where the manner says
+    /// so, it listens on for a second answer that differs, which shows that one of the two is forged.
+    pub(super) async fn ask(&self, server: &Server, transport: Transport, question: Question, manner: Manner) -> Reply {
         let Some(address) = server.address() else { return Reply::bare(Outcome::NotAsked) };
+        let Some(_turn) = self.pace.take_turn(server, manner.public, Instant::now()) else {
+            return Reply::failed(Outcome::Local, "it is being asked too much already");
+        };
         if transport == Transport::Udp {
-            return ask_udp(address, &question, wary).await.unwrap_or_else(|error| judge_io(&error));
+            return ask_udp(address, question, manner).await.unwrap_or_else(|error| judge_io(&error));
         }
         match tokio::time::timeout(STREAM_PATIENCE, self.ask_stream(server, transport, &question)).await {
             Ok(Ok(reply)) => reply,
@@ -202,36 +211,51 @@ async fn send(exchange: Exchange, question: &Question) -> Result<Reply, NetError
     }
 }
 
-async fn ask_udp(server: SocketAddr, question: &Question, wary: bool) -> io::Result<Reply> {
+async fn ask_udp(server: SocketAddr, question: Question, manner: Manner) -> io::Result<Reply> {
     let socket = socket::udp_to(server).await?;
-    let id = random_id()?;
+    let id = u16::from_be_bytes(random()?);
+    let question = &if manner.mixed { question.mix_case(&random()?) } else { question };
     let query = question.message(id).to_vec().map_err(io::Error::other)?;
     let started = Instant::now();
     socket.send(&query).await?;
     for pause in SEND_AGAIN {
         if let Ok(reply) = tokio::time::timeout_at(started + pause, listen(&socket, id, question)).await {
-            return check_twice(&socket, id, question, reply?, wary).await;
+            return check_twice(&socket, id, question, reply?, manner).await;
         }
         socket.send(&query).await?;
     }
     let reply = listen(&socket, id, question).await?;
-    check_twice(&socket, id, question, reply, wary).await
+    check_twice(&socket, id, question, reply, manner).await
 }
 
 /// Listens for a second answer that says something else.
-async fn check_twice(socket: &UdpSocket, id: u16, question: &Question, first: Reply, wary: bool) -> io::Result<Reply> {
-    if !wary || first.outcome != Outcome::Answer {
+async fn check_twice(
+    socket: &UdpSocket,
+    id: u16,
+    question: &Question,
+    first: Reply,
+    manner: Manner,
+) -> io::Result<Reply> {
+    if manner.listen_on.is_zero() || !(first.outcome == Outcome::Answer || first.outcome.is_negative()) {
         return Ok(first);
     }
-    let end = Instant::now() + LISTEN_ON;
+    let end = Instant::now() + manner.listen_on;
     while let Ok(Ok(second)) = tokio::time::timeout_at(end, listen(socket, id, question)).await {
-        // The same again is our own retransmission answered.
-        let same = first.addresses.iter().all(|address| second.addresses.contains(address));
-        if !same {
+        if contradicts(&first, &second) {
             return Ok(Reply::failed(Outcome::Forged, "two answers that differ"));
         }
     }
     Ok(first)
+}
+
+/// Whether one of two replies must be forged. The same again is our own retransmission answered.
+fn contradicts(first: &Reply, second: &Reply) -> bool {
+    match first.outcome {
+        // From somebody who did not see the question.
+        _ if second.respelt => false,
+        Outcome::Answer => !first.addresses.iter().all(|address| second.addresses.contains(address)),
+        _ => second.outcome == Outcome::Answer,
+    }
 }
 
 /// Waits for the reply, past packets that are none.
@@ -246,11 +270,11 @@ async fn listen(socket: &UdpSocket, id: u16, question: &Question) -> io::Result<
 }
 
 /// Nobody off the path may guess it, so it comes from the TLS provider's generator.
-fn random_id() -> io::Result<u16> {
-    let mut bytes = [0; 2];
+fn random<const LENGTH: usize>() -> io::Result<[u8; LENGTH]> {
+    let mut bytes = [0; LENGTH];
     let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
     random.fill(&mut bytes).map_err(|_| io::Error::other("no randomness"))?;
-    Ok(u16::from_be_bytes(bytes))
+    Ok(bytes)
 }
 
 fn judge_error(error: &NetError) -> Reply {
@@ -294,6 +318,10 @@ mod tests {
     use super::*;
     use crate::target::Name;
 
+    fn inside() -> Manner {
+        Manner { public: false, mixed: false, listen_on: Duration::ZERO }
+    }
+
     /// Answers the first question of a connection, and then swallows whatever comes, as a firewall
     /// does that has forgotten the connection.
     async fn answer_once(mut stream: TcpStream) -> io::Result<()> {
@@ -327,9 +355,88 @@ mod tests {
         let wire = Wire::new(Vec::new());
         for number in 0..3 {
             let question = Question::new(&Name::parse("goproxy.cn").unwrap(), Family::V4, true).unwrap();
-            let reply = wire.ask(&server, Transport::Tcp, question, false).await;
+            let reply = wire.ask(&server, Transport::Tcp, question, inside()).await;
             assert_eq!(reply.outcome, Outcome::Answer, "question {number}: {reply:?}");
         }
+    }
+
+    /// Asks a server that answers each question with these, made of the question.
+    async fn hear(replies: impl Fn(Message) -> Vec<Message>, manner: Manner) -> Reply {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let server = Server::Plain(socket.local_addr().unwrap());
+        let answering = async {
+            let mut packet = vec![0; DATAGRAM];
+            let (length, from) = socket.recv_from(&mut packet).await.unwrap();
+            let mut message = Message::from_vec(&packet[..length]).unwrap();
+            message.metadata.message_type = hickory_proto::op::MessageType::Response;
+            message.metadata.recursion_available = true;
+            for reply in replies(message) {
+                socket.send_to(&reply.to_vec().unwrap(), from).await.unwrap();
+            }
+            std::future::pending::<()>().await;
+        };
+        let wire = Wire::new(Vec::new());
+        let question = Question::new(&Name::parse("abcdefghijklmnopqrstuvwxyz.cn").unwrap(), Family::V4, true).unwrap();
+        tokio::select! {
+            reply = wire.ask(&server, Transport::Udp, question, manner) => reply,
+            () = answering => unreachable!("it goes on"),
+        }
+    }
+
+    fn saying(mut message: Message, last: u8) -> Message {
+        let owner = message.queries[0].name.clone();
+        message.add_answer(Record::from_rdata(owner, 60, RData::A(A::new(192, 0, 2, last))));
+        message
+    }
+
+    fn in_lower_case(mut message: Message) -> Message {
+        message.queries[0].name = message.queries[0].name.to_lowercase();
+        message
+    }
+
+    fn exposed() -> Manner {
+        Manner { public: true, mixed: true, listen_on: Duration::from_millis(40) }
+    }
+
+    #[tokio::test]
+    async fn a_name_in_mixed_case_must_come_back_as_it_was_sent() {
+        let kept = hear(|asked| vec![saying(asked, 1)], exposed()).await;
+        assert_eq!(kept.outcome, Outcome::Answer);
+        let respelt = hear(|asked| vec![saying(in_lower_case(asked), 1)], exposed()).await;
+        assert!(respelt.respelt && respelt.outcome == Outcome::Forged, "{respelt:?}");
+        let inside = hear(|asked| vec![saying(in_lower_case(asked), 1)], inside()).await;
+        assert_eq!(inside.outcome, Outcome::Answer, "the site's own servers are asked in plain spelling");
+    }
+
+    #[tokio::test]
+    async fn a_second_reply_shows_that_one_of_two_is_forged() {
+        let denied = |mut asked: Message| {
+            asked.metadata.response_code = hickory_proto::op::ResponseCode::NXDomain;
+            asked
+        };
+        let heard = async |replies: &dyn Fn(Message) -> Vec<Message>| hear(replies, exposed()).await.outcome;
+        assert_eq!(heard(&|asked| vec![saying(asked.clone(), 1), saying(asked, 2)]).await, Outcome::Forged);
+        assert_eq!(heard(&|asked| vec![denied(asked.clone()), saying(asked, 2)]).await, Outcome::Forged);
+        assert_eq!(heard(&|asked| vec![saying(asked.clone(), 1), denied(asked)]).await, Outcome::Forged);
+        assert_eq!(heard(&|asked| vec![saying(asked.clone(), 1), saying(asked, 1)]).await, Outcome::Answer);
+        assert_eq!(heard(&|asked| vec![denied(asked.clone()), denied(asked)]).await, Outcome::Nxdomain);
+        let stranger = |asked: Message| vec![saying(asked.clone(), 1), saying(in_lower_case(asked), 2)];
+        assert_eq!(heard(&stranger).await, Outcome::Answer, "who did not see the question proves nothing");
+        let trusting = hear(|asked| vec![saying(asked.clone(), 1), saying(asked, 2)], inside()).await;
+        assert_eq!(trusting.outcome, Outcome::Answer);
+    }
+
+    #[tokio::test]
+    async fn a_question_that_is_too_many_is_not_sent_and_is_nobodys_fault() {
+        let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let server = Server::Plain(silent.local_addr().unwrap());
+        let wire = Wire::new(Vec::new());
+        let question = || Question::new(&Name::parse("goproxy.cn").unwrap(), Family::V4, true).unwrap();
+        let mut asking = (0..65).map(|_| wire.ask(&server, Transport::Udp, question(), inside()));
+        let mut asking = asking.by_ref().collect::<futures_util::stream::FuturesUnordered<_>>();
+        assert_eq!(asking.next().await.map(|reply| reply.outcome), Some(Outcome::Local));
+        let more = tokio::time::timeout(Duration::ZERO, asking.next()).await;
+        assert!(more.is_err(), "the others are under way: {more:?}");
     }
 
     #[test]

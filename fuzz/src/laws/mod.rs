@@ -14,8 +14,9 @@ pub type Law = fn(&[u8]);
 pub fn find(name: &str) -> Option<Law> {
     match name {
         "base" => Some(base::hold),
-        "dns_reply" => Some(crate::resolve::law::hold),
+        "dns_reply" => Some(crate::resolve::dns_reply::hold),
         "head" => Some(head::hold),
+        "ladder" => Some(crate::resolve::ladder_law::hold),
         "module_path" => Some(module_path::hold),
         "note" => Some(note::hold),
         "server" => Some(server::hold),

@@ -8,19 +8,33 @@
 //! failed or denied, but for a name that is not known to be public only after every system server
 //! failed or denied, or [`PATIENCE`] passed. An address ends the look-up; the other family gets
 //! [`RESOLUTION_DELAY`] more. A denial of a public name counts when a second operator repeats it;
-//! an address that no public name can have is a denial that never counts. A server that is silent
-//! over UDP is asked over TCP. Whatever happens, it ends by [`QUERY_CAP`].
+//! an address that no public name can have is a denial that never counts, and the denial of a known
+//! liar needs two others. A server that is silent over UDP, or whose UDP answers are forged on the
+//! way, is asked over TCP; one that fails with EDNS is asked once without. Whatever happens, it ends
+//! by [`QUERY_CAP`].
+//!
+//! In here is what comes in and what goes out; `climb` says who is asked next, `verdict` what the
+//! words come to, `lessons` what is learnt beside, `nouns` what all of it is called.
 
-use std::net::{IpAddr, SocketAddr};
+mod climb;
+mod lessons;
+mod nouns;
+mod verdict;
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use tokio::time::Instant;
 
+pub(super) use nouns::{Action, Answer, Ask, Attempt, Candidate, Manner, Marks, Operator, Plan, Verdict};
+
+use verdict::Standing;
+
+use super::Tier;
 use super::kind::Kind;
 use super::reply::{Ede, Family, Outcome, Reply};
-use super::server::{Server, Transport};
-use super::{Tally, Tier};
+use super::server::Transport;
 use crate::target::Scope;
 
 /// A silent UDP server is asked over TCP too.
@@ -37,119 +51,12 @@ const RIVALS: Duration = Duration::from_millis(500);
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 /// When a stale answer is better than waiting on.
 const CLIENT_RESPONSE: Duration = Duration::from_millis(1200);
+/// How long one that failed with EDNS may take without.
+const SECOND_TRY: Duration = Duration::from_millis(300);
 /// When every look-up has ended.
 pub(super) const QUERY_CAP: Duration = Duration::from_millis(3000);
 /// The first pause after a failure of our own (no file descriptors); doubled each time.
 const LOCAL_PAUSE: Duration = Duration::from_millis(10);
-
-/// Who runs a server: two denials count only if they come from two of these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Operator {
-    System,
-    Service(&'static str),
-    Own(SocketAddr),
-}
-
-/// A server as this look-up sees it.
-#[derive(Clone, Debug)]
-pub(super) struct Candidate {
-    pub server: Server,
-    pub tier: Tier,
-    pub operator: Operator,
-    /// Servers of one wave are asked together.
-    pub wave: usize,
-    /// The transport to begin with: TCP where UDP is known to be dead.
-    pub transport: Transport,
-    pub edns: bool,
-    /// Known to be down; asked because all are.
-    pub down: bool,
-    /// Known to be down; asked beside the others to find out whether it still is.
-    pub trial: bool,
-}
-
-/// Whom to ask about a name, and what to know about it beforehand.
-#[derive(Clone, Debug)]
-pub(super) struct Plan {
-    pub kind: Kind,
-    pub families: Vec<Family>,
-    /// Sorted by wave.
-    pub candidates: Vec<Candidate>,
-    /// When the second server is asked: twice what the first usually takes, 50 to 150 ms.
-    pub hedge: Duration,
-    /// Whether an older answer is at hand.
-    pub spare: bool,
-    /// Networks that are as good as public ones here.
-    pub allow: Vec<IpNet>,
-    /// Ask everybody once the verdict stands, so that a person sees what each says.
-    pub exhaustive: bool,
-}
-
-/// What is to be done.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Action {
-    Ask(Ask),
-    /// Hand this on to whoever waits. Only [`Verdict::Spare`] may be followed by another.
-    Answer(Verdict),
-}
-
-/// One question to one server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ask {
-    pub attempt: usize,
-    pub candidate: usize,
-    pub transport: Transport,
-    pub family: Family,
-    pub edns: bool,
-}
-
-/// What a look-up comes to.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Verdict {
-    Found(Answer),
-    /// Use the older answer. Before the end it means: for now.
-    Spare,
-    Absent {
-        confirmed: bool,
-        /// Nobody else may be asked, so this word is final.
-        last_word: bool,
-        ttl: Option<Duration>,
-        by: Vec<usize>,
-    },
-    Blocked {
-        by: usize,
-        ede: Ede,
-    },
-    Unknown,
-}
-
-/// The addresses, and whose word they are.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Answer {
-    pub by: usize,
-    pub transport: Transport,
-    pub addresses: Vec<IpAddr>,
-    pub ttl: Duration,
-    /// A system server gave an address of the site's own: the name is private.
-    pub inward: bool,
-    /// Not believed, but all there is.
-    pub doubtful: bool,
-    /// Servers whose denial, or whose impossible address, this overrules.
-    pub overruled: Vec<usize>,
-}
-
-/// One question that was asked, for the trace.
-#[derive(Clone, Debug)]
-pub(super) struct Attempt {
-    pub candidate: usize,
-    pub transport: Transport,
-    pub family: Family,
-    pub asked_at: Instant,
-    pub reply: Option<Reply>,
-    /// What the server said before it was judged; go would take it at its word.
-    pub said: Option<Reply>,
-    pub elapsed: Duration,
-    edns: bool,
-}
 
 /// One look-up under way.
 pub(super) struct Ladder {
@@ -157,7 +64,7 @@ pub(super) struct Ladder {
     started: Instant,
     slots: Vec<Slot>,
     attempts: Vec<Attempt>,
-    actions: std::collections::VecDeque<Action>,
+    actions: VecDeque<Action>,
     retries: Vec<(Instant, Ask)>,
     local_pause: Duration,
     next_wave: usize,
@@ -166,6 +73,7 @@ pub(super) struct Ladder {
     rival_since: Option<Instant>,
     responded: bool,
     verdict: Option<Verdict>,
+    decided_at: Instant,
 }
 
 /// What one server has said so far, a cell a family.
@@ -179,7 +87,16 @@ struct Cell {
     state: State,
     open: usize,
     heard_at: Instant,
+    /// When the other transport of the server is tried too.
     rescue_at: Option<Instant>,
+}
+
+impl Cell {
+    /// Until when one that failed is given for being asked again in another way.
+    fn second_try(&self) -> Option<Instant> {
+        let asked_again = matches!(self.state, State::Failed(_)) && self.open > 0;
+        asked_again.then(|| self.heard_at + SECOND_TRY)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -191,19 +108,12 @@ enum State {
     Failed(Outcome),
 }
 
-/// What a server's word amounts to at this moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    Idle,
-    Waiting,
-    Positive,
-    Negative,
-    Bogus,
-    Failed,
-}
-
 impl Ladder {
-    pub(super) fn new(plan: Plan, now: Instant) -> Ladder {
+    pub(super) fn new(mut plan: Plan, now: Instant) -> Ladder {
+        if plan.kind == Kind::Private {
+            // No plan has others; if one ever does, they are not told.
+            plan.candidates.retain(|candidate| candidate.tier == Tier::System);
+        }
         let cell = || Cell { state: State::Waiting, open: 0, heard_at: now, rescue_at: None };
         let slots = plan.candidates.iter().map(|candidate| Slot {
             started: false,
@@ -224,6 +134,7 @@ impl Ladder {
             rival_since: None,
             responded: false,
             verdict: None,
+            decided_at: now,
         };
         ladder.settle(now);
         ladder
@@ -268,7 +179,8 @@ impl Ladder {
         let ends = [self.started + QUERY_CAP, self.started + CLIENT_RESPONSE, self.started + PATIENCE, self.next_hedge];
         let negative = self.negative_since();
         let denials = [negative.map(|since| since + RIVALS), self.confirm_by()].into_iter().flatten();
-        retries.chain(rescues).chain(graces).chain(ends).chain(denials).filter(|at| *at > now).min()
+        let second_tries = self.cells().filter_map(Cell::second_try);
+        retries.chain(rescues).chain(second_tries).chain(graces).chain(ends).chain(denials).filter(|at| *at > now).min()
     }
 
     /// The last word, once there is one.
@@ -285,30 +197,6 @@ impl Ladder {
         &self.attempts
     }
 
-    /// What the servers that were asked came to, one word each; one that said nothing timed out.
-    pub(super) fn tally(&self, now: Instant) -> Tally {
-        let asked = (0..self.slots.len()).filter(|&slot| self.slots[slot].started && !self.plan.candidates[slot].trial);
-        let mut tally = Tally::default();
-        for slot in asked {
-            let outcome = match self.standing(slot, now) {
-                Standing::Positive => Outcome::Answer,
-                Standing::Bogus => Outcome::Bogus,
-                Standing::Idle | Standing::Waiting => Outcome::Timeout,
-                Standing::Negative | Standing::Failed => self.worst_word(slot),
-            };
-            tally.add(outcome);
-        }
-        tally
-    }
-
-    fn worst_word(&self, slot: usize) -> Outcome {
-        let words = self.slots[slot].cells.iter().filter_map(|cell| match &cell.state {
-            State::Negative { outcome, .. } | State::Failed(outcome) => Some(*outcome),
-            _ => None,
-        });
-        words.min().unwrap_or(Outcome::Timeout)
-    }
-
     fn cells(&self) -> impl Iterator<Item = &Cell> {
         self.slots.iter().flat_map(|slot| &slot.cells)
     }
@@ -322,7 +210,7 @@ impl Ladder {
     /// Addresses that a public name cannot have are taken out; a reply with no other is bogus.
     fn judge_addresses(&self, candidate: usize, mut reply: Reply) -> Reply {
         let tier = self.plan.candidates[candidate].tier;
-        if reply.ede.as_ref().is_some_and(Ede::is_policy) {
+        if reply.ede.as_ref().is_some_and(Ede::is_policy) && !reply.respelt {
             return Reply { outcome: Outcome::Blocked, addresses: Vec::new(), ..reply };
         }
         if reply.outcome != Outcome::Answer || self.plan.kind == Kind::Private {
@@ -332,7 +220,9 @@ impl Ladder {
         let inward = reply.addresses.iter().any(|address| Scope::of(*address) == Scope::Private);
         if !kept.is_empty() {
             reply.addresses = kept;
-        } else if !(tier == Tier::System && self.plan.kind.may_turn_private() && inward) {
+        } else if tier == Tier::System && self.plan.kind.may_turn_private() && inward {
+            reply.addresses.retain(|address| Scope::of(*address) == Scope::Private);
+        } else {
             reply.outcome = Outcome::Bogus;
         }
         reply
@@ -344,25 +234,32 @@ impl Ladder {
 
     fn take_in(&mut self, ask: Ask, reply: Reply, now: Instant) {
         let family = self.family_index(ask.family);
-        let tier = self.plan.candidates[ask.candidate].tier;
-        let slot = &mut self.slots[ask.candidate];
-        slot.cells[family].open = slot.cells[family].open.saturating_sub(1);
-        if !matches!(slot.cells[family].state, State::Waiting | State::Failed(_)) {
+        let Candidate { tier, marks, .. } = self.plan.candidates[ask.candidate];
+        let cell = &mut self.slots[ask.candidate].cells[family];
+        cell.open = cell.open.saturating_sub(1);
+        if !matches!(cell.state, State::Waiting | State::Failed(_)) {
             return;
         }
-        let plain = ask.transport == Transport::Udp;
+        if let Some(transport) = self.detour(&ask, reply.outcome) {
+            return self.ask(Ask { transport, ..ask }, now);
+        }
+        let over_tcp = Ask { transport: Transport::Tcp, ..ask };
         match reply.outcome {
             Outcome::Blocked if tier == Tier::System => {
                 if let Some(ede) = reply.ede {
-                    self.finish(Verdict::Blocked { by: ask.candidate, ede });
+                    self.finish(Verdict::Blocked { by: ask.candidate, ede }, now);
                 }
             }
-            Outcome::Formerr | Outcome::Notimp if ask.edns && slot.edns => {
-                slot.edns = false;
-                self.ask(Ask { edns: false, ..ask }, now);
+            Outcome::Formerr | Outcome::Notimp if ask.edns => self.ask_without_edns(ask, now),
+            Outcome::Servfail if ask.edns && !marks.edns_proven => {
+                // Most often it is about something else, so nobody waits for the second try.
+                let cell = &mut self.slots[ask.candidate].cells[family];
+                (cell.state, cell.heard_at) = (State::Failed(Outcome::Servfail), now);
+                self.ask_without_edns(ask, now);
             }
-            Outcome::Formerr | Outcome::Notimp if ask.edns => self.ask(Ask { edns: false, ..ask }, now),
-            Outcome::Truncated | Outcome::Forged if plain => self.ask(Ask { transport: Transport::Tcp, ..ask }, now),
+            Outcome::Truncated | Outcome::Forged if ask.transport == Transport::Udp && !self.was_asked(&over_tcp) => {
+                self.ask(over_tcp, now);
+            }
             Outcome::Local => self.retry_later(ask, now),
             outcome => self.close_cell(ask, family, outcome, reply, now),
         }
@@ -405,11 +302,56 @@ impl Ladder {
             elapsed: Duration::ZERO,
             edns,
         });
-        let index = self.family_index(family);
-        let cell = &mut self.slots[candidate].cells[index];
+        self.send(Ask { attempt, ..ask }, now);
+    }
+
+    /// The same question again, which never left because of us.
+    fn ask_again(&mut self, ask: Ask, now: Instant) {
+        let record = &mut self.attempts[ask.attempt];
+        (record.asked_at, record.reply, record.said) = (now, None, None);
+        self.send(ask, now);
+    }
+
+    fn send(&mut self, ask: Ask, now: Instant) {
+        let index = self.family_index(ask.family);
+        let rescue_at = self.other_way(&ask).map(|_| now + TCP_AFTER);
+        let cell = &mut self.slots[ask.candidate].cells[index];
         cell.open += 1;
-        cell.rescue_at = (transport == Transport::Udp).then_some(now + TCP_AFTER);
-        self.actions.push_back(Action::Ask(Ask { attempt, ..ask }));
+        cell.rescue_at = rescue_at;
+        self.actions.push_back(Action::Ask(ask));
+    }
+
+    fn ask_without_edns(&mut self, ask: Ask, now: Instant) {
+        self.slots[ask.candidate].edns = false;
+        self.ask(Ask { edns: false, ..ask }, now);
+    }
+
+    /// The transport that a silent server is tried over next: TCP after UDP, and UDP where TCP came
+    /// first because the path is poisoned.
+    fn other_way(&self, ask: &Ask) -> Option<Transport> {
+        let Candidate { server, marks, .. } = &self.plan.candidates[ask.candidate];
+        let both = server.transport() == Transport::Udp;
+        let transport = match ask.transport {
+            Transport::Udp => Transport::Tcp,
+            Transport::Tcp if marks.poisoned && both => Transport::Udp,
+            _ => return None,
+        };
+        (!self.was_asked(&Ask { transport, ..*ask })).then_some(transport)
+    }
+
+    /// The same for one that cannot be reached: a refusal over UDP is the host's, one over TCP may
+    /// be a filter's.
+    fn detour(&self, ask: &Ask, outcome: Outcome) -> Option<Transport> {
+        let is_dead_end = matches!(outcome, Outcome::Unreachable | Outcome::Timeout);
+        self.other_way(ask).filter(|&transport| is_dead_end && transport == Transport::Udp)
+    }
+
+    fn was_asked(&self, ask: &Ask) -> bool {
+        let Ask { candidate, transport, family, .. } = *ask;
+        let same = |attempt: &Attempt| {
+            (attempt.candidate, attempt.transport, attempt.family) == (candidate, transport, family)
+        };
+        self.attempts.iter().any(same)
     }
 
     fn retry_later(&mut self, ask: Ask, now: Instant) {
@@ -423,40 +365,28 @@ impl Ladder {
             self.local_pause *= 2;
         }
         for (_, ask) in due {
-            self.ask(ask, now);
+            self.ask_again(ask, now);
         }
     }
 
     fn send_rescues(&mut self, now: Instant) {
         for candidate in 0..self.slots.len() {
             for index in 0..self.plan.families.len() {
-                let slot = &mut self.slots[candidate];
-                let cell = &mut slot.cells[index];
-                let due = matches!(cell.state, State::Waiting) && cell.rescue_at.is_some_and(|at| at <= now);
-                if due {
+                let cell = &mut self.slots[candidate].cells[index];
+                if matches!(cell.state, State::Waiting) && cell.rescue_at.is_some_and(|at| at <= now) {
                     cell.rescue_at = None;
-                    let (family, edns) = (self.plan.families[index], slot.edns);
-                    self.ask(Ask { attempt: 0, candidate, transport: Transport::Tcp, family, edns }, now);
+                    self.rescue(candidate, self.plan.families[index], now);
                 }
             }
         }
     }
 
-    fn start_wave(&mut self, wave: usize, now: Instant) {
-        let members = (0..self.slots.len()).filter(|&slot| self.plan.candidates[slot].wave == wave).collect::<Vec<_>>();
-        for candidate in members {
-            self.start(candidate, now);
-        }
-        let first = self.next_wave == 0;
-        self.next_wave = wave + 1;
-        self.next_hedge = now + if first { self.plan.hedge } else { HEDGE };
-    }
-
-    fn start(&mut self, candidate: usize, now: Instant) {
-        self.slots[candidate].started = true;
-        let Candidate { transport, edns, .. } = self.plan.candidates[candidate];
-        for family in self.plan.families.clone() {
-            self.ask(Ask { attempt: 0, candidate, transport, family, edns }, now);
+    fn rescue(&mut self, candidate: usize, family: Family, now: Instant) {
+        let theirs = |attempt: &&Attempt| attempt.candidate == candidate && attempt.family == family;
+        let Some(last) = self.attempts.iter().rev().find(theirs) else { return };
+        let ask = Ask { attempt: 0, candidate, transport: last.transport, family, edns: self.slots[candidate].edns };
+        if let Some(transport) = self.other_way(&ask) {
+            self.ask(Ask { transport, ..ask }, now);
         }
     }
 
@@ -467,7 +397,7 @@ impl Ladder {
             return;
         }
         if let Some(answer) = self.answer(now) {
-            return self.finish(Verdict::Found(answer));
+            return self.finish(Verdict::Found(answer), now);
         }
         if self.any(now, Standing::Positive) {
             return;
@@ -475,12 +405,12 @@ impl Ladder {
         self.climb(now);
         self.note_rivals(now);
         if let Some(verdict) = self.denial(now) {
-            return self.finish(verdict);
+            return self.finish(verdict, now);
         }
         let exhausted = self.wave_to_come().is_none() && !self.anything_open(now);
         if exhausted || now >= self.started + QUERY_CAP {
             let verdict = self.second_best(now);
-            return self.finish(verdict);
+            return self.finish(verdict, now);
         }
         if self.plan.spare && !self.responded && now >= self.started + CLIENT_RESPONSE {
             self.responded = true;
@@ -488,12 +418,13 @@ impl Ladder {
         }
     }
 
-    fn finish(&mut self, verdict: Verdict) {
+    fn finish(&mut self, verdict: Verdict, now: Instant) {
         if self.verdict.is_some() {
             return;
         }
         self.actions.push_back(Action::Answer(verdict.clone()));
         self.verdict = Some(verdict);
+        self.decided_at = now;
     }
 
     /// Asks whoever has not been asked, after the verdict, for a full table. A name that turned out
@@ -510,231 +441,6 @@ impl Ladder {
                 self.start(candidate, now);
             }
         }
-    }
-
-    fn standing(&self, slot: usize, now: Instant) -> Standing {
-        let Slot { started, cells, .. } = &self.slots[slot];
-        if !started {
-            return Standing::Idle;
-        }
-        let any = |wanted: fn(&State) -> bool| cells.iter().any(|cell| wanted(&cell.state));
-        let waiting = any(|state| matches!(state, State::Waiting));
-        let denied = cells.iter().find(|cell| matches!(cell.state, State::Negative { outcome: Outcome::Nxdomain, .. }));
-        if any(|state| matches!(state, State::Positive { .. })) {
-            return Standing::Positive;
-        }
-        if any(|state| matches!(state, State::Bogus { .. })) && !waiting {
-            return Standing::Bogus;
-        }
-        if denied.is_some_and(|cell| !waiting || now >= cell.heard_at + RESOLUTION_DELAY) {
-            return Standing::Negative;
-        }
-        let failed = cells.iter().find(|cell| matches!(cell.state, State::Failed(_)));
-        match failed {
-            // A server that chokes on AAAA alone is common, and no reason to go on to the next.
-            Some(cell) if !waiting || now >= cell.heard_at + RESOLUTION_DELAY => Standing::Failed,
-            _ if waiting => Standing::Waiting,
-            _ => Standing::Negative,
-        }
-    }
-
-    fn with(&self, now: Instant, standing: Standing) -> impl Iterator<Item = usize> {
-        (0..self.slots.len()).filter(move |&slot| self.standing(slot, now) == standing)
-    }
-
-    fn any(&self, now: Instant, standing: Standing) -> bool {
-        self.with(now, standing).next().is_some()
-    }
-
-    /// The answer, once both families are in or the second had its time.
-    fn answer(&self, now: Instant) -> Option<Answer> {
-        let heard = |slot: usize| {
-            let positive = self.slots[slot].cells.iter().filter(|cell| matches!(cell.state, State::Positive { .. }));
-            positive.map(|cell| cell.heard_at).min()
-        };
-        let by = self.with(now, Standing::Positive).min_by_key(|&slot| heard(slot))?;
-        let cells = &self.slots[by].cells;
-        let complete = cells.iter().all(|cell| !matches!(cell.state, State::Waiting));
-        let waited = heard(by).is_some_and(|at| now >= at + RESOLUTION_DELAY || now >= self.started + QUERY_CAP);
-        (complete || waited).then(|| self.compose(by, now))
-    }
-
-    fn compose(&self, by: usize, now: Instant) -> Answer {
-        let mut answer = Answer {
-            by,
-            transport: self.plan.candidates[by].transport,
-            addresses: Vec::new(),
-            ttl: Duration::MAX,
-            inward: false,
-            doubtful: false,
-            overruled: self.with(now, Standing::Negative).chain(self.with(now, Standing::Bogus)).collect(),
-        };
-        for cell in &self.slots[by].cells {
-            if let State::Positive { addresses, ttl, transport, inward } = &cell.state {
-                answer.addresses.extend(addresses);
-                answer.ttl = answer.ttl.min(*ttl);
-                answer.inward |= inward;
-                answer.transport = *transport;
-            }
-        }
-        answer
-    }
-
-    /// Starts as many waves as are due.
-    fn climb(&mut self, now: Instant) {
-        while let Some(wave) = self.wave_to_come() {
-            let outside = self.is_outside(wave);
-            if outside && !self.may_go_outside(now) {
-                return;
-            }
-            let setbacks = self.setbacks(now);
-            let denied = self.any(now, Standing::Negative) || self.any(now, Standing::Bogus);
-            let urgent = setbacks > self.urgent_starts
-                || !self.anything_open(now)
-                || denied && (!outside || self.rival_is_missing(now));
-            if !urgent && now < self.next_hedge {
-                return;
-            }
-            if setbacks > self.urgent_starts {
-                self.urgent_starts += 1;
-            }
-            self.start_wave(wave, now);
-        }
-    }
-
-    fn wave_to_come(&self) -> Option<usize> {
-        self.plan.candidates.iter().map(|candidate| candidate.wave).filter(|&wave| wave >= self.next_wave).min()
-    }
-
-    fn is_outside(&self, wave: usize) -> bool {
-        self.plan.candidates.iter().any(|candidate| candidate.wave == wave && candidate.tier != Tier::System)
-    }
-
-    fn regular(&self) -> impl Iterator<Item = usize> {
-        (0..self.slots.len()).filter(|&slot| !self.plan.candidates[slot].trial)
-    }
-
-    fn may_go_outside(&self, now: Instant) -> bool {
-        self.plan.kind.is_known() || now >= self.started + PATIENCE || self.system_is_through(now)
-    }
-
-    fn system_is_through(&self, now: Instant) -> bool {
-        self.regular()
-            .filter(|&slot| self.plan.candidates[slot].tier == Tier::System)
-            .all(|slot| !matches!(self.standing(slot, now), Standing::Idle | Standing::Waiting))
-    }
-
-    /// Servers that did not do: each brings the next one on at once.
-    fn setbacks(&self, now: Instant) -> usize {
-        use Standing::*;
-        self.regular().filter(|&slot| matches!(self.standing(slot, now), Negative | Bogus | Failed)).count()
-    }
-
-    fn anything_open(&self, now: Instant) -> bool {
-        !self.retries.is_empty() || self.regular().any(|slot| self.is_open_slot(slot, now))
-    }
-
-    fn is_open_slot(&self, slot: usize, now: Instant) -> bool {
-        self.standing(slot, now) == Standing::Waiting || self.slots[slot].cells.iter().any(|cell| cell.open > 0)
-    }
-
-    /// Whether somebody denied and nobody of another operator is being asked.
-    fn rival_is_missing(&self, now: Instant) -> bool {
-        let denier = self.with(now, Standing::Negative).chain(self.with(now, Standing::Bogus)).next();
-        let Some(denier) = denier else { return false };
-        let operator = self.plan.candidates[denier].operator;
-        !self.regular().any(|slot| {
-            self.plan.candidates[slot].operator != operator && self.standing(slot, now) == Standing::Waiting
-        })
-    }
-
-    fn deniers(&self, now: Instant) -> Vec<usize> {
-        self.with(now, Standing::Negative).collect()
-    }
-
-    fn note_rivals(&mut self, now: Instant) {
-        let Some(&denier) = self.deniers(now).first() else { return };
-        let operator = self.plan.candidates[denier].operator;
-        let asked = (0..self.slots.len())
-            .any(|slot| self.slots[slot].started && self.plan.candidates[slot].operator != operator);
-        if asked && self.rival_since.is_none() {
-            self.rival_since = Some(now);
-        }
-    }
-
-    fn negative_since(&self) -> Option<Instant> {
-        let negative = |cell: &&Cell| matches!(cell.state, State::Negative { .. });
-        self.cells().filter(negative).map(|cell| cell.heard_at).min()
-    }
-
-    fn confirm_by(&self) -> Option<Instant> {
-        Some(self.negative_since()?.max(self.rival_since?) + CONFIRM)
-    }
-
-    /// Whether the denials so far are the last word.
-    fn denial(&self, now: Instant) -> Option<Verdict> {
-        let by = self.deniers(now);
-        let (&first, since) = (by.first()?, self.negative_since()?);
-        let operator = |slot: usize| self.plan.candidates[slot].operator;
-        if self.plan.kind != Kind::Private && by.iter().any(|&slot| operator(slot) != operator(first)) {
-            return Some(Verdict::Absent { confirmed: true, last_word: true, ttl: self.denial_ttl(&by), by });
-        }
-        let others =
-            |candidate: &Candidate| !candidate.down && !candidate.trial && candidate.operator != operator(first);
-        let confirmable = self.plan.kind != Kind::Private && self.plan.candidates.iter().any(others);
-        if !confirmable && (self.system_is_through(now) || now >= since + RIVALS) {
-            let final_word = Verdict::Absent { confirmed: false, last_word: true, ttl: self.denial_ttl(&by), by };
-            return Some(if self.prefers_spare() { Verdict::Spare } else { final_word });
-        }
-        self.confirm_by().is_some_and(|at| now >= at).then(|| self.second_best(now))
-    }
-
-    fn denial_ttl(&self, by: &[usize]) -> Option<Duration> {
-        let cells = by.iter().flat_map(|&slot| &self.slots[slot].cells);
-        cells.filter_map(|cell| if let State::Negative { ttl, .. } = &cell.state { *ttl } else { None }).min()
-    }
-
-    /// An older answer beats a denial that nobody repeats, but a private name's servers know best.
-    fn prefers_spare(&self) -> bool {
-        self.plan.spare && self.plan.kind != Kind::Private
-    }
-
-    /// The verdict when no server has given a good one.
-    fn second_best(&self, now: Instant) -> Verdict {
-        if self.prefers_spare() {
-            return Verdict::Spare;
-        }
-        if let Some(answer) = self.doubtful_answer() {
-            return Verdict::Found(answer);
-        }
-        let by = self.deniers(now);
-        if !by.is_empty() {
-            return Verdict::Absent { confirmed: false, last_word: false, ttl: self.denial_ttl(&by), by };
-        }
-        if self.plan.spare { Verdict::Spare } else { Verdict::Unknown }
-    }
-
-    /// A private address that a system server gave for a name that is public: a lie, or a site that
-    /// serves its own mirror under the public name. TLS judges.
-    fn doubtful_answer(&self) -> Option<Answer> {
-        let inside = self.regular().filter(|&slot| self.plan.candidates[slot].tier == Tier::System);
-        let private = |addresses: &[IpAddr]| {
-            let of_site = addresses.iter().copied().filter(|address| Scope::of(*address) == Scope::Private);
-            of_site.collect::<Vec<_>>()
-        };
-        let mut heard = inside.flat_map(|slot| self.slots[slot].cells.iter().map(move |cell| (slot, cell)));
-        heard.find_map(|(by, cell)| match &cell.state {
-            State::Bogus { addresses, transport } if !private(addresses).is_empty() => Some(Answer {
-                by,
-                transport: *transport,
-                addresses: private(addresses),
-                ttl: Duration::ZERO,
-                inward: false,
-                doubtful: true,
-                overruled: Vec::new(),
-            }),
-            _ => None,
-        })
     }
 }
 

@@ -1,7 +1,11 @@
 //! The failure matrix of `dns-resilience.md` section 9 against the state machine: scripted servers,
 //! simulated time, and laws that hold whatever the servers do.
 
+use ipnet::IpNet;
+
+use super::nouns::{LISTEN_LONG, LISTEN_ON};
 use super::*;
+use crate::resolve::server::Server;
 
 // The vocabulary.
 
@@ -20,11 +24,21 @@ enum Says {
     OverTcp,
     /// TC over UDP, an answer over TCP.
     Cut,
-    /// An answer only to questions without EDNS.
-    NoEdns,
+    /// An answer only to questions without EDNS; to others this.
+    NoEdns(Outcome),
+    /// Two answers over UDP that differ, or one in another spelling; this over TCP.
+    Forged(Tcp),
     Policy,
     /// Our own sockets fail a few times.
     Exhausted(usize),
+}
+
+/// What a server does over TCP.
+#[derive(Clone, Copy, Debug)]
+enum Tcp {
+    Answers,
+    Refuses,
+    Swallows,
 }
 
 use Says::*;
@@ -84,8 +98,12 @@ impl Says {
             OverTcp => (!udp).then(|| (5, answer(ask.family, "1.1.1.9"))),
             Cut if udp => Some((1, Reply::bare(Outcome::Truncated))),
             Cut => Some((5, answer(ask.family, "1.1.1.9"))),
-            NoEdns if ask.edns => Some((1, Reply::bare(Outcome::Formerr))),
-            NoEdns => Some((1, answer(ask.family, "1.1.1.9"))),
+            NoEdns(outcome) if ask.edns => Some((1, Reply::bare(outcome))),
+            NoEdns(_) => Some((1, answer(ask.family, "1.1.1.9"))),
+            Forged(_) if udp => Some((1, Reply::bare(Outcome::Forged))),
+            Forged(Tcp::Answers) => Some((5, answer(ask.family, "1.1.1.9"))),
+            Forged(Tcp::Refuses) => Some((1, Reply::bare(Outcome::Unreachable))),
+            Forged(Tcp::Swallows) => None,
             Policy => {
                 Some((1, Reply { ede: Some(Ede { code: 15, text: "no".into() }), ..Reply::bare(Outcome::Nxdomain) }))
             }
@@ -110,6 +128,7 @@ impl Case {
             edns: true,
             down: false,
             trial: false,
+            marks: Marks::default(),
         });
         Plan {
             kind: self.kind,
@@ -124,10 +143,25 @@ impl Case {
 
     /// Plays the case through to the verdict.
     fn run(&self) -> Run {
+        self.play(self.plan())
+    }
+
+    /// The same where something is known about the servers beforehand.
+    fn run_with(&self, marks: &[Marks]) -> Run {
+        let mut plan = self.plan();
+        for (candidate, marks) in plan.candidates.iter_mut().zip(marks) {
+            let starts_over_tcp = marks.poisoned && candidate.tier == Tier::Plain;
+            candidate.transport = if starts_over_tcp { Transport::Tcp } else { Transport::Udp };
+            candidate.marks = *marks;
+        }
+        self.play(plan)
+    }
+
+    fn play(&self, plan: Plan) -> Run {
         let start = Instant::now();
         let mut now = start;
         let since = |now: Instant| u64::try_from((now - start).as_millis()).unwrap();
-        let mut ladder = Ladder::new(self.plan(), now);
+        let mut ladder = Ladder::new(plan, now);
         let mut coming: Vec<(Instant, usize, Reply)> = Vec::new();
         let mut run = Run { said: Vec::new(), ms: 0, asked: Vec::new(), tally: String::new() };
         for _ in 0..10_000 {
@@ -229,7 +263,10 @@ fn one_server_with_one_quirk_still_answers() {
     let table = [
         ("udp silent, tcp fine", OverTcp, 650),
         ("truncated", Cut, 10),
-        ("formerr on edns", NoEdns, 10),
+        ("formerr on edns", NoEdns(Outcome::Formerr), 10),
+        ("notimp on edns", NoEdns(Outcome::Notimp), 10),
+        ("servfail on edns", NoEdns(Outcome::Servfail), 10),
+        ("forged over udp, tcp fine", Forged(Tcp::Answers), 10),
         ("aaaa silent", V4Only(20), 80),
         ("aaaa nxdomain", V4And(Outcome::Nxdomain), 30),
         ("aaaa servfail", V4And(Outcome::Servfail), 30),
@@ -315,7 +352,7 @@ fn an_older_answer_is_served_when_waiting_is_worse() {
     assert_eq!(silent.said[0], (1200, Verdict::Spare));
     assert_eq!((silent.said.len(), silent.ms), (2, 3000));
     let failed = case(KNOWN, &[Code(Outcome::Servfail, 1)], &[Code(Outcome::Servfail, 1)]).with_spare().run();
-    assert_eq!((failed.verdict(), failed.ms), (&Verdict::Spare, 2));
+    assert_eq!((failed.verdict(), failed.ms), (&Verdict::Spare, 3));
     let denied = case(KNOWN, &[Code(Outcome::Nxdomain, 1)], &[]).with_spare().run();
     assert_eq!(denied.verdict(), &Verdict::Spare, "it beats a denial that nobody confirms");
     let confirmed = case(KNOWN, &[Code(Outcome::Nxdomain, 1)], &[Code(Outcome::Nxdomain, 1)]).with_spare().run();
@@ -340,6 +377,42 @@ fn a_private_address_from_inside_makes_a_name_private_unless_it_is_built_in() {
 }
 
 #[test]
+fn a_private_name_is_told_to_nobody_outside_whatever_the_plan_says() {
+    for says in [Silent, Code(Outcome::Servfail, 1), Code(Outcome::Nxdomain, 1)] {
+        let run = case(Kind::Private, &[says], &[Good(1), Good(1)]).run();
+        assert!(run.asked.iter().all(|(_, to, _)| *to == 0), "{says:?}: {:?}", run.asked);
+    }
+}
+
+#[test]
+fn of_a_private_answer_only_the_private_addresses_count() {
+    let case = case(Kind::Other, &[Silent], &[]);
+    let start = Instant::now();
+    let mut ladder = Ladder::new(case.plan(), start);
+    let addresses = ["0.0.0.0", "10.0.0.1", "169.254.169.254"].map(|text| text.parse().unwrap()).to_vec();
+    ladder.heard(0, Reply { addresses, ..answer(Family::V4, "1.1.1.9") }, start);
+    ladder.heard(1, answer(Family::V6, ""), start);
+    let Some(Verdict::Found(found)) = ladder.verdict() else { panic!("{:?}", ladder.verdict()) };
+    assert!(found.inward && ladder.is_inward());
+    assert_eq!(found.addresses, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
+}
+
+#[test]
+fn a_private_address_that_comes_too_late_still_tells_whose_the_name_is() {
+    let case = case(Kind::Other, &[Silent], &[Silent]);
+    let start = Instant::now();
+    let mut ladder = Ladder::new(case.plan(), start);
+    ladder.tick(start + PATIENCE);
+    // The first one is asked over TCP by then.
+    ladder.heard(4, answer(Family::V4, "1.1.1.9"), start + PATIENCE);
+    ladder.heard(5, answer(Family::V6, ""), start + PATIENCE);
+    assert!(matches!(ladder.verdict(), Some(Verdict::Found(answer)) if answer.by == 1));
+    assert!(!ladder.is_inward());
+    ladder.heard(0, answer(Family::V4, "10.0.0.1"), start + 2 * PATIENCE);
+    assert!(ladder.is_inward());
+}
+
+#[test]
 fn an_address_that_was_allowed_is_as_good_as_a_public_one() {
     let mut case = case(KNOWN, &[Address("198.18.0.1")], &[Good(20)]);
     case.allow = vec!["198.18.0.0/15".parse().unwrap()];
@@ -351,6 +424,13 @@ fn blocked_on_purpose_stays_blocked() {
     let run = case(KNOWN, &[Policy], &[Good(1)]).run();
     assert!(matches!(run.verdict(), Verdict::Blocked { by: 0, .. }));
     assert_eq!(run.asked_of(1), None);
+    let policy =
+        Policy.reply(&Ask { attempt: 0, candidate: 0, transport: Transport::Udp, family: Family::V4, edns: true }, 0);
+    let respelt = Reply { outcome: Outcome::Forged, respelt: true, ..policy.unwrap().1 };
+    let (open, now) = (case(KNOWN, &[], &[Silent]), Instant::now());
+    let mut ladder = Ladder::new(open.plan(), now);
+    ladder.heard(0, respelt, now);
+    assert_eq!(ladder.attempts()[2].transport, Transport::Tcp, "nobody's policy in a spelling that is not ours");
     let filtering = case(KNOWN, &[Code(Outcome::Servfail, 1)], &[Policy, Good(1)]).run();
     assert_eq!(filtering.found().by, 2, "a public service's filter is no policy of this site");
 }
@@ -361,7 +441,7 @@ fn nothing_takes_longer_than_the_cap_and_says_how_many_said_what() {
     assert_eq!((run.verdict(), run.ms), (&Verdict::Unknown, 3000));
     assert_eq!(run.tally, "4 servers (4 timeout)");
     let mixed = case(KNOWN, &[Code(Outcome::Refused, 1)], &[Code(Outcome::Servfail, 1)]).run();
-    assert_eq!((mixed.ms, mixed.tally.as_str()), (2, "2 servers (1 refused, 1 servfail)"));
+    assert_eq!((mixed.ms, mixed.tally.as_str()), (3, "2 servers (1 refused, 1 servfail)"));
     assert_eq!(case(KNOWN, &[], &[]).run().verdict(), &Verdict::Unknown);
 }
 
@@ -380,21 +460,229 @@ fn every_server_is_heard_where_a_person_wants_to_see_the_table() {
 }
 
 #[test]
+fn two_answers_that_differ_are_both_dropped_and_tcp_is_asked_at_once() {
+    let run = case(KNOWN, &[Code(Outcome::Servfail, 1)], &[Forged(Tcp::Answers)]).run();
+    assert_eq!((run.found().by, run.found().transport), (1, Transport::Tcp));
+    let over_tcp = |run: &Run| run.asked.iter().find(|(_, to, over)| (*to, *over) == (1, Transport::Tcp)).unwrap().0;
+    assert_eq!((over_tcp(&run), run.ms), (2, 7));
+    // Where that does not do either, the next one is asked at once.
+    let refused = case(KNOWN, &[Code(Outcome::Refused, 1)], &[Forged(Tcp::Refuses), Good(20)]).run();
+    assert_eq!((refused.found().by, refused.asked_of(2)), (2, Some(3)));
+    let swallowed = case(KNOWN, &[Code(Outcome::Refused, 1)], &[Forged(Tcp::Swallows), Good(20)]).run();
+    assert_eq!((swallowed.found().by, swallowed.asked_of(2)), (2, Some(251)));
+}
+
+#[test]
+fn on_a_poisoned_path_tcp_comes_first_and_udp_only_where_tcp_does_not_do() {
+    let poisoned = Marks { poisoned: true, ..Marks::default() };
+    let ways = |says: Says| {
+        let run = case(KNOWN, &[], &[says]).run_with(&[poisoned]);
+        let of_v4 = run.asked.iter().step_by(2).map(|(at, _, over)| (*at, *over)).collect::<Vec<_>>();
+        (of_v4, matches!(run.verdict(), Verdict::Found(_)))
+    };
+    use Transport::{Tcp as OTcp, Udp};
+    assert_eq!(ways(Good(20)), (vec![(0, OTcp)], true));
+    assert_eq!(ways(Forged(Tcp::Swallows)), (vec![(0, OTcp), (600, Udp)], false), "and each way once");
+    assert_eq!(ways(Forged(Tcp::Refuses)), (vec![(0, OTcp), (1, Udp)], false));
+}
+
+#[test]
+fn only_what_comes_over_an_open_path_is_held_and_mixed_in_case() {
+    let ms = |listen_on: Duration| listen_on.as_millis();
+    let table = [
+        (Tier::System, Transport::Udp, false, false, 0),
+        (Tier::System, Transport::Tcp, false, false, 0),
+        (Tier::Plain, Transport::Udp, false, true, ms(LISTEN_ON)),
+        (Tier::Plain, Transport::Udp, true, true, ms(LISTEN_LONG)),
+        (Tier::Plain, Transport::Tcp, true, false, 0),
+        (Tier::Encrypted, Transport::Tls, true, false, 0),
+        (Tier::Encrypted, Transport::Https, false, false, 0),
+    ];
+    let candidate = case(KNOWN, &[], &[Silent]).plan().candidates.remove(0);
+    for (tier, transport, poisoned, mixed, listen_on) in table {
+        let marks = Marks { poisoned, ..Marks::default() };
+        let manner = Candidate { tier, marks, ..candidate.clone() }.manner(transport);
+        assert_eq!((manner.mixed, ms(manner.listen_on)), (mixed, listen_on), "{tier:?} over {transport}");
+        assert_eq!(manner.public, tier != Tier::System);
+    }
+    let flattens = Candidate { marks: Marks { flattens: true, ..Marks::default() }, ..candidate };
+    assert!(!flattens.manner(Transport::Udp).mixed, "it would only show what is known");
+}
+
+#[test]
+fn a_failure_with_edns_is_tried_without_once_and_the_next_server_does_not_wait_for_it() {
+    let servfail = Code(Outcome::Servfail, 1);
+    let run = case(KNOWN, &[servfail, Good(20)], &[]).run();
+    assert_eq!(
+        run.asked.iter().map(|(at, to, _)| (*at, *to)).collect::<Vec<_>>()[2..],
+        [(1, 0), (1, 0), (1, 1), (1, 1)]
+    );
+    let proven = Marks { edns_proven: true, ..Marks::default() };
+    let asked = case(KNOWN, &[servfail, Good(20)], &[]).run_with(&[proven]).asked;
+    assert_eq!(asked.iter().filter(|(_, to, _)| *to == 0).count(), 2, "edns is not what it fails over");
+    assert_eq!(case(KNOWN, &[servfail], &[servfail]).run().tally, "2 servers (2 servfail)");
+}
+
+#[test]
+fn a_server_that_says_nothing_to_the_second_try_is_not_waited_for() {
+    let case = case(KNOWN, &[Silent], &[]);
+    let start = Instant::now();
+    let mut ladder = Ladder::new(case.plan(), start);
+    ladder.heard(0, Reply::bare(Outcome::Servfail), start);
+    ladder.heard(1, Reply::bare(Outcome::Servfail), start);
+    assert_eq!(ladder.attempts().len(), 4);
+    assert_eq!(ladder.verdict(), None);
+    ladder.tick(start + SECOND_TRY);
+    assert_eq!(ladder.verdict(), Some(&Verdict::Unknown));
+}
+
+#[test]
+fn the_denial_of_a_known_liar_needs_two_others() {
+    let (liar, honest) = (Marks { liar: true, ..Marks::default() }, Marks::default());
+    let denied = Code(Outcome::Nxdomain, 1);
+    let confirmed = |public: &[Says], marks: &[Marks]| {
+        let run = case(KNOWN, &[denied], public).run_with(marks);
+        assert!(matches!(run.verdict(), Verdict::Absent { .. }), "{:?}", run.verdict());
+        matches!(run.verdict(), Verdict::Absent { confirmed: true, .. })
+    };
+    assert!(confirmed(&[denied], &[honest, honest]));
+    assert!(!confirmed(&[denied], &[liar, honest]));
+    assert!(!confirmed(&[denied], &[honest, liar]));
+    assert!(confirmed(&[denied, denied], &[liar, honest, honest]));
+    assert!(confirmed(&[denied, denied], &[liar, liar, honest]));
+    assert!(!confirmed(&[denied, Silent], &[liar, honest, honest]));
+}
+
+#[test]
+fn a_server_that_is_known_to_deny_ipv6_names_is_given_time_for_the_other_family() {
+    let late_v4 = [(1, answer(Family::V6, "")), (0, answer(Family::V4, "1.1.1.9"))];
+    let verdict = |marks: Marks| {
+        let case = case(Kind::Other, &[Silent], &[Silent]);
+        let mut plan = case.plan();
+        plan.candidates[0].marks = marks;
+        let start = Instant::now();
+        let mut ladder = Ladder::new(plan, start);
+        ladder.heard(late_v4[0].0, Reply::bare(Outcome::Nxdomain), start);
+        ladder.tick(start + 2 * RESOLUTION_DELAY);
+        let asked_outside = ladder.attempts().len() > 2;
+        ladder.heard(late_v4[1].0, late_v4[1].1.clone(), start + 3 * RESOLUTION_DELAY);
+        assert!(matches!(ladder.verdict(), Some(Verdict::Found(answer)) if answer.by == 0));
+        assert_eq!(ladder.v6_deniers(), [0]);
+        asked_outside
+    };
+    assert!(verdict(Marks::default()));
+    assert!(!verdict(Marks { denies_v6: true, ..Marks::default() }));
+}
+
+#[test]
+fn what_others_find_a_little_later_is_their_own_word() {
+    let mut case = case(KNOWN, &[Silent, Silent], &[Silent, Silent]);
+    case.servers[3].0 = Tier::Encrypted;
+    let start = Instant::now();
+    let ms = |ms: u64| start + Duration::from_millis(ms);
+    let mut ladder = Ladder::new(case.plan(), start);
+    ladder.tick(ms(150));
+    ladder.tick(ms(400));
+    ladder.tick(ms(650));
+    let attempts_of = |slot: usize, ladder: &Ladder| {
+        let theirs = |&attempt: &usize| ladder.attempts()[attempt].candidate == slot;
+        (0..ladder.attempts().len()).filter(theirs).collect::<Vec<_>>()
+    };
+    let say = |ladder: &mut Ladder, slot: usize, address: &str, at: u64| {
+        let attempt = attempts_of(slot, ladder)[0];
+        ladder.heard(attempt, answer(Family::V4, address), ms(at));
+    };
+    say(&mut ladder, 2, "1.1.1.9", 660);
+    ladder.tick(ms(710));
+    assert_eq!(ladder.verdict().map(|verdict| matches!(verdict, Verdict::Found(_))), Some(true));
+    say(&mut ladder, 3, "1.1.1.7", 900);
+    say(&mut ladder, 1, "1.1.1.8", 1005);
+    say(&mut ladder, 0, "10.0.0.1", 800);
+    let beside = ladder.found_beside().into_iter().map(|answer| (answer.by, answer.addresses)).collect::<Vec<_>>();
+    let v4 = |text: &str| vec![text.parse::<IpAddr>().unwrap()];
+    assert_eq!(beside, [(1, v4("1.1.1.8")), (3, v4("1.1.1.7"))], "the site's first, and no private address");
+    say(&mut ladder, 1, "1.1.1.8", 1011);
+    assert_eq!(ladder.found_beside().len(), 1, "not for ever");
+}
+
+#[test]
+fn who_denies_what_was_found_is_noted_however_late() {
+    let case = case(KNOWN, &[Silent, Silent], &[]);
+    let start = Instant::now();
+    let mut ladder = Ladder::new(case.plan(), start);
+    ladder.tick(start + Duration::from_millis(150));
+    let later = start + Duration::from_millis(200);
+    ladder.heard(2, answer(Family::V4, "1.1.1.9"), later);
+    ladder.heard(3, answer(Family::V6, ""), later);
+    assert!(matches!(ladder.verdict(), Some(Verdict::Found(_))));
+    ladder.heard(1, Reply::bare(Outcome::Nodata), later);
+    assert!(ladder.late_deniers().is_empty(), "no ipv6 address was found");
+    ladder.heard(0, Reply::bare(Outcome::Nodata), later);
+    assert_eq!(ladder.late_deniers(), [0]);
+}
+
+#[test]
+fn a_lie_is_one_a_look_up_and_a_spelling_of_its_own_is_none() {
+    let case = case(KNOWN, &[], &[Silent]);
+    let start = Instant::now();
+    let mut ladder = Ladder::new(case.plan(), start);
+    let respelt = Reply { respelt: true, ..answer(Family::V4, "1.1.1.9") };
+    ladder.heard(0, Reply { outcome: Outcome::Forged, ..respelt }, start);
+    assert!(!ladder.has_lied(0) && !ladder.confirms_spelling(0));
+    ladder.heard(1, Reply::bare(Outcome::Forged), start);
+    assert!(ladder.is_first_lie(1));
+    let over_tcp = ladder.attempts().iter().map(|attempt| attempt.transport == Transport::Tcp).collect::<Vec<_>>();
+    assert_eq!(over_tcp, [false, false, true, true]);
+    ladder.heard(3, Reply::bare(Outcome::Forged), start);
+    assert!(!ladder.is_first_lie(3));
+    ladder.heard(2, answer(Family::V4, "1.1.1.9"), start);
+    assert!(ladder.confirms_spelling(2), "it said the same over tcp");
+}
+
+#[test]
+fn our_own_failure_is_nobodys_word() {
+    let run = case(KNOWN, &[Exhausted(1000)], &[]).run();
+    assert_eq!((run.verdict(), run.ms, run.tally.as_str()), (&Verdict::Unknown, 3000, "1 server (1 local)"));
+    let rescued = case(Kind::Other, &[Exhausted(1000)], &[Good(20)]).run();
+    assert_eq!((rescued.found().by, rescued.ms), (1, 1520));
+    let patient = case(KNOWN, &[Exhausted(3)], &[]);
+    let start = Instant::now();
+    let mut ladder = Ladder::new(patient.plan(), start);
+    ladder.heard(0, Reply::bare(Outcome::Local), start);
+    ladder.tick(start + LOCAL_PAUSE);
+    assert_eq!(ladder.attempts().len(), 2, "the same question, not another one");
+    assert_eq!((ladder.attempts()[0].asked_at, ladder.attempts()[0].reply.is_none()), (start + LOCAL_PAUSE, true));
+}
+
+#[test]
 fn whatever_the_servers_do_the_laws_hold() {
     use Outcome::*;
-    let outcomes =
-        [Nxdomain, Nodata, Servfail, Refused, Notimp, Formerr, Malformed, Unreachable, Lame, Tls, Truncated, Forged];
+    let outcomes = [
+        Nxdomain,
+        Nodata,
+        Servfail,
+        Refused,
+        Notimp,
+        Formerr,
+        Malformed,
+        Unreachable,
+        Lame,
+        Tls,
+        Truncated,
+        Outcome::Forged,
+    ];
     let mut random = fastrand::Rng::with_seed(7);
     for round in 0..20_000 {
-        let mut says = || match random.u8(..14) {
+        let mut says = || match random.u8(..15) {
             0..=4 => Code(outcomes[random.usize(..outcomes.len())], random.u64(..2000)),
             5 => Good(random.u64(..3500)),
             6 => V4Only(random.u64(..3500)),
             7 => V4And(outcomes[random.usize(..outcomes.len())]),
             8 => Address("10.0.0.1"),
             9 => Address("0.0.0.0"),
-            10 => [OverTcp, Cut, NoEdns, Policy][random.usize(..4)],
+            10 => [OverTcp, Cut, NoEdns(Formerr), NoEdns(Servfail), Policy][random.usize(..5)],
             11 => Exhausted(random.usize(..12)),
+            12 => Says::Forged([Tcp::Answers, Tcp::Refuses, Tcp::Swallows][random.usize(..3)]),
             _ => Silent,
         };
         let system: Vec<Says> = (0..round % 4).map(|_| says()).collect();
