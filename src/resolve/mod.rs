@@ -8,8 +8,8 @@
 //!
 //! Inside: `plan` says whom to ask; `ladder` decides and never awaits; `flight` performs what it
 //! says, once however many ask; `shared` is what they have in common; `wire` is the transports; `memory` and `keep` are what is known
-//! from before; `health` is who can be relied on; `kind` is who may be asked. A fresh answer from
-//! memory costs no task and no channel. Whether an address may be dialled is not judged here but in
+//! from before; `health` is who can be relied on; `kind` is who may be asked; `system`, `network` and
+//! `nat64` are the machine and where it stands. A fresh answer from memory costs no task and no channel. Whether an address may be dialled is not judged here but in
 //! `admit`; [`Found::tier`] says from whom it was heard.
 
 mod counts;
@@ -22,6 +22,8 @@ mod keep;
 mod kind;
 mod ladder;
 mod memory;
+mod nat64;
+mod network;
 mod plan;
 mod reply;
 mod server;
@@ -320,13 +322,17 @@ impl Resolver {
         if config.nameservers.is_empty() && config.fallback.is_empty() && config.zones.is_empty() {
             return Err(Error::NoServers);
         }
-        Ok(Resolver { shared: Arc::new(Shared::new(config, runtime, registry)?) })
+        let shared = Arc::new(Shared::new(config, runtime, registry)?);
+        // The search list is the site's own, also if this process is killed soon.
+        shared.save_later();
+        Ok(Resolver { shared })
     }
 
     /// Starts to look for the addresses of a name.
     pub fn search(&self, name: &Name) -> Search {
         Search {
             shared: Arc::clone(&self.shared),
+            asked: name.clone(),
             name: name.clone(),
             stage: Some(Stage::First),
             given: Vec::new(),
@@ -363,9 +369,12 @@ impl Resolver {
 /// One request's way through the addresses of a name.
 pub struct Search {
     shared: Arc<Shared>,
+    asked: Name,
+    // What it turned out to be short for, else the same: nobody is to be asked for the short one then.
     name: Name,
     // None once everything was handed out.
     stage: Option<Stage>,
+    // As they were found, which is not how they are reached on a network without IPv4.
     given: Vec<Found>,
     fates: Vec<(IpAddr, Fate)>,
 }
@@ -391,7 +400,7 @@ impl Search {
                     self.stage = self.stage_after(&found);
                     if let Some(found) = self.unseen(found) {
                         self.given.push(found.clone());
-                        return Ok(found);
+                        return Ok(self.shared.reach(found).await);
                     }
                 }
                 Err(failure) if stage == Stage::First => {
@@ -401,11 +410,12 @@ impl Search {
                 Err(_) => self.stage = self.stage_without(stage),
             }
         }
-        Err(Failure::Exhausted { name: self.name.clone() })
+        Err(Failure::Exhausted { name: self.asked.clone() })
     }
 
     /// What TCP or TLS learnt about an address: judges the answer that gave it once more.
     pub fn report(&mut self, address: IpAddr, fate: Fate) {
+        let address = self.shared.unreach(address);
         self.fates.push((address, fate));
         let Some(found) = self.given.iter().find(|found| found.addresses.contains(&address)) else { return };
         self.shared.note_fate(&self.name, found, address, fate);
@@ -415,13 +425,19 @@ impl Search {
         }
     }
 
-    async fn consult(&self, stage: Stage) -> Result<Found, Failure> {
+    async fn consult(&mut self, stage: Stage) -> Result<Found, Failure> {
         match stage {
-            Stage::First => self.shared.look_up(&self.name).await,
+            Stage::First => {
+                let located = self.shared.look_up(&self.asked).await?;
+                self.name = located.longer.unwrap_or_else(|| self.name.clone());
+                Ok(located.found)
+            }
             Stage::Renewed => self.shared.renewed(&self.name).await,
             Stage::Above(tier) => self.shared.fly(&self.name, Start::Above(tier)).await,
             Stage::Inside => self.shared.fly(&self.name, Start::Inside).await,
-            Stage::Spare => self.shared.spare(&self.name).ok_or_else(|| Failure::Exhausted { name: self.name.clone() }),
+            Stage::Spare => {
+                self.shared.spare(&self.name).ok_or_else(|| Failure::Exhausted { name: self.asked.clone() })
+            }
         }
     }
 

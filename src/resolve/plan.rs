@@ -82,7 +82,7 @@ impl Shared {
             candidates.first().map_or(Duration::ZERO, |first| self.health.hedge(&first.server, first.transport));
         Plan {
             kind,
-            families: Family::BOTH.to_vec(),
+            families: if self.system.current().resolv.no_aaaa { vec![Family::V4] } else { Family::BOTH.to_vec() },
             candidates,
             hedge,
             spare: start == Start::Bottom && self.spare(name).is_some(),
@@ -101,11 +101,13 @@ impl Shared {
         somebody_else: bool,
         now: Instant,
     ) -> Vec<Candidate> {
+        // resolv.conf(5): use-vc.
+        let over_tcp = self.system.current().resolv.use_vc;
         let mut candidates: Vec<(health::State, Candidate)> = servers
             .iter()
             .map(|server| {
-                let (state, transport) = self.condition(server, now);
                 let (tier, operator) = (tier(server), operator(server, tier(server), inside));
+                let (state, transport) = self.condition(server, over_tcp && tier == Tier::System, now);
                 let edns = self.health.takes_edns(server, now);
                 let (down, trial) = (state >= health::State::HalfOpen, false);
                 (state, Candidate { server: server.clone(), tier, operator, wave: 0, transport, edns, down, trial })
@@ -123,12 +125,16 @@ impl Shared {
         candidates.into_iter().map(|(_, candidate)| candidate).collect()
     }
 
-    /// How a server is, and over what to ask it: TCP where UDP is dead and TCP is not.
-    fn condition(&self, server: &Server, now: Instant) -> (health::State, Transport) {
-        let transport = server.transport();
+    /// How a server is, and over what to ask it: TCP where it is to be (`over_tcp`), or where UDP is dead and
+    /// TCP is not.
+    fn condition(&self, server: &Server, over_tcp: bool, now: Instant) -> (health::State, Transport) {
+        let transport = match server.transport() {
+            Transport::Udp if over_tcp => Transport::Tcp,
+            transport => transport,
+        };
         let state = self.health.state(server, transport, now);
-        let over_tcp = transport == Transport::Udp && self.health.is_proven(server, Transport::Tcp);
-        if state >= health::State::HalfOpen && over_tcp {
+        let rescued = transport == Transport::Udp && self.health.is_proven(server, Transport::Tcp);
+        if state >= health::State::HalfOpen && rescued {
             (health::State::Healthy, Transport::Tcp)
         } else {
             (state, transport)
@@ -362,6 +368,18 @@ mod tests {
         let followed = waves(&shared, "example.org", Start::Bottom);
         assert_eq!(followed, ["0: 10.0.0.2 udp", "1: 10.0.0.1 udp", "2: 8.8.8.8 udp"]);
         assert_eq!(shared.kind(&Name::parse("git.vpn.example").unwrap()), Kind::Private);
+    }
+
+    #[tokio::test]
+    async fn options_of_resolv_conf_bind_the_systems_servers_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let resolv_conf = folder.path().join("resolv.conf");
+        std::fs::write(&resolv_conf, "nameserver 10.0.0.1\noptions use-vc no-aaaa\n").unwrap();
+        let config = Config { resolv_conf, fallback: servers(&["8.8.8.8"]), ..Config::default() };
+        let shared = Shared::new(config, Handle::current(), &Registry::default()).unwrap();
+        assert_eq!(waves(&shared, "example.org", Start::Bottom), ["0: 10.0.0.1 tcp", "1: 8.8.8.8 udp"]);
+        let name = Name::parse("example.org").unwrap();
+        assert_eq!(shared.plan(&name, Kind::Other, Start::Bottom, Instant::now()).families, [Family::V4]);
     }
 
     #[test]
