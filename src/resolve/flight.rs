@@ -110,7 +110,10 @@ impl Shared {
             let now = Instant::now();
             if ladder.verdict().is_some() && end.is_none() {
                 end = Some(now + if ladder.plan().exhaustive { LONG_LINGER } else { LINGER });
-                if ladder.plan().exhaustive {
+                // Nobody is asked about a name that an answer has just shown to be the site's own.
+                let is_given_away = ladder.plan().kind != Kind::Private && self.kind(name) == Kind::Private;
+                let is_inward = matches!(ladder.verdict(), Some(Verdict::Found(answer)) if answer.inward);
+                if ladder.plan().exhaustive && (is_inward || !is_given_away) {
                     ladder.ask_the_rest(now);
                     continue;
                 }

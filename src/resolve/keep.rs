@@ -32,6 +32,8 @@ const MOST_SUFFIXES: usize = 1024;
 /// Twice what all of it takes: 10,000 names of 253 bytes with 16 addresses of some 80, and 66,560
 /// private names with some 50 bytes more.
 const LONGEST: u64 = 72 << 20;
+/// September 2020, before there was a goanyway.
+const CLOCK_IS_SET: Wall = 1_600_000_000;
 /// What is learnt again within this time is not worth a write.
 const FINE_ENOUGH: u64 = 60 * 60;
 
@@ -216,9 +218,10 @@ impl Keep {
     }
 }
 
-/// Neither too long ago nor, by a clock that was wrong, further ahead than that.
+/// Neither too long ago nor, by a clock that was wrong, further ahead than that. By a clock that nobody
+/// has set yet nothing has lapsed: a private name is not to leave because a machine has just started.
 fn is_live(at: Wall, wall: Wall) -> bool {
-    wall.abs_diff(at) < KEPT_FOR
+    wall < CLOCK_IS_SET || wall.abs_diff(at) < KEPT_FOR
 }
 
 /// True if the file should know.
@@ -383,6 +386,7 @@ mod tests {
         assert!(keep.good(&name("goproxy.cn"), NOW + 31 * DAY).is_empty());
         assert!(!keep.is_private(&name("git.corp.example"), NOW + 31 * DAY));
         assert!(!keep.is_private(&name("evilcorp.example"), NOW));
+        assert!(keep.is_private(&name("git.corp.example"), 60), "a minute after a start without a clock");
     }
 
     #[test]
