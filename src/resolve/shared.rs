@@ -400,10 +400,15 @@ impl Shared {
     /// seen for long lapses.
     pub(super) fn note_inward(self: &Arc<Self>, name: &Name, addresses: &[IpAddr]) {
         let inward = addresses.iter().any(|address| Scope::of(*address) == Scope::Private);
-        if inward && self.rules.kind(name, || false).may_turn_private() {
-            self.keep.note_private(name, wall());
-            self.save_later();
+        if !inward || !self.rules.kind(name, || false).may_turn_private() {
+            return;
         }
+        self.keep.note_private(name, wall());
+        // What somebody outside said about it is about another place of that name.
+        if self.memory.fresh(name, Instant::now()).is_some_and(|found| !found.tier.is_inside()) {
+            self.memory.forget_answer(name);
+        }
+        self.save_later();
     }
 
     /// An answer from further up did, or one that was in doubt is proven: it is the one to begin
@@ -919,5 +924,6 @@ mod tests {
         assert_eq!(find(&resolver, host.as_str()).await.unwrap().tier, Tier::Plain);
         tokio::time::sleep(S).await;
         assert_eq!(resolver.kind(&host), Kind::Private);
+        assert_eq!(find(&resolver, host.as_str()).await.unwrap().addresses, ips(&["10.0.0.9"]));
     }
 }
