@@ -342,7 +342,13 @@ impl Resolver {
 
     /// Asks every server that the name's kind allows, and says what each said and what was believed.
     pub async fn explain(&self, name: &Name, inquiry: &Inquiry) -> Explanation {
-        explain::explain(&self.shared, name, inquiry).await
+        let mut explanation = explain::explain(&self.shared, name, inquiry).await;
+        // Whoever asks for one family wants to see its records.
+        let is_whole = inquiry.families.len() == Family::BOTH.len();
+        if is_whole && explanation.freshness.is_some_and(|freshness| freshness != Freshness::Static) {
+            explanation.addresses = self.shared.reach(explanation.addresses).await;
+        }
+        explanation
     }
 
     /// Who may be asked about a name.
@@ -400,7 +406,7 @@ impl Search {
                     self.stage = self.stage_after(&found);
                     if let Some(found) = self.unseen(found) {
                         self.given.push(found.clone());
-                        return Ok(self.shared.reach(found).await);
+                        return Ok(self.as_reached(found).await);
                     }
                 }
                 Err(failure) if stage == Stage::First => {
@@ -415,7 +421,15 @@ impl Search {
 
     /// What TCP or TLS learnt about an address: judges the answer that gave it once more.
     pub fn report(&mut self, address: IpAddr, fate: Fate) {
-        let address = self.shared.unreach(address);
+        self.note(address, fate);
+        // Through a NAT64 it stands for another one, and a server may have given both.
+        let meant = self.shared.unreach(address);
+        if meant != address {
+            self.note(meant, fate);
+        }
+    }
+
+    fn note(&mut self, address: IpAddr, fate: Fate) {
         self.fates.push((address, fate));
         let Some(found) = self.given.iter().find(|found| found.addresses.contains(&address)) else { return };
         self.shared.note_fate(&self.name, found, address, fate);
@@ -439,6 +453,14 @@ impl Search {
                 self.shared.spare(&self.name).ok_or_else(|| Failure::Exhausted { name: self.asked.clone() })
             }
         }
+    }
+
+    /// What is by hand is meant as it stands.
+    async fn as_reached(&self, mut found: Found) -> Found {
+        if found.tier != Tier::Static {
+            found.addresses = self.shared.reach(found.addresses).await;
+        }
+        found
     }
 
     fn stage_after(&self, found: &Found) -> Option<Stage> {

@@ -455,13 +455,13 @@ impl Shared {
     }
 
     /// The addresses as they are reached from here: as they are, but for a network without IPv4.
-    pub(super) async fn reach(self: &Arc<Self>, found: Found) -> Found {
-        if found.tier == Tier::Static || !self.system.is_v6_only() {
-            return found;
+    pub(super) async fn reach(self: &Arc<Self>, addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+        if !self.system.is_v6_only() {
+            return addresses;
         }
         match self.nat64().await {
-            Some(prefix) => Found { addresses: prefix.translate(&found.addresses), ..found },
-            None => found,
+            Some(prefix) => prefix.translate(&addresses),
+            None => addresses,
         }
     }
 
@@ -818,7 +818,13 @@ mod tests {
     const TOLD: Says = Addresses(60, &["2606:db8:64::192.0.0.170"]);
 
     fn tell_prefix(name: &str) -> Says {
-        if name == "ipv4only.arpa" { TOLD } else { FAILS }
+        match name {
+            "ipv4only.arpa" => TOLD,
+            "translated.example.org" => {
+                Addresses(60, &["2606:db8:64::8.1.2.3", "2606:db8:64::8.1.2.4", "2606:db8:64::10.0.0.1"])
+            }
+            _ => FAILS,
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -832,12 +838,20 @@ mod tests {
         for host in ["goproxy.cn", "example.org"] {
             assert_eq!(find(&resolver, host).await.unwrap().addresses, mapped, "{host}");
         }
+        let explained = resolver.explain(&name("goproxy.cn"), &Default::default()).await;
+        assert_eq!(explained.addresses, mapped);
         assert_eq!(system.look_ups("ipv4only.arpa", RecordType::AAAA), 1, "once a network");
         // What becomes of it is noted of the address that it stands for.
         let mut search = resolver.search(&name("goproxy.cn"));
         search.next().await.unwrap();
         search.report(mapped[0], Fate::Unreachable);
         assert_eq!(find(&resolver, "goproxy.cn").await.unwrap().addresses, [mapped[1], mapped[0]]);
+        // What the network's servers have translated themselves is what it is, but for private addresses.
+        let mut search = resolver.search(&name("translated.example.org"));
+        let given = search.next().await.unwrap().addresses;
+        assert_eq!((&given[..2], given[2]), (&mapped[..], "10.0.0.1".parse().unwrap()));
+        search.report(given[0], Fate::Unreachable);
+        assert_eq!(find(&resolver, "translated.example.org").await.unwrap().addresses[0], mapped[1]);
         // Back where there is IPv4.
         scripted.change(Some("192.168.1.5"), Some("2606::5"));
         tokio::time::sleep(S).await;

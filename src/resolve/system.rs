@@ -262,15 +262,14 @@ pub(super) fn parse_resolv(text: &str) -> Resolv {
 impl Resolv {
     /// As go reads them: what is no number is 0, and what is too small is the least.
     fn read_option(&mut self, word: &str) {
-        let number = |digits: &str| read_number(digits);
-        match word.split_once(':').unwrap_or((word, "")) {
-            ("ndots", dots) => self.ndots = number(dots).min(15) as usize,
-            ("timeout", seconds) => self.timeout = Duration::from_secs(number(seconds).max(1).into()),
-            ("attempts", rounds) => self.attempts = number(rounds).max(1),
-            ("rotate", "") => self.rotate = true,
-            ("use-vc" | "usevc" | "tcp", "") => self.use_vc = true,
-            ("single-request" | "single-request-reopen", "") => self.single_request = true,
-            ("no-aaaa", "") => self.no_aaaa = true,
+        match (word, word.split_once(':')) {
+            (_, Some(("ndots", dots))) => self.ndots = read_number(dots).min(15) as usize,
+            (_, Some(("timeout", seconds))) => self.timeout = Duration::from_secs(read_number(seconds).max(1).into()),
+            (_, Some(("attempts", rounds))) => self.attempts = read_number(rounds).max(1),
+            ("rotate", _) => self.rotate = true,
+            ("use-vc" | "usevc" | "tcp", _) => self.use_vc = true,
+            ("single-request" | "single-request-reopen", _) => self.single_request = true,
+            ("no-aaaa", _) => self.no_aaaa = true,
             _ => {}
         }
     }
@@ -401,7 +400,9 @@ mod tests {
         assert_eq!((junk.timeout, junk.attempts, junk.ndots), (Duration::from_secs(1), 1, 15));
         let all = read("use-vc single-request no-aaaa rotate");
         assert!(all.use_vc && all.single_request && all.no_aaaa && all.rotate);
-        assert_eq!(read(""), Resolv::default());
+        for nothing in ["", "ndots timeout attempts", "rotate:1 use-vc:", "edns0 trust-ad no-reload"] {
+            assert_eq!(read(nothing), Resolv::default(), "{nothing}");
+        }
     }
 
     #[test]
