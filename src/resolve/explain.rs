@@ -103,7 +103,8 @@ pub(super) async fn explain(shared: &Arc<Shared>, name: &Name, inquiry: &Inquiry
         return found;
     }
     let as_is = explain_exactly(shared, name, inquiry).await;
-    if as_is.verdict != "absent" {
+    let is_open = as_is.verdict == "absent" || as_is.verdict == "unknown" && shared.may_be_service(name);
+    if !is_open {
         return as_is;
     }
     if let Some(found) = explain_longer(shared, name, inquiry).await {

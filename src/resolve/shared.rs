@@ -161,7 +161,7 @@ impl Shared {
     /// Whether a name may be short for one of the site's own and must not be told outside: always, if
     /// it ends in nothing that is public (`db.prod.svc`), since nobody out there can know it; and if
     /// it is two labels (`athens.ci`, which is SERVICE.NAMESPACE in a cluster), until the site's own
-    /// servers have denied all that it may be short for. Longer ones with a public ending are taken as they
+    /// servers have denied all that it may be short for; that they are silent is no denial. Longer ones with a public ending are taken as they
     /// stand: with the ndots of a cluster almost every name is short.
     fn stays_inside(&self, name: &Name) -> bool {
         let longer = self.longer_names(name);
@@ -172,14 +172,25 @@ impl Shared {
         !kind::is_listed(name) || is_two_labels(name) && !longer.iter().all(|longer| self.memory.is_denied(longer, now))
     }
 
+    /// Whether a name stays inside only until the search list is through, and there is an outside.
+    pub(super) fn may_be_service(&self, name: &Name) -> bool {
+        let has_others = !self.config.fallback.is_empty() && self.config.scope.may_ask_outside(Kind::Other);
+        has_others
+            && is_two_labels(name)
+            && kind::is_listed(name)
+            && self.written_kind(name) == Kind::Other
+            && !self.longer_names(name).is_empty()
+    }
+
     // The way of a request.
 
     /// The first addresses of a name, or of one that it is short for.
     ///
     /// What is known is taken. A name that ends in nothing public is looked for under the search list
     /// first; any other as it stands first, so that a wildcard of the site's does not catch it. What is denied
-    /// as it stands is looked for under the search list, all of it inside; and what was kept inside until
-    /// then, as [`Shared::stays_inside`] says, may be asked outside after that.
+    /// as it stands is looked for under the search list, all of it inside; and so is what the site's servers
+    /// alone were asked for and did not know (a cluster's servers often know the cluster and cannot reach the
+    /// world). If that is denied, others may be asked.
     pub(super) async fn look_up(self: &Arc<Self>, name: &Name) -> Result<Located, Failure> {
         let known = self.recall(name);
         if let Some(Ok(found)) = known {
@@ -196,18 +207,28 @@ impl Shared {
             Some(denied) => denied,
             None => self.ask(name).await,
         };
-        if !matches!(as_is, Err(Failure::Absent { .. })) {
+        let may_be_service = as_is.is_err() && self.may_be_service(name);
+        let is_open = match as_is {
+            Err(Failure::Absent { .. }) => true,
+            Err(Failure::Unknown { .. }) => may_be_service,
+            _ => false,
+        };
+        if !is_open {
             return as_is.map(Located::from);
         }
         if !searched && let Some(located) = self.look_up_longer(name).await {
             return Ok(located);
         }
-        // The word of the site's own servers alone, and now others may be asked.
-        let is_inner_word = matches!(as_is, Err(Failure::Absent { confirmed: false, last_word: true, .. }));
-        if is_inner_word && self.was_kept_inside(name) {
-            return self.ask(name).await.map(Located::from);
+        if !may_be_service || self.stays_inside(name) {
+            return as_is.map(Located::from);
         }
-        as_is.map(Located::from)
+        // So far it was the word of the site's own servers alone, and now others may be asked.
+        let asked_outside = match as_is {
+            Err(Failure::Absent { confirmed: false, last_word: true, .. }) => self.ask(name).await,
+            Err(Failure::Unknown { .. }) => self.fly(name, Start::Above(Tier::System)).await,
+            known => known,
+        };
+        asked_outside.map(Located::from)
     }
 
     async fn look_up_longer(self: &Arc<Self>, name: &Name) -> Option<Located> {
@@ -220,12 +241,6 @@ impl Shared {
             }
         }
         None
-    }
-
-    /// Whether a name was the site's own until the search list was through, and is nobody's now.
-    pub(super) fn was_kept_inside(&self, name: &Name) -> bool {
-        let has_others = !self.config.fallback.is_empty() && self.config.scope.may_ask_outside(Kind::Other);
-        has_others && is_two_labels(name) && !self.longer_names(name).is_empty() && self.kind(name) == Kind::Other
     }
 
     /// Whether a name is looked for under the search list before it is asked as it stands:
@@ -906,8 +921,16 @@ mod tests {
         assert!(find(&resolver, "athens").await.is_err() && find(&resolver, "db.prod.svc").await.is_err());
         assert_eq!(find(&resolver, "athens.ci").await.unwrap().tier, Tier::Plain);
         assert_eq!(public.names(), ["athens.ci"], "and nothing under the search list");
-        let explained = resolver.explain(&name("athens.build"), &Default::default()).await;
-        assert_eq!(explained.verdict, "resolved");
+        // A cluster's server that knows the cluster, and of the world nothing.
+        let halves = ["athens.dev", "athens.app"];
+        *system.script.lock().unwrap() = Box::new(move |name| if halves.contains(&name) { FAILS } else { DENIED });
+        for _ in 0..2 {
+            assert_eq!(find(&resolver, halves[0]).await.unwrap().tier, Tier::Plain);
+        }
+        for host in ["athens.build", halves[1]] {
+            let explained = resolver.explain(&name(host), &Default::default()).await;
+            assert_eq!(explained.verdict, "resolved", "{host}");
+        }
         let mut asked = system.names();
         asked.retain(|name| name.ends_with(".com"));
         assert_eq!(asked, [""; 0], "what is short for a public name is no name of the site's");
