@@ -86,7 +86,8 @@ pub fn leads_to(own: SocketAddr, address: SocketAddr) -> bool {
         && (own.ip() == ip || own.ip().is_unspecified() && (ip.is_loopback() || ip.is_unspecified() || is_here(ip)))
 }
 
-fn source_to(address: IpAddr) -> io::Result<IpAddr> {
+/// The address that packets to `address` would start from. The routing table says; nothing is sent.
+pub fn source_to(address: IpAddr) -> io::Result<IpAddr> {
     let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = std::net::UdpSocket::bind((any, 0))?;
     socket.connect((address, 9))?;

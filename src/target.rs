@@ -6,6 +6,7 @@
 //! IPv4 inside IPv6 is unwrapped. Whether a target may be *reached* is `admit`'s to say; this file
 //! imports nothing from the house.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -214,6 +215,13 @@ impl Name {
     /// Whether no dot is in it: a name that only a search list or the own network knows.
     pub fn is_single_label(&self) -> bool {
         !self.0.contains('.')
+    }
+}
+
+/// So that a map of names can be asked for a part of one.
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

@@ -103,10 +103,15 @@ pub(super) async fn explain(shared: &Arc<Shared>, name: &Name, inquiry: &Inquiry
         return found;
     }
     let as_is = explain_exactly(shared, name, inquiry).await;
-    if as_is.verdict != "absent" {
+    let is_open = as_is.verdict == "absent" || as_is.verdict == "unknown" && shared.may_be_service(name);
+    if !is_open {
         return as_is;
     }
-    explain_longer(shared, name, inquiry).await.unwrap_or(as_is)
+    if let Some(found) = explain_longer(shared, name, inquiry).await {
+        return found;
+    }
+    // A short name that all the site's servers denied may be asked outside now.
+    if as_is.kind == shared.kind(name) { as_is } else { explain_exactly(shared, name, inquiry).await }
 }
 
 async fn explain_longer(shared: &Arc<Shared>, name: &Name, inquiry: &Inquiry) -> Option<Explanation> {
@@ -150,6 +155,10 @@ async fn inquire(shared: Arc<Shared>, name: Name, kind: Kind, inquiry: Inquiry, 
             if ladder.verdict().is_none() {
                 return;
             }
+            if let (Kind::Private, Verdict::Absent { ttl, .. }) = (kind, verdict) {
+                // Known from now on, as after a request: a short name depends on it.
+                shared.memory.note_denial(&name, Shared::failure(&name, verdict, ladder), *ttl, true, Instant::now());
+            }
             let elapsed = started.elapsed();
             decided = Some((verdict.clone(), elapsed));
             if inquiry.quick
@@ -171,7 +180,6 @@ fn compose(shared: &Arc<Shared>, name: &Name, ladder: &Ladder, verdict: &Verdict
         Verdict::Found(answer) => {
             let found = shared.found(name, ladder.plan(), answer);
             let reason = reason_found(&found, answer, ladder);
-            shared.note_inward(name, answer);
             resolved(name, if answer.inward { Kind::Private } else { kind }, &found, reason)
         }
         Verdict::Spare => match shared.spare(name) {

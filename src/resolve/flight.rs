@@ -17,7 +17,6 @@ use tokio::time::Instant;
 use super::counts::Rescue;
 use super::kind::{self, Kind};
 use super::ladder::{Action, Answer, Ask, Candidate, Ladder, Plan, Verdict};
-use super::memory::Recall;
 use super::plan::{Start, take_turns};
 use super::reply::{Outcome, Question, Reply};
 use super::server::{Server, Transport};
@@ -56,14 +55,34 @@ impl Shared {
             return Joined::Flying(progress.clone());
         }
         // One may have landed since we looked: it left its answer before it left the map.
-        if let (Start::Bottom, Recall::Fresh(found)) = (start, self.memory.recall(name, Instant::now())) {
+        if start == Start::Bottom
+            && let Some(found) = self.memory.fresh(name, Instant::now())
+        {
             return Joined::Landed(found);
         }
+        Joined::Flying(self.take_off(&mut flights, key))
+    }
+
+    /// Looks a name up again whose answer is still fresh. Nobody waits for it.
+    pub(super) fn renew(self: &Arc<Self>, name: &Name) {
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (name.clone(), Start::Bottom);
+        if !flights.contains_key(&key) {
+            self.take_off(&mut flights, key);
+        }
+    }
+
+    fn take_off(
+        self: &Arc<Self>,
+        flights: &mut HashMap<(Name, Start), watch::Receiver<Progress>>,
+        key: (Name, Start),
+    ) -> watch::Receiver<Progress> {
         let (sender, progress) = watch::channel(Progress::default());
-        flights.insert(key, progress.clone());
-        let flight = Flight { shared: Arc::clone(self), name: name.clone(), start, sender };
+        flights.insert(key.clone(), progress.clone());
+        let (name, start) = key;
+        let flight = Flight { shared: Arc::clone(self), name, start, sender };
         self.runtime.spawn(flight.run());
-        Joined::Flying(progress)
+        progress
     }
 
     pub(super) fn is_flying(&self, name: &Name) -> bool {
@@ -72,7 +91,12 @@ impl Shared {
     }
 
     /// Drives a ladder to its end. `hand_on` is called with each verdict.
-    pub(super) async fn drive(&self, name: &Name, plan: Plan, mut hand_on: impl FnMut(&Verdict, &Ladder)) -> Ladder {
+    pub(super) async fn drive(
+        self: &Arc<Self>,
+        name: &Name,
+        plan: Plan,
+        mut hand_on: impl FnMut(&Verdict, &Ladder),
+    ) -> Ladder {
         let mut ladder = Ladder::new(plan, Instant::now());
         let mut open = FuturesUnordered::new();
         let mut end: Option<Instant> = None;
@@ -86,7 +110,10 @@ impl Shared {
             let now = Instant::now();
             if ladder.verdict().is_some() && end.is_none() {
                 end = Some(now + if ladder.plan().exhaustive { LONG_LINGER } else { LINGER });
-                if ladder.plan().exhaustive {
+                // Nobody is asked about a name that an answer has just shown to be the site's own.
+                let is_given_away = ladder.plan().kind != Kind::Private && self.kind(name) == Kind::Private;
+                let is_inward = matches!(ladder.verdict(), Some(Verdict::Found(answer)) if answer.inward);
+                if ladder.plan().exhaustive && (is_inward || !is_given_away) {
                     ladder.ask_the_rest(now);
                     continue;
                 }
@@ -128,12 +155,15 @@ impl Shared {
         }
     }
 
-    fn take_reply(&self, name: &Name, ladder: &mut Ladder, ask: Ask, reply: Reply) {
+    fn take_reply(self: &Arc<Self>, name: &Name, ladder: &mut Ladder, ask: Ask, reply: Reply) {
         let now = Instant::now();
         let candidate = &ladder.plan().candidates[ask.candidate];
         let elapsed = now - ladder.attempts()[ask.attempt].asked_at;
         self.health.observe(&candidate.server, ask.transport, reply.outcome, elapsed, now);
         let tier = candidate.tier;
+        if tier == Tier::System {
+            self.note_inward(name, &reply.addresses);
+        }
         ladder.heard(ask.attempt, reply, now);
         // As the ladder judges it: an impossible address is bogus.
         let outcome = ladder.attempts()[ask.attempt].reply.as_ref().map_or(Outcome::Timeout, |reply| reply.outcome);
@@ -292,7 +322,6 @@ impl Flight {
         let Flight { shared, name, .. } = self;
         let now = Instant::now();
         let found = shared.found(name, ladder.plan(), answer);
-        shared.note_inward(name, answer);
         if self.start == Start::Bottom && !answer.doubtful {
             shared.memory.note_found(name, &found, now);
         }
@@ -335,6 +364,10 @@ impl Flight {
             shared.memory.note_trouble(name, None, true, Instant::now());
         }
         let Some(spare) = shared.spare(name) else { return Err(Shared::failure(name, &Verdict::Unknown, ladder)) };
+        if shared.memory.fresh(name, Instant::now()).is_some() {
+            // It was to be renewed before its time, and nobody had to be served.
+            return Ok(spare);
+        }
         shared.counts.served(spare.freshness);
         tracing::info!("{name}: no server gave an answer that counts; an older one serves");
         Ok(spare)
@@ -400,6 +433,7 @@ mod tests {
     use tokio::runtime::Handle;
     use tokio::task::JoinSet;
 
+    use super::super::memory::Recall;
     use super::*;
     use crate::metrics::Registry;
     use crate::resolve::Config;

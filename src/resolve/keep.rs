@@ -25,8 +25,15 @@ const FILE: &str = "names.jsonl";
 const KEPT_FOR: u64 = 30 * 24 * 60 * 60;
 const MOST_NAMES: usize = 10_000;
 const MOST_ADDRESSES: usize = 16;
-/// Twice what all names with all their addresses take: 10,000 of 253 bytes and 16 of some 80.
-const LONGEST: u64 = 32 << 20;
+/// Sites have more names than anybody vouches for, and one that is forgotten may be told outside.
+const MOST_PRIVATE: usize = 65_536;
+/// Search lists are short, and one that is forgotten gives a whole site away.
+const MOST_SUFFIXES: usize = 1024;
+/// Twice what all of it takes: 10,000 names of 253 bytes with 16 addresses of some 80, and 66,560
+/// private names with some 50 bytes more.
+const LONGEST: u64 = 72 << 20;
+/// September 2020, before there was a goanyway.
+const CLOCK_IS_SET: Wall = 1_600_000_000;
 /// What is learnt again within this time is not worth a write.
 const FINE_ENOUGH: u64 = 60 * 60;
 
@@ -43,7 +50,10 @@ pub(super) struct Keep {
 
 struct Book {
     good: LruCache<Name, Vec<Vouched>>,
+    /// Names that a system server gave a private address.
     private: LruCache<Name, Wall>,
+    /// What stood in a search list; apart, so that no number of names makes these forgotten.
+    suffixes: LruCache<Name, Wall>,
     /// Addresses that were refuted, and when: whatever the file has of them from before goes.
     refuted: LruCache<(Name, IpAddr), Wall>,
 }
@@ -58,14 +68,49 @@ struct Vouched {
 #[serde(rename_all = "lowercase")]
 enum Line {
     Layout(u32),
-    Good { name: Name, addresses: Vec<Vouched> },
-    Private { name: Name, at: Wall },
+    Good {
+        name: Name,
+        addresses: Vec<Vouched>,
+    },
+    Private {
+        name: Name,
+        at: Wall,
+        /// It stood in a search list.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        suffix: bool,
+    },
 }
 
 impl Default for Book {
     fn default() -> Book {
-        let room = NonZeroUsize::new(MOST_NAMES).unwrap_or(NonZeroUsize::MIN);
-        Book { good: LruCache::new(room), private: LruCache::new(room), refuted: LruCache::new(room) }
+        let room = |most| NonZeroUsize::new(most).unwrap_or(NonZeroUsize::MIN);
+        Book {
+            good: LruCache::new(room(MOST_NAMES)),
+            private: LruCache::new(room(MOST_PRIVATE)),
+            suffixes: LruCache::new(room(MOST_SUFFIXES)),
+            refuted: LruCache::new(room(MOST_NAMES)),
+        }
+    }
+}
+
+impl Book {
+    /// The entry that makes a name private: its own, or that of a name that it is under.
+    fn covering(&self, name: &Name, wall: Wall) -> Option<(Name, bool)> {
+        if self.private.is_empty() && self.suffixes.is_empty() {
+            return None;
+        }
+        let is_live =
+            |book: &LruCache<Name, Wall>, parent: &str| book.peek(parent).is_some_and(|at| is_live(*at, wall));
+        let mut parents = std::iter::successors(Some(name.as_str()), |rest| rest.split_once('.').map(|(_, rest)| rest));
+        parents.find_map(|parent| {
+            let suffix = is_live(&self.suffixes, parent);
+            let entry = (suffix || is_live(&self.private, parent)).then(|| Name::parse(parent).ok())?;
+            Some((entry?, suffix))
+        })
+    }
+
+    fn private(&mut self, suffix: bool) -> &mut LruCache<Name, Wall> {
+        if suffix { &mut self.suffixes } else { &mut self.private }
     }
 }
 
@@ -112,26 +157,32 @@ impl Keep {
         }
     }
 
-    /// A name, or all names under it, turned out to be the site's own.
+    /// A name, and with it all names under it, turned out to be the site's own.
     pub(super) fn note_private(&self, name: &Name, wall: Wall) {
         let mut book = self.book();
-        if book.private.peek(name).is_some_and(|at| !is_live(*at, wall)) {
-            book.private.pop(name);
+        // Seen again is what covers it already, so that a site of any size takes few entries.
+        let (entry, suffix) = book.covering(name, wall).unwrap_or_else(|| (name.clone(), false));
+        self.see_private(&mut book, &entry, suffix, wall);
+    }
+
+    /// All names under what stands in a search list are the site's own.
+    pub(super) fn note_suffix(&self, suffix: &Name, wall: Wall) {
+        self.see_private(&mut self.book(), suffix, true, wall);
+    }
+
+    fn see_private(&self, book: &mut Book, name: &Name, suffix: bool, wall: Wall) {
+        let lapsed = book.private(suffix).peek(name).is_some_and(|at| !is_live(*at, wall));
+        if lapsed {
+            book.private(suffix).pop(name);
         }
-        if add_private(&mut book, name, wall) {
+        if add_private(book.private(suffix), name, wall) {
             self.dirty.store(true, Ordering::Relaxed);
         }
     }
 
     /// Whether the name, or one that it is under, was learnt to be private.
     pub(super) fn is_private(&self, name: &Name, wall: Wall) -> bool {
-        let book = self.book();
-        if book.private.is_empty() {
-            return false;
-        }
-        let parents = std::iter::successors(Some(name.as_str()), |rest| rest.split_once('.').map(|(_, rest)| rest));
-        let names = parents.filter_map(|parent| Name::parse(parent).ok());
-        names.into_iter().any(|parent| book.private.peek(&parent).is_some_and(|at| is_live(*at, wall)))
+        self.book().covering(name, wall).is_some()
     }
 
     pub(super) fn is_dirty(&self) -> bool {
@@ -167,9 +218,10 @@ impl Keep {
     }
 }
 
-/// Neither too long ago nor, by a clock that was wrong, further ahead than that.
+/// Neither too long ago nor, by a clock that was wrong, further ahead than that. By a clock that nobody
+/// has set yet nothing has lapsed: a private name is not to leave because a machine has just started.
 fn is_live(at: Wall, wall: Wall) -> bool {
-    wall.abs_diff(at) < KEPT_FOR
+    wall < CLOCK_IS_SET || wall.abs_diff(at) < KEPT_FOR
 }
 
 /// True if the file should know.
@@ -190,10 +242,11 @@ fn add_good(book: &mut Book, name: &Name, new: Vouched) -> bool {
     }
 }
 
-fn add_private(book: &mut Book, name: &Name, wall: Wall) -> bool {
-    let before = book.private.peek(name).copied();
+/// True if the file should know.
+fn add_private(private: &mut LruCache<Name, Wall>, name: &Name, wall: Wall) -> bool {
+    let before = private.peek(name).copied();
     let at = before.map_or(wall, |before| before.max(wall));
-    book.private.put(name.clone(), at);
+    private.put(name.clone(), at);
     before.is_none_or(|before| before.abs_diff(at) > FINE_ENOUGH)
 }
 
@@ -202,10 +255,12 @@ fn drop_dead(book: &mut Book, wall: Wall) {
     for (_, vouched) in &mut book.good {
         vouched.retain(|one| is_live(one.at, wall));
     }
-    let dead: Vec<Name> =
-        book.private.iter().filter(|(_, at)| !is_live(**at, wall)).map(|(name, _)| name.clone()).collect();
-    for name in dead {
-        book.private.pop(&name);
+    for private in [&mut book.private, &mut book.suffixes] {
+        let dead: Vec<Name> =
+            private.iter().filter(|(_, at)| !is_live(**at, wall)).map(|(name, _)| name.clone()).collect();
+        for name in dead {
+            private.pop(&name);
+        }
     }
 }
 
@@ -220,8 +275,10 @@ fn join(book: &mut Book, other: &Book, wall: Wall) {
             add_good(book, name, *one);
         }
     }
-    for (name, at) in other.private.iter().rev().filter(|(_, at)| is_live(**at, wall)) {
-        add_private(book, name, *at);
+    for (ours, theirs) in [(&mut book.private, &other.private), (&mut book.suffixes, &other.suffixes)] {
+        for (name, at) in theirs.iter().rev().filter(|(_, at)| is_live(**at, wall)) {
+            add_private(ours, name, *at);
+        }
     }
 }
 
@@ -230,8 +287,11 @@ fn lines(book: &Book, wall: Wall) -> Vec<Line> {
         let addresses: Vec<Vouched> = vouched.iter().copied().filter(|one| is_live(one.at, wall)).collect();
         (!addresses.is_empty()).then(|| Line::Good { name: name.clone(), addresses })
     });
-    let live = book.private.iter().rev().filter(|(_, at)| is_live(**at, wall));
-    let private = live.map(|(name, at)| Line::Private { name: name.clone(), at: *at });
+    let live = |private: &LruCache<Name, Wall>, suffix| {
+        let live = private.iter().rev().filter(|(_, at)| is_live(**at, wall));
+        live.map(|(name, at)| Line::Private { name: name.clone(), at: *at, suffix }).collect::<Vec<_>>()
+    };
+    let private = live(&book.private, false).into_iter().chain(live(&book.suffixes, true));
     std::iter::once(Line::Layout(LAYOUT)).chain(good).chain(private).collect()
 }
 
@@ -252,24 +312,24 @@ fn write_aside(path: &Path, lines: &[Line]) -> std::io::Result<()> {
 
 /// Reads the file into the book, and says whether it was damaged. A missing file is an empty one.
 fn load(path: &Path, book: &mut Book) -> Result<bool, Error> {
-    let text = match read(path) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+    let bytes = match read(path) {
+        Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(error) => {
             tracing::error!("{} cannot be read ({error}): names that resolved before are not known", path.display());
             return Ok(false);
         }
     };
-    let mut damaged = text.is_empty().then_some(1);
-    for (number, line) in text.lines().enumerate() {
-        match serde_json::from_str(line) {
+    let mut damaged = bytes.is_empty().then_some(1);
+    for (number, line) in bytes.strip_suffix(b"\n").unwrap_or(&bytes).split(|byte| *byte == b'\n').enumerate() {
+        match serde_json::from_slice(line) {
             Ok(Line::Layout(layout)) if layout > LAYOUT => return Err(Error::Layout { path: path.into(), layout }),
             Ok(Line::Layout(_)) => {}
             Ok(Line::Good { name, addresses }) => addresses.into_iter().for_each(|one| {
                 add_good(book, &name, one);
             }),
-            Ok(Line::Private { name, at }) => {
-                add_private(book, &name, at);
+            Ok(Line::Private { name, at, suffix }) => {
+                add_private(book.private(suffix), &name, at);
             }
             Err(_) => damaged = damaged.or(Some(number + 1)),
         }
@@ -326,6 +386,7 @@ mod tests {
         assert!(keep.good(&name("goproxy.cn"), NOW + 31 * DAY).is_empty());
         assert!(!keep.is_private(&name("git.corp.example"), NOW + 31 * DAY));
         assert!(!keep.is_private(&name("evilcorp.example"), NOW));
+        assert!(keep.is_private(&name("git.corp.example"), 60), "a minute after a start without a clock");
     }
 
     #[test]
@@ -425,6 +486,54 @@ mod tests {
         let keep = Keep::open(Some(folder.path())).unwrap();
         assert!(keep.is_private(&name("corp.example"), NOW));
         assert!(folder.path().join("names.jsonl.damaged").exists());
+    }
+
+    /// All private names shared one bound, so that a site with many names made the search list forgotten,
+    /// and the rest of the site was asked outside.
+    #[test]
+    fn no_number_of_private_names_makes_a_search_list_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let keep = Keep::open(Some(folder.path())).unwrap();
+        keep.note_suffix(&name("corp.example"), NOW);
+        for number in 0..MOST_PRIVATE + 10 {
+            keep.note_private(&name(&format!("m{number}.site.example")), NOW);
+        }
+        assert!(keep.is_private(&name("git.corp.example"), NOW) && !keep.is_private(&name("m0.site.example"), NOW));
+        keep.save(NOW);
+        assert!(std::fs::metadata(folder.path().join(FILE)).unwrap().len() < LONGEST);
+        let next = Keep::open(Some(folder.path())).unwrap();
+        assert!(next.is_private(&name("git.corp.example"), NOW) && next.is_private(&name("m9999.site.example"), NOW));
+    }
+
+    #[test]
+    fn a_name_that_is_covered_keeps_what_covers_it_alive() {
+        let keep = Keep::open(None).unwrap();
+        keep.note_suffix(&name("corp.example"), NOW);
+        keep.note_private(&name("git.corp.example"), NOW + 20 * DAY);
+        assert_eq!(keep.book().private.len(), 0);
+        assert!(keep.is_private(&name("wiki.corp.example"), NOW + 40 * DAY));
+    }
+
+    #[test]
+    fn whatever_the_file_holds_is_set_aside_and_said() {
+        let good = format!("{{\"private\":{{\"name\":\"corp.example\",\"at\":{NOW}}}}}\n");
+        let junk: [&[u8]; 6] = [
+            b"",
+            b"\n",
+            b"\xff\xfe\0\0",
+            b"{\"layout\":\"x\"}\n",
+            b"[1,2",
+            b"{\"good\":{\"name\":\"a..b\",\"addresses\":[]}}",
+        ];
+        for junk in junk {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join(FILE);
+            let text = if junk.is_empty() { Vec::new() } else { [good.as_bytes(), junk].concat() };
+            std::fs::write(&path, text).unwrap();
+            let keep = Keep::open(Some(folder.path())).unwrap();
+            assert_eq!(keep.is_private(&name("corp.example"), NOW), !junk.is_empty(), "{junk:?}");
+            assert!(folder.path().join("names.jsonl.damaged").exists(), "{junk:?}");
+        }
     }
 
     #[test]

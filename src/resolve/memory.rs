@@ -1,28 +1,36 @@
 //! What was answered lately: addresses while they are fresh and for three days after, denials,
 //! failures, and addresses that did not answer when they were dialled.
 //!
-//! Bounded by an LRU order. `now` is an argument; every lock is held for a few lines. A denial or
-//! a failure never takes the place of an older answer, it only lies beside it.
+//! Bounded by an LRU order, in shards by name, so that workers seldom wait for each other; each
+//! lock is held for a few lines. `now` is an argument. A denial or a failure never takes the place
+//! of an older answer, it only lies beside it. An answer that is asked for again and again says
+//! when it is time to renew it; one that nobody asks for is let go.
 
+use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lru::LruCache;
+use lru::{DefaultHasher, LruCache};
 use tokio::time::Instant;
 
-use super::{Failure, Found, Freshness, Source};
+use super::{Failure, Found, Freshness, Source, Tier};
 use crate::target::Name;
 
 const MOST_NAMES: usize = 10_000;
-const MOST_PENALTIES: usize = 4096;
+/// More than any machine of ours has cores.
+const SHARDS: usize = 16;
+/// Twice the addresses that an answer may have (`reply::MOST_ADDRESSES`).
+const MOST_PENALTIES: usize = 64;
 const LEAST_TTL: Duration = Duration::from_secs(5);
 const MOST_TTL: Duration = Duration::from_secs(60 * 60);
 /// RFC 8767 section 5 suggests one to three days.
 const STALE_FOR: Duration = Duration::from_secs(3 * 24 * 60 * 60);
+/// How long a denial is kept at least: a short name is asked outside only while all that it may be
+/// short for lies here denied, and some zones have a negative TTL of zero.
+const LEAST_DENIAL: Duration = Duration::from_secs(5);
 const BELIEVED_DENIAL: Duration = Duration::from_secs(60);
-const DOUBTED_DENIAL: Duration = Duration::from_secs(5);
 /// How often, and over how long, two operators must deny what a handshake vouched for.
 const ENOUGH_CHECKS: u32 = 3;
 const LONG_ENOUGH: Duration = Duration::from_secs(10 * 60);
@@ -30,6 +38,10 @@ const LONG_ENOUGH: Duration = Duration::from_secs(10 * 60);
 const STREAK_LASTS: Duration = Duration::from_secs(60 * 60);
 const FIRST_PENALTY: Duration = Duration::from_secs(30);
 const LAST_PENALTY: Duration = Duration::from_secs(10 * 60);
+/// An answer is renewed early in the last tenth of its life, or its last five seconds, but never
+/// in its first half, and only where it was asked for this often in that life.
+const RENEW_WITHIN: Duration = Duration::from_secs(5);
+const ASKED_OFTEN: u32 = 2;
 /// Pauses between probes while an older answer serves (RFC 8767 section 5 wants 30 s or more
 /// between them; the first is sooner, since most failures are short).
 const RECHECKS: [u64; 6] = [5, 30, 60, 120, 240, 300];
@@ -38,8 +50,8 @@ const FAILURES: [u64; 6] = [1, 2, 4, 8, 16, 30];
 
 /// The memory of one resolver.
 pub(super) struct Memory {
-    names: Mutex<LruCache<Name, Record>>,
-    penalties: Mutex<LruCache<(Name, IpAddr), Penalty>>,
+    shards: [Mutex<LruCache<Name, Record>>; SHARDS],
+    hasher: DefaultHasher,
 }
 
 #[derive(Default)]
@@ -48,11 +60,17 @@ struct Record {
     denial: Option<(Failure, Instant)>,
     trouble: Option<Trouble>,
     streak: Option<Streak>,
+    penalties: Vec<(IpAddr, Penalty)>,
 }
 
 struct Kept {
     found: Found,
+    life: Duration,
     until: Instant,
+    /// How often somebody asked in this life.
+    asked: u32,
+    /// Somebody was told to renew it.
+    renewing: bool,
     /// What other servers said a little later: further addresses, each judged as its server's word.
     beside: Vec<Found>,
 }
@@ -80,7 +98,11 @@ struct Penalty {
 #[derive(Debug)]
 pub(super) enum Recall {
     Nothing,
-    Fresh(Found),
+    /// `renew`: many ask, and its life is nearly over. Said once a life.
+    Fresh {
+        found: Found,
+        renew: bool,
+    },
     Denied(Failure),
     /// The last look-up failed. `due`: it is time to try again.
     Troubled {
@@ -91,21 +113,19 @@ pub(super) enum Recall {
 
 impl Default for Memory {
     fn default() -> Memory {
-        let room = |most| NonZeroUsize::new(most).unwrap_or(NonZeroUsize::MIN);
-        Memory {
-            names: Mutex::new(LruCache::new(room(MOST_NAMES))),
-            penalties: Mutex::new(LruCache::new(room(MOST_PENALTIES))),
-        }
+        let room = NonZeroUsize::new(MOST_NAMES / SHARDS).unwrap_or(NonZeroUsize::MIN);
+        Memory { shards: [(); SHARDS].map(|()| Mutex::new(LruCache::new(room))), hasher: DefaultHasher::default() }
     }
 }
 
 impl Memory {
+    /// What somebody who asks for the name is to hear.
     pub(super) fn recall(&self, name: &Name, now: Instant) -> Recall {
-        let mut names = self.names();
-        let Some(record) = names.get(name) else { return Recall::Nothing };
-        if let Some(kept) = record.positive.as_ref().filter(|kept| now < kept.until) {
-            let ttl = kept.until - now;
-            return Recall::Fresh(Found { freshness: Freshness::Cached, ttl, ..kept.found.clone() });
+        let mut names = self.shard(name);
+        let Some(record) = names.get_mut(name) else { return Recall::Nothing };
+        if let Some(mut found) = record.fresh(now) {
+            record.put_in_order(&mut found.addresses, now);
+            return Recall::Fresh { found, renew: record.is_to_renew(now) };
         }
         if let Some((failure, _)) = record.denial.as_ref().filter(|(_, until)| now < *until) {
             return Recall::Denied(failure.clone());
@@ -116,24 +136,46 @@ impl Memory {
         }
     }
 
+    /// The answer while it is fresh; does not count as asking for it.
+    pub(super) fn fresh(&self, name: &Name, now: Instant) -> Option<Found> {
+        self.shard(name).peek(name)?.fresh(now)
+    }
+
+    /// Whether the last word about a name is that it does not exist.
+    pub(super) fn is_denied(&self, name: &Name, now: Instant) -> bool {
+        let names = self.shard(name);
+        let denial = names.peek(name).and_then(|record| record.denial.as_ref());
+        denial.is_some_and(|(_, until)| now < *until)
+    }
+
+    /// Whether the last look-up failed and it is too early for another.
+    pub(super) fn is_resting(&self, name: &Name, now: Instant) -> bool {
+        let names = self.shard(name);
+        let trouble = names.peek(name).and_then(|record| record.trouble.as_ref());
+        trouble.is_some_and(|trouble| now < trouble.until)
+    }
+
     /// The answer that is no longer fresh, while it is not too old to be of use.
     pub(super) fn stale(&self, name: &Name, now: Instant) -> Option<Found> {
-        let mut names = self.names();
+        let mut names = self.shard(name);
         let kept = names.get(name)?.positive.as_ref()?;
         let usable = now < kept.until + STALE_FOR;
         usable.then(|| Found { freshness: Freshness::Stale, ttl: LEAST_TTL, ..kept.found.clone() })
     }
 
     pub(super) fn note_found(&self, name: &Name, found: &Found, now: Instant) {
-        let until = now + found.ttl.clamp(LEAST_TTL, MOST_TTL);
-        let record =
-            Record { positive: Some(Kept { found: found.clone(), until, beside: Vec::new() }), ..Record::default() };
-        self.names().put(name.clone(), record);
+        let life = found.ttl.clamp(LEAST_TTL, MOST_TTL);
+        let (until, found) = (now + life, found.clone());
+        let kept = Kept { found, life, until, asked: 0, renewing: false, beside: Vec::new() };
+        let mut names = self.shard(name);
+        let record = names.get_or_insert_mut(name.clone(), Record::default);
+        let penalties = std::mem::take(&mut record.penalties);
+        *record = Record { positive: Some(kept), penalties, ..Record::default() };
     }
 
     /// Lays what others said beside the answer of `found`'s server, if it is still the one that counts.
     pub(super) fn note_beside(&self, name: &Name, found: &Found, beside: Vec<Found>) {
-        let mut names = self.names();
+        let mut names = self.shard(name);
         let Some(kept) = names.get_mut(name).and_then(|record| record.positive.as_mut()) else { return };
         if kept.found.source == found.source {
             kept.beside = beside;
@@ -142,7 +184,7 @@ impl Memory {
 
     /// Everybody's word about a name while it is fresh, the one that counts first.
     pub(super) fn told(&self, name: &Name, now: Instant) -> Vec<Found> {
-        let mut names = self.names();
+        let mut names = self.shard(name);
         let kept = names.get(name).and_then(|record| record.positive.as_ref()).filter(|kept| now < kept.until);
         let told = kept.into_iter().flat_map(|kept| std::iter::once(&kept.found).chain(&kept.beside));
         told.cloned().collect()
@@ -151,7 +193,7 @@ impl Memory {
     /// Two operators deny a name that a handshake vouched for. Whether they have done so long enough
     /// to be right: [`ENOUGH_CHECKS`] times over [`LONG_ENOUGH`].
     pub(super) fn note_check(&self, name: &Name, now: Instant) -> bool {
-        let mut names = self.names();
+        let mut names = self.shard(name);
         let record = names.get_or_insert_mut(name.clone(), Record::default);
         let going_on = record.streak.filter(|streak| now.saturating_duration_since(streak.last) <= STREAK_LASTS);
         let Streak { checks, first, .. } = going_on.unwrap_or(Streak { checks: 0, first: now, last: now });
@@ -167,9 +209,9 @@ impl Memory {
         believed: bool,
         now: Instant,
     ) {
-        let most = if believed { BELIEVED_DENIAL } else { DOUBTED_DENIAL };
-        let until = now + ttl.unwrap_or(most).min(most);
-        let mut names = self.names();
+        let most = if believed { BELIEVED_DENIAL } else { LEAST_DENIAL };
+        let until = now + ttl.unwrap_or(most).clamp(LEAST_DENIAL, most);
+        let mut names = self.shard(name);
         let record = names.get_or_insert_mut(name.clone(), Record::default);
         record.denial = Some((failure, until));
         record.trouble = None;
@@ -177,7 +219,7 @@ impl Memory {
 
     /// A look-up failed. `spare`: an older answer serves meanwhile, and probes can be rare.
     pub(super) fn note_trouble(&self, name: &Name, failure: Option<Failure>, spare: bool, now: Instant) {
-        let mut names = self.names();
+        let mut names = self.shard(name);
         let record = names.get_or_insert_mut(name.clone(), Record::default);
         let step = record.trouble.as_ref().map_or(0, |trouble| trouble.step + 1);
         let pauses = if spare { &RECHECKS } else { &FAILURES };
@@ -188,59 +230,96 @@ impl Memory {
     /// A server's word turned out to be wrong: not even as a stale one is it of use. What was said
     /// beside it is somebody else's, and takes its place.
     pub(super) fn forget_word(&self, name: &Name, source: Option<&Source>) {
-        if let Some(record) = self.names().get_mut(name) {
+        if let Some(record) = self.shard(name).get_mut(name) {
             record.positive = record.positive.take().and_then(|kept| kept.without(source));
         }
     }
 
     /// Nobody's word about a name counts any more.
     pub(super) fn forget_answer(&self, name: &Name) {
-        if let Some(record) = self.names().get_mut(name) {
+        if let Some(record) = self.shard(name).get_mut(name) {
             record.positive = None;
         }
     }
 
-    /// Another network: denials and failures heard on the old one say nothing about this one.
-    pub(super) fn forget_denials(&self) {
-        for (_, record) in self.names().iter_mut() {
-            record.denial = None;
-            record.trouble = None;
+    /// Another network: denials, failures and dead addresses of the old one say nothing about this
+    /// one, and what its system servers said is to be asked again, and serves meanwhile.
+    pub(super) fn move_house(&self, now: Instant) {
+        for shard in &self.shards {
+            for (_, record) in lock(shard).iter_mut() {
+                let positive = record.positive.take().map(|kept| match kept.found.tier {
+                    Tier::System => Kept { until: kept.until.min(now), ..kept },
+                    _ => kept,
+                });
+                *record = Record { positive, ..Record::default() };
+            }
+        }
+    }
+
+    /// An address did not answer, or answered as somebody else: it is dialled last for a while.
+    pub(super) fn punish(&self, name: &Name, address: IpAddr, now: Instant) {
+        let mut names = self.shard(name);
+        let record = names.get_or_insert_mut(name.clone(), Record::default);
+        let step = record.penalty(address).map_or(0, |penalty| penalty.step);
+        let time = (FIRST_PENALTY * 2u32.saturating_pow(step.min(8))).min(LAST_PENALTY);
+        record.penalties.retain(|(punished, _)| *punished != address);
+        record.penalties.truncate(MOST_PENALTIES - 1);
+        record.penalties.push((address, Penalty { until: now + time, step: step + 1 }));
+    }
+
+    pub(super) fn pardon(&self, name: &Name, address: IpAddr) {
+        if let Some(record) = self.shard(name).peek_mut(name) {
+            record.penalties.retain(|(punished, _)| *punished != address);
+        }
+    }
+
+    /// Puts addresses that are being punished last; the order is otherwise kept.
+    pub(super) fn order(&self, name: &Name, addresses: &mut [IpAddr], now: Instant) {
+        if let Some(record) = self.shard(name).peek(name) {
+            record.put_in_order(addresses, now);
         }
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.names().len()
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
-    /// An address did not answer, or answered as somebody else: it is dialled last for a while.
-    pub(super) fn punish(&self, name: &Name, address: IpAddr, now: Instant) {
-        let mut penalties = self.penalties();
-        let penalty = penalties.get_or_insert_mut((name.clone(), address), || Penalty { until: now, step: 0 });
-        let time = (FIRST_PENALTY * 2u32.saturating_pow(penalty.step.min(8))).min(LAST_PENALTY);
-        *penalty = Penalty { until: now + time, step: penalty.step + 1 };
+    fn shard(&self, name: &Name) -> MutexGuard<'_, LruCache<Name, Record>> {
+        // The upper bits: the lower ones choose the place within the shard's own table.
+        let hash = self.hasher.hash_one(name) >> 32;
+        lock(&self.shards[hash as usize % SHARDS])
+    }
+}
+
+fn lock(shard: &Mutex<LruCache<Name, Record>>) -> MutexGuard<'_, LruCache<Name, Record>> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Record {
+    fn fresh(&self, now: Instant) -> Option<Found> {
+        let kept = self.positive.as_ref().filter(|kept| now < kept.until)?;
+        Some(Found { freshness: Freshness::Cached, ttl: kept.until - now, ..kept.found.clone() })
     }
 
-    pub(super) fn pardon(&self, name: &Name, address: IpAddr) {
-        self.penalties().pop(&(name.clone(), address));
+    /// Counts one who asks.
+    fn is_to_renew(&mut self, now: Instant) -> bool {
+        let Some(kept) = &mut self.positive else { return false };
+        kept.asked = kept.asked.saturating_add(1);
+        let window = (kept.life / 10).max(RENEW_WITHIN).min(kept.life / 2);
+        let is_time = !kept.renewing && kept.asked >= ASKED_OFTEN && now + window >= kept.until;
+        kept.renewing |= is_time;
+        is_time
     }
 
-    /// Puts addresses that are being punished last; the order is otherwise kept.
-    pub(super) fn order(&self, name: &Name, addresses: &mut [IpAddr], now: Instant) {
-        let mut penalties = self.penalties();
-        if penalties.is_empty() {
-            return;
+    fn penalty(&self, address: IpAddr) -> Option<&Penalty> {
+        self.penalties.iter().find(|(punished, _)| *punished == address).map(|(_, penalty)| penalty)
+    }
+
+    fn put_in_order(&self, addresses: &mut [IpAddr], now: Instant) {
+        if !self.penalties.is_empty() {
+            addresses.sort_by_key(|address| self.penalty(*address).is_some_and(|penalty| now < penalty.until));
         }
-        addresses
-            .sort_by_key(|address| penalties.get(&(name.clone(), *address)).is_some_and(|penalty| now < penalty.until));
-    }
-
-    fn names(&self) -> MutexGuard<'_, LruCache<Name, Record>> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn penalties(&self) -> MutexGuard<'_, LruCache<(Name, IpAddr), Penalty>> {
-        self.penalties.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -280,7 +359,10 @@ mod tests {
     fn an_answer_is_fresh_then_stale_then_gone() {
         let (memory, name, now) = (Memory::default(), name("goproxy.cn"), Instant::now());
         memory.note_found(&name, &found(S), now);
-        assert!(matches!(memory.recall(&name, now + 4 * S), Recall::Fresh(found) if found.ttl == S), "at least 5 s");
+        assert!(
+            matches!(memory.recall(&name, now + 4 * S), Recall::Fresh { found, .. } if found.ttl == S),
+            "at least 5 s"
+        );
         assert!(matches!(memory.recall(&name, now + 5 * S), Recall::Nothing));
         assert_eq!(memory.stale(&name, now + 5 * S).unwrap().freshness, Freshness::Stale);
         assert!(memory.stale(&name, now + STALE_FOR + 6 * S).is_none());
@@ -314,7 +396,7 @@ mod tests {
         assert_eq!(told(), std::slice::from_ref(&first.source), "said beside an answer that is none any more");
         memory.note_beside(&name, &first, vec![second.clone()]);
         assert_eq!(told(), [first.source.clone(), second.source.clone()]);
-        assert!(matches!(memory.recall(&name, now), Recall::Fresh(found) if found.addresses == first.addresses));
+        assert!(matches!(memory.recall(&name, now), Recall::Fresh { found, .. } if found.addresses == first.addresses));
         let third = by("8.8.4.4", "1.1.1.9");
         memory.note_beside(&name, &first, vec![third.clone(), second.clone()]);
         memory.forget_word(&name, third.source.as_deref());
@@ -365,12 +447,56 @@ mod tests {
         assert_eq!(order(now), [first, second]);
     }
 
+    /// Whether each of these asks, in seconds of the answer's life, is told to renew it.
+    fn renewals(ttl: Duration, asks: &[u32]) -> Vec<bool> {
+        let (memory, name, now) = (Memory::default(), name("goproxy.cn"), Instant::now());
+        memory.note_found(&name, &found(ttl), now);
+        let is_told =
+            |second: &u32| matches!(memory.recall(&name, now + S * *second), Recall::Fresh { renew: true, .. });
+        asks.iter().map(is_told).collect()
+    }
+
+    #[test]
+    fn an_answer_that_many_ask_for_is_renewed_once_before_it_ends() {
+        assert_eq!(renewals(100 * S, &[1, 2, 89, 90, 91]), [false, false, false, true, false], "the last tenth");
+        assert_eq!(renewals(20 * S, &[1, 14, 15]), [false, false, true], "or five seconds");
+        assert_eq!(renewals(5 * S, &[0, 1, 2, 3]), [false, false, false, true], "never in the first half");
+        assert_eq!(renewals(100 * S, &[99]), [false], "one alone is not many");
+    }
+
+    #[test]
+    fn another_network_leaves_of_the_systems_answers_only_a_stale_one() {
+        let (memory, now) = (Memory::default(), Instant::now());
+        let [inside, outside, denied] = ["a.example", "b.example", "c.example"].map(name);
+        memory.note_found(&inside, &found(60 * S), now);
+        memory.note_found(&outside, &Found { tier: Tier::Plain, ..found(60 * S) }, now);
+        memory.note_denial(&denied, absent(&denied), None, true, now);
+        memory.punish(&outside, "1.1.1.9".parse().unwrap(), now);
+        memory.move_house(now + S);
+        assert!(matches!(memory.recall(&inside, now + S), Recall::Nothing));
+        assert!(memory.stale(&inside, now + S).is_some());
+        assert!(memory.fresh(&outside, now + S).is_some());
+        assert!(matches!(memory.recall(&denied, now + S), Recall::Nothing));
+        let record = memory.shard(&outside).pop(&outside).unwrap();
+        assert!(record.penalties.is_empty());
+    }
+
     #[test]
     fn a_hundred_thousand_names_stay_within_bounds() {
         let (memory, now) = (Memory::default(), Instant::now());
         for number in 0..100_000 {
-            memory.note_found(&name(&format!("m{number}.example")), &found(S), now);
+            let name = name(&format!("m{number}.example"));
+            memory.note_found(&name, &found(S), now);
+            for last in 0..=255 {
+                memory.punish(&name, [192, 0, 2, last].into(), now);
+                if number > 0 {
+                    break;
+                }
+            }
         }
         assert_eq!(memory.len(), MOST_NAMES);
+        let most =
+            memory.shards.iter().flat_map(|shard| lock(shard).iter().map(|(_, record)| record.penalties.len()).max());
+        assert!(most.max().unwrap() <= MOST_PENALTIES);
     }
 }

@@ -8,8 +8,9 @@
 //!
 //! Inside: `plan` says whom to ask; `ladder` decides and never awaits; `flight` performs what it
 //! says, once however many ask; `shared` is what they have in common; `wire` is the transports; `memory` and `keep` are what is known
-//! from before; `health` is who can be relied on; `pace` is how much is asked of one server; `kind` is who may be asked. A fresh answer from
-//! memory costs no task and no channel. Whether an address may be dialled is not judged here but in
+//! from before; `health` is who can be relied on; `pace` is how much is asked of one server; `kind` is
+//! who may be asked; `system`, `network` and `nat64` are the machine and where it stands. A fresh answer
+//! from memory costs no task and no channel. Whether an address may be dialled is not judged here but in
 //! `admit`; [`Found::tier`] says from whom it was heard.
 
 mod counts;
@@ -22,6 +23,8 @@ mod keep;
 mod kind;
 mod ladder;
 mod memory;
+mod nat64;
+mod network;
 mod pace;
 mod plan;
 mod reply;
@@ -321,13 +324,17 @@ impl Resolver {
         if config.nameservers.is_empty() && config.fallback.is_empty() && config.zones.is_empty() {
             return Err(Error::NoServers);
         }
-        Ok(Resolver { shared: Arc::new(Shared::new(config, runtime, registry)?) })
+        let shared = Arc::new(Shared::new(config, runtime, registry)?);
+        // The search list is the site's own, also if this process is killed soon.
+        shared.save_later();
+        Ok(Resolver { shared })
     }
 
     /// Starts to look for the addresses of a name.
     pub fn search(&self, name: &Name) -> Search {
         Search {
             shared: Arc::clone(&self.shared),
+            asked: name.clone(),
             name: name.clone(),
             stage: Some(Stage::First),
             given: Vec::new(),
@@ -337,7 +344,13 @@ impl Resolver {
 
     /// Asks every server that the name's kind allows, and says what each said and what was believed.
     pub async fn explain(&self, name: &Name, inquiry: &Inquiry) -> Explanation {
-        explain::explain(&self.shared, name, inquiry).await
+        let mut explanation = explain::explain(&self.shared, name, inquiry).await;
+        // Whoever asks for one family wants to see its records.
+        let is_whole = inquiry.families.len() == Family::BOTH.len();
+        if is_whole && explanation.freshness.is_some_and(|freshness| freshness != Freshness::Static) {
+            explanation.addresses = self.shared.reach(explanation.addresses).await;
+        }
+        explanation
     }
 
     /// Who may be asked about a name.
@@ -364,9 +377,12 @@ impl Resolver {
 /// One request's way through the addresses of a name.
 pub struct Search {
     shared: Arc<Shared>,
+    asked: Name,
+    // What it turned out to be short for, else the same: nobody is to be asked for the short one then.
     name: Name,
     // None once everything was handed out.
     stage: Option<Stage>,
+    // As they were found, which is not how they are reached on a network without IPv4.
     given: Vec<Found>,
     fates: Vec<(IpAddr, Fate)>,
 }
@@ -394,7 +410,7 @@ impl Search {
                     self.stage = self.stage_after(&found);
                     if let Some(found) = self.unseen(found) {
                         self.given.push(found.clone());
-                        return Ok(found);
+                        return Ok(self.as_reached(found).await);
                     }
                 }
                 Err(failure) if stage == Stage::First => {
@@ -404,11 +420,20 @@ impl Search {
                 Err(_) => self.stage = self.stage_without(stage),
             }
         }
-        Err(Failure::Exhausted { name: self.name.clone() })
+        Err(Failure::Exhausted { name: self.asked.clone() })
     }
 
     /// What TCP or TLS learnt about an address: judges the answer that gave it once more.
     pub fn report(&mut self, address: IpAddr, fate: Fate) {
+        self.note(address, fate);
+        // Through a NAT64 it stands for another one, and a server may have given both.
+        let meant = self.shared.unreach(address);
+        if meant != address {
+            self.note(meant, fate);
+        }
+    }
+
+    fn note(&mut self, address: IpAddr, fate: Fate) {
         self.fates.push((address, fate));
         let Some(found) = self.given.iter().find(|found| found.addresses.contains(&address)) else { return };
         self.shared.note_fate(&self.name, found, address, fate);
@@ -418,20 +443,34 @@ impl Search {
         }
     }
 
-    async fn consult(&self, stage: Stage) -> Result<Found, Failure> {
+    async fn consult(&mut self, stage: Stage) -> Result<Found, Failure> {
         match stage {
-            Stage::First => self.shared.look_up(&self.name).await,
+            Stage::First => {
+                let located = self.shared.look_up(&self.asked).await?;
+                self.name = located.longer.unwrap_or_else(|| self.name.clone());
+                Ok(located.found)
+            }
             Stage::Renewed => self.shared.renewed(&self.name).await,
             Stage::Beside(_) => self.beside().ok_or_else(|| Failure::Exhausted { name: self.name.clone() }),
             Stage::Above(tier) => self.shared.fly(&self.name, Start::Above(tier)).await,
             Stage::Inside => self.shared.fly(&self.name, Start::Inside).await,
-            Stage::Spare => self.shared.spare(&self.name).ok_or_else(|| Failure::Exhausted { name: self.name.clone() }),
+            Stage::Spare => {
+                self.shared.spare(&self.name).ok_or_else(|| Failure::Exhausted { name: self.asked.clone() })
+            }
         }
     }
 
     fn beside(&self) -> Option<Found> {
         let told = self.shared.memory.told(&self.name, tokio::time::Instant::now());
         told.into_iter().find(|found| self.unseen(found.clone()).is_some())
+    }
+
+    /// What is by hand is meant as it stands.
+    async fn as_reached(&self, mut found: Found) -> Found {
+        if found.tier != Tier::Static {
+            found.addresses = self.shared.reach(found.addresses).await;
+        }
+        found
     }
 
     fn stage_after(&self, found: &Found) -> Option<Stage> {

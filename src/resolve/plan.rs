@@ -83,7 +83,7 @@ impl Shared {
             candidates.first().map_or(Duration::ZERO, |first| self.health.hedge(&first.server, first.transport));
         Plan {
             kind,
-            families: Family::BOTH.to_vec(),
+            families: if self.system.current().resolv.no_aaaa { vec![Family::V4] } else { Family::BOTH.to_vec() },
             candidates,
             hedge,
             spare: start == Start::Bottom && self.spare(name).is_some(),
@@ -102,11 +102,13 @@ impl Shared {
         somebody_else: bool,
         now: Instant,
     ) -> Vec<Candidate> {
+        // resolv.conf(5): use-vc.
+        let over_tcp = self.system.current().resolv.use_vc;
         let mut candidates: Vec<(health::State, Candidate)> = servers
             .iter()
             .map(|server| {
-                let (state, transport) = self.condition(server, now);
                 let (tier, operator) = (tier(server), operator(server, tier(server), inside));
+                let (state, transport) = self.condition(server, over_tcp && tier == Tier::System, now);
                 let edns = self.health.takes_edns(server, now);
                 let (down, trial) = (state >= health::State::HalfOpen, false);
                 let (server, marks) = (server.clone(), Marks::default());
@@ -125,12 +127,16 @@ impl Shared {
         candidates.into_iter().map(|(_, candidate)| candidate).collect()
     }
 
-    /// How a server is, and over what to ask it: TCP where UDP is dead and TCP is not.
-    fn condition(&self, server: &Server, now: Instant) -> (health::State, Transport) {
-        let transport = server.transport();
+    /// How a server is, and over what to ask it: TCP where it is to be (`over_tcp`), or where UDP is dead and
+    /// TCP is not.
+    fn condition(&self, server: &Server, over_tcp: bool, now: Instant) -> (health::State, Transport) {
+        let transport = match server.transport() {
+            Transport::Udp if over_tcp => Transport::Tcp,
+            transport => transport,
+        };
         let state = self.health.state(server, transport, now);
-        let over_tcp = transport == Transport::Udp && self.health.is_proven(server, Transport::Tcp);
-        if state >= health::State::HalfOpen && over_tcp {
+        let rescued = transport == Transport::Udp && self.health.is_proven(server, Transport::Tcp);
+        if state >= health::State::HalfOpen && rescued {
             (health::State::Healthy, Transport::Tcp)
         } else {
             (state, transport)
@@ -361,6 +367,81 @@ mod tests {
         let followed = waves(&shared, "example.org", Start::Bottom);
         assert_eq!(followed, ["0: 10.0.0.2 udp", "1: 10.0.0.1 udp", "2: 8.8.8.8 udp"]);
         assert_eq!(shared.kind(&Name::parse("git.vpn.example").unwrap()), Kind::Private);
+    }
+
+    /// Ten thousand names of every kind that stays inside, at every start, with the site's server in good
+    /// health and down, and again by a resolver that starts afresh when the search list is gone: no plan holds
+    /// a server that is not the site's, and nothing is asked that no plan holds.
+    #[tokio::test(start_paused = true)]
+    async fn no_plan_for_a_private_name_leads_outside() {
+        let folder = tempfile::tempdir().unwrap();
+        let resolv_conf = folder.path().join("resolv.conf");
+        std::fs::write(&resolv_conf, "search vpn.example svc.cluster.local com\noptions ndots:5\n").unwrap();
+        let names = |texts: &[&str]| texts.iter().map(|text| Name::parse(text).unwrap()).collect::<Vec<_>>();
+        let config = |resolv_conf: &Path| Config {
+            nameservers: servers(&["10.0.0.1", "system"]),
+            fallback: servers(&PUBLIC),
+            private: names(&["corp.example"]),
+            private_hosts: names(&["git.acme.example"]),
+            configured_hosts: names(&["mirror.acme.example"]),
+            known: names(&["vpn.example", "acme.example"]),
+            zones: vec![(names(&["lab.example"]).remove(0), "10.0.0.3".parse().unwrap())],
+            state_dir: Some(folder.path().to_owned()),
+            hosts_file: folder.path().join("hosts"),
+            resolv_conf: resolv_conf.to_owned(),
+            ..Config::default()
+        };
+        let make = |resolv_conf: &Path| {
+            Arc::new(Shared::new(config(resolv_conf), Handle::current(), &Registry::default()).unwrap())
+        };
+        let starts = [Start::Bottom, Start::Inside, Start::Above(Tier::System), Start::Above(Tier::Plain)];
+        let lasting = [
+            "",
+            ".local",
+            ".internal",
+            ".home.arpa",
+            ".corp.example",
+            ".git.acme.example",
+            ".lab.example",
+            ".vpn.example",
+            ".mirror.acme.example",
+            ".wiki.site.example",
+        ];
+        let check = |shared: &Shared, under: &[&str]| {
+            for number in 0..10_000 / 4 {
+                let host = format!("h{:x}{}", fastrand::u64(..), under[number % under.len()]);
+                let name = Name::parse(&host).unwrap();
+                let start = starts[number % starts.len()];
+                let plan = shared.plan(&name, shared.kind(&name), start, Instant::now());
+                assert!(plan.candidates.iter().all(|candidate| candidate.tier == Tier::System), "{host} {start:?}");
+            }
+        };
+        let first = make(&resolv_conf);
+        for host in names(&["mirror.acme.example", "wiki.site.example"]) {
+            first.note_inward(&host, &["10.0.0.9".parse().unwrap()]);
+        }
+        // While the search list stands, short names too: `x.prod.svc`, and `x.ci` until it was denied.
+        let short: Vec<&str> = lasting.iter().copied().chain([".prod.svc", ".ci", ".dev"]).collect();
+        check(&first, &short);
+        bury(&first, "10.0.0.1");
+        check(&first, &short);
+        drop(first);
+        let next = make(&folder.path().join("gone.conf"));
+        check(&next, &lasting);
+        bury(&next, "10.0.0.1");
+        check(&next, &lasting);
+    }
+
+    #[tokio::test]
+    async fn options_of_resolv_conf_bind_the_systems_servers_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let resolv_conf = folder.path().join("resolv.conf");
+        std::fs::write(&resolv_conf, "nameserver 10.0.0.1\noptions use-vc no-aaaa\n").unwrap();
+        let config = Config { resolv_conf, fallback: servers(&["8.8.8.8"]), ..Config::default() };
+        let shared = Shared::new(config, Handle::current(), &Registry::default()).unwrap();
+        assert_eq!(waves(&shared, "example.org", Start::Bottom), ["0: 10.0.0.1 tcp", "1: 8.8.8.8 udp"]);
+        let name = Name::parse("example.org").unwrap();
+        assert_eq!(shared.plan(&name, Kind::Other, Start::Bottom, Instant::now()).families, [Family::V4]);
     }
 
     #[test]

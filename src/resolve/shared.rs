@@ -2,15 +2,21 @@
 //! join the flight that finds out the rest, tell what was learnt.
 //!
 //! Every lock in here is a std one, held for a few lines and never across an await.
+//!
+//! What a request meets first is what it needs most: a name that is by hand or fresh costs a look at
+//! the clock, two maps and no task. A name that may be short for one of the site's own goes on from
+//! there by the rules of [`Shared::look_up`].
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lru::LruCache;
 use tokio::runtime::Handle;
+use tokio::sync::{OnceCell, oneshot};
 use tokio::time::Instant;
 
 use super::counts::{Counts, Rescue, Totals};
@@ -18,20 +24,27 @@ use super::flight::{Flights, Joined, wait};
 use super::health::{Health, LIES_TOO_MANY};
 use super::keep::{Keep, Wall};
 use super::kind::{self, Kind, Rules};
-use super::ladder::Answer;
+use super::ladder::Verdict;
 use super::memory::{Memory, Recall};
+use super::nat64::Prefix;
 use super::plan::{Start, dedup};
+use super::reply::Family;
 use super::server::{Server, Transport};
 use super::system::System;
 use super::wire::Wire;
 use super::{Config, Error, Failure, Fate, Found, Freshness, Tier};
 use crate::metrics::Registry;
-use crate::target::Name;
+use crate::target::{Name, Scope};
 
 /// The file of what was learnt is written at most this often.
 const SAVE_EVERY: Duration = Duration::from_secs(10);
 /// What a client is told about an older answer's life (RFC 8767 section 5.2).
 const SPARE_TTL: Duration = Duration::from_secs(30);
+/// The same while a look-up for a newer one is under way.
+const RENEWING_TTL: Duration = Duration::from_secs(10);
+/// How long an answer waits for the prefix of a NAT64, and how long one that had to be guessed is good.
+const PREFIX_PATIENCE: Duration = Duration::from_secs(1);
+const GUESS_HOLDS: Duration = Duration::from_secs(60);
 /// Names that are said once when they are first asked outside.
 const MOST_SAID: usize = 10_000;
 
@@ -39,6 +52,8 @@ const MOST_SAID: usize = 10_000;
 pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) rules: Rules,
+    // `--host`, by name.
+    by_hand: HashMap<Name, Vec<IpAddr>>,
     pub(super) system: System,
     pub(super) memory: Memory,
     pub(super) keep: Keep,
@@ -52,6 +67,28 @@ pub(super) struct Shared {
     pub(super) said: Mutex<LruCache<Name, ()>>,
     // A writer is waiting for its time.
     pub(super) saving: AtomicBool,
+    // Found once a network, and only where IPv6 is the only way out; replaced on another network.
+    nat64: Mutex<Arc<Discovery>>,
+}
+
+/// The prefix of this network's NAT64, once it is known; none where there is no NAT64.
+#[derive(Default)]
+struct Discovery {
+    prefix: OnceCell<Option<Prefix>>,
+    /// Until when a guess is good; none for what the network's own servers said.
+    guessed: OnceCell<Instant>,
+}
+
+/// An address that was found, and under which name, where it is not the one that was asked for.
+pub(super) struct Located {
+    pub found: Found,
+    pub longer: Option<Name>,
+}
+
+impl From<Found> for Located {
+    fn from(found: Found) -> Located {
+        Located { found, longer: None }
+    }
 }
 
 impl Shared {
@@ -64,8 +101,13 @@ impl Shared {
             known,
             zones: config.zones.clone(),
         };
+        let mut by_hand: HashMap<Name, Vec<IpAddr>> = HashMap::new();
+        for (name, address) in &config.hosts {
+            by_hand.entry(name.clone()).or_default().push(*address);
+        }
         let shared = Shared {
             rules,
+            by_hand,
             system: System::new(config.resolv_conf.clone(), config.hosts_file.clone(), Instant::now()),
             memory: Memory::default(),
             keep: Keep::open(config.state_dir.as_deref())?,
@@ -76,9 +118,10 @@ impl Shared {
             flights: Mutex::default(),
             said: Mutex::new(LruCache::new(NonZeroUsize::new(MOST_SAID).unwrap_or(NonZeroUsize::MIN))),
             saving: AtomicBool::new(false),
+            nat64: Mutex::default(),
             config,
         };
-        shared.learn_search_list();
+        shared.learn_search_list(&shared.system.current().resolv.search);
         Ok(shared)
     }
 
@@ -100,29 +143,98 @@ impl Shared {
 
     /// Who may be asked about a name.
     pub(super) fn kind(&self, name: &Name) -> Kind {
-        self.rules.kind(name, || self.keep.is_private(name, wall()))
+        let kind = self.written_kind(name);
+        if kind == Kind::Other && self.stays_inside(name) { Kind::Private } else { kind }
+    }
+
+    /// The same by the name alone, whatever it may be short for.
+    fn written_kind(&self, name: &Name) -> Kind {
+        self.rules.kind(name, || self.keep.is_private(name, wall()) || self.is_in_search_list(name))
+    }
+
+    /// A list that stands is the site's however long ago it was read.
+    fn is_in_search_list(&self, name: &Name) -> bool {
+        let resolv = &self.system.current().resolv;
+        resolv.search.iter().any(|suffix| name.is_under(suffix.as_str()) && kind::is_sites_own(suffix))
+    }
+
+    /// Whether a name may be short for one of the site's own and must not be told outside: always, if
+    /// it ends in nothing that is public (`db.prod.svc`), since nobody out there can know it; and if
+    /// it is two labels (`athens.ci`, which is SERVICE.NAMESPACE in a cluster), until the site's own
+    /// servers have denied all that it may be short for; that they are silent is no denial. Longer ones with a public ending are taken as they
+    /// stand: with the ndots of a cluster almost every name is short.
+    fn stays_inside(&self, name: &Name) -> bool {
+        let longer = self.longer_names(name);
+        if longer.is_empty() {
+            return false;
+        }
+        let now = Instant::now();
+        !kind::is_listed(name) || is_two_labels(name) && !longer.iter().all(|longer| self.memory.is_denied(longer, now))
+    }
+
+    /// Whether a name stays inside only until the search list is through, and there is an outside.
+    pub(super) fn may_be_service(&self, name: &Name) -> bool {
+        let has_others = !self.config.fallback.is_empty() && self.config.scope.may_ask_outside(Kind::Other);
+        has_others
+            && is_two_labels(name)
+            && kind::is_listed(name)
+            && self.written_kind(name) == Kind::Other
+            && !self.longer_names(name).is_empty()
     }
 
     // The way of a request.
 
-    /// The first addresses of a name, or of a short name under the search list.
-    pub(super) async fn look_up(self: &Arc<Self>, name: &Name) -> Result<Found, Failure> {
-        if self.is_likely_short(name)
-            && let Some(found) = self.look_up_longer(name).await
-        {
-            return Ok(found);
+    /// The first addresses of a name, or of one that it is short for.
+    ///
+    /// What is known is taken. A name that ends in nothing public is looked for under the search list
+    /// first; any other as it stands first, so that a wildcard of the site's does not catch it. What is denied
+    /// as it stands is looked for under the search list, all of it inside; and so is what the site's servers
+    /// alone were asked for and did not know (a cluster's servers often know the cluster and cannot reach the
+    /// world). If that is denied, others may be asked.
+    pub(super) async fn look_up(self: &Arc<Self>, name: &Name) -> Result<Located, Failure> {
+        let known = self.recall(name);
+        if let Some(Ok(found)) = known {
+            return Ok(found.into());
         }
-        let as_is = self.look_up_exactly(name).await;
-        if !matches!(as_is, Err(Failure::Absent { .. })) {
-            return as_is;
+        let mut searched = false;
+        if self.is_likely_short(name) {
+            searched = true;
+            if let Some(located) = self.look_up_longer(name).await {
+                return Ok(located);
+            }
         }
-        self.look_up_longer(name).await.map_or(as_is, Ok)
+        let as_is = match known {
+            Some(denied) => denied,
+            None => self.ask(name).await,
+        };
+        let may_be_service = as_is.is_err() && self.may_be_service(name);
+        let is_open = match as_is {
+            Err(Failure::Absent { .. }) => true,
+            Err(Failure::Unknown { .. }) => may_be_service,
+            _ => false,
+        };
+        if !is_open {
+            return as_is.map(Located::from);
+        }
+        if !searched && let Some(located) = self.look_up_longer(name).await {
+            return Ok(located);
+        }
+        if !may_be_service || self.stays_inside(name) {
+            return as_is.map(Located::from);
+        }
+        // So far it was the word of the site's own servers alone, and now others may be asked.
+        let asked_outside = match as_is {
+            Err(Failure::Absent { confirmed: false, last_word: true, .. }) => self.ask(name).await,
+            Err(Failure::Unknown { .. }) => self.fly(name, Start::Above(Tier::System)).await,
+            known => known,
+        };
+        asked_outside.map(Located::from)
     }
 
-    async fn look_up_longer(self: &Arc<Self>, name: &Name) -> Option<Found> {
+    async fn look_up_longer(self: &Arc<Self>, name: &Name) -> Option<Located> {
         for longer in self.longer_names(name) {
             match self.look_up_exactly(&longer).await {
-                Ok(found) => return Some(found),
+                Ok(found) => return Some(Located { found, longer: Some(longer) }),
                 // Nobody answers, and so nobody will for the next suffix.
                 Err(failure) if failure.is_silence() => return None,
                 Err(_) => {}
@@ -131,40 +243,46 @@ impl Shared {
         None
     }
 
-    /// Whether a name is looked for under the search list before it is asked as it stands, which may
-    /// take it outside: `db.prod.svc` of a cluster ends in nothing that is public, so nobody out there
-    /// can know it, and nobody should hear of it.
+    /// Whether a name is looked for under the search list before it is asked as it stands:
+    /// `db.prod.svc` of a cluster ends in nothing that is public, so nobody can know it as it stands.
     pub(super) fn is_likely_short(&self, name: &Name) -> bool {
-        self.kind(name) == Kind::Other && !kind::is_listed(name)
+        !kind::is_listed(name) && self.written_kind(name) == Kind::Other
     }
 
-    /// What a short name may be short for (resolv.conf(5), search and ndots). It is asked as it
-    /// stands first: with the ndots of a cluster almost every name is short. A known name is whole.
+    /// What a short name may be short for (resolv.conf(5), search and ndots): the site's own names, and
+    /// no others, since nobody else is to hear of a short name. A known name is whole.
     pub(super) fn longer_names(&self, name: &Name) -> Vec<Name> {
         let resolv = &self.system.current().resolv;
-        let is_short = name.as_str().matches('.').count() < resolv.ndots && !self.kind(name).is_known();
+        let is_short = name.as_str().matches('.').count() < resolv.ndots && !self.written_kind(name).is_known();
         if !is_short {
             return Vec::new();
         }
-        resolv.search.iter().filter_map(|suffix| Name::parse(&format!("{name}.{suffix}")).ok()).collect()
+        let longer = resolv.search.iter().filter_map(|suffix| Name::parse(&format!("{name}.{suffix}")).ok());
+        longer.filter(|longer| self.written_kind(longer) == Kind::Private).collect()
     }
 
     /// At once where the addresses are known, else from a flight.
     async fn look_up_exactly(self: &Arc<Self>, name: &Name) -> Result<Found, Failure> {
-        if let Some(known) = self.recall(name) {
-            return known;
+        match self.recall(name) {
+            Some(known) => known,
+            None => self.ask(name).await,
         }
-        match self.join(name, Start::Bottom) {
-            Joined::Landed(found) => Ok(found),
-            Joined::Flying(progress) => wait(progress, name, true).await,
-        }
+    }
+
+    /// From a flight; while that is under way an older answer is told not to live long.
+    async fn ask(self: &Arc<Self>, name: &Name) -> Result<Found, Failure> {
+        let found = match self.join(name, Start::Bottom) {
+            Joined::Landed(found) => found,
+            Joined::Flying(progress) => wait(progress, name, true).await?,
+        };
+        let is_interim = matches!(found.freshness, Freshness::Stale | Freshness::LastKnownGood) && self.is_flying(name);
+        Ok(if is_interim { Found { ttl: RENEWING_TTL, ..found } } else { found })
     }
 
     /// The answer of the flight behind an older answer that was handed out.
     /// Between two probes there is none, and none is made for those whose dial failed.
     pub(super) async fn renewed(self: &Arc<Self>, name: &Name) -> Result<Found, Failure> {
-        let rests = matches!(self.memory.recall(name, Instant::now()), Recall::Troubled { due: false, .. });
-        if rests && !self.is_flying(name) {
+        if self.memory.is_resting(name, Instant::now()) && !self.is_flying(name) {
             return Err(Failure::Exhausted { name: name.clone() });
         }
         match self.join(name, Start::Bottom) {
@@ -190,19 +308,22 @@ impl Shared {
         }
         match self.memory.recall(name, now) {
             Recall::Nothing => None,
-            Recall::Fresh(mut found) => {
-                self.memory.order(name, &mut found.addresses, now);
+            Recall::Fresh { found, renew } => {
+                if renew {
+                    self.renew(name);
+                }
                 Some(Ok(found))
             }
             Recall::Denied(failure) => Some(Err(failure)),
             Recall::Troubled { failure, due } => match (self.spare(name), failure) {
                 (Some(spare), _) => {
                     self.counts.served(spare.freshness);
-                    if due {
-                        // The probe; nobody waits for it.
-                        let _ = self.join(name, Start::Bottom);
+                    if !due {
+                        return Some(Ok(spare));
                     }
-                    Some(Ok(spare))
+                    // The probe; nobody waits for it.
+                    let _ = self.join(name, Start::Bottom);
+                    Some(Ok(Found { ttl: RENEWING_TTL, ..spare }))
                 }
                 (None, Some(failure)) if !due => Some(Err(failure)),
                 (None, _) => None,
@@ -215,9 +336,7 @@ impl Shared {
         let addresses = if name.is_under("localhost") {
             vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]
         } else {
-            let given = self.config.hosts.iter().filter(|(host, _)| host == name).map(|(_, address)| *address);
-            let given: Vec<IpAddr> = given.collect();
-            if given.is_empty() { self.system.host(name)? } else { given }
+            self.by_hand.get(name).cloned().or_else(|| self.system.host(name))?
         };
         let freshness = Freshness::Static;
         Some(Found { addresses, tier: Tier::Static, source: None, freshness, ttl: SPARE_TTL, doubtful: false })
@@ -294,12 +413,20 @@ impl Shared {
         }
     }
 
-    /// A system server gave a private address: the name is the site's own.
-    pub(super) fn note_inward(self: &Arc<Self>, name: &Name, answer: &Answer) {
-        if answer.inward {
-            self.keep.note_private(name, wall());
-            self.save_later();
+    /// A system server gave a private address: the name is the site's own. Noted from whatever it said
+    /// and whenever, also if another server's answer counted, and again each time, since what is not
+    /// seen for long lapses.
+    pub(super) fn note_inward(self: &Arc<Self>, name: &Name, addresses: &[IpAddr]) {
+        let inward = addresses.iter().any(|address| Scope::of(*address) == Scope::Private);
+        if !inward || !self.rules.kind(name, || false).may_turn_private() {
+            return;
         }
+        self.keep.note_private(name, wall());
+        // What somebody outside said about it is about another place of that name.
+        if self.memory.fresh(name, Instant::now()).is_some_and(|found| !found.tier.is_inside()) {
+            self.memory.forget_answer(name);
+        }
+        self.save_later();
     }
 
     /// An answer from further up did, or one that was in doubt is proven: it is the one to begin
@@ -307,7 +434,7 @@ impl Shared {
     fn adopt(&self, name: &Name, found: &Found, fate: Fate, now: Instant) {
         let is_proven = found.doubtful && fate == Fate::Verified;
         let is_new = found.freshness == Freshness::Fresh && (found.tier > Tier::System || is_proven);
-        if is_new && !matches!(self.memory.recall(name, now), Recall::Fresh(kept) if kept.source == found.source) {
+        if is_new && self.memory.fresh(name, now).is_none_or(|kept| kept.source != found.source) {
             self.memory.note_found(
                 name,
                 &Found { doubtful: false, ttl: found.ttl.max(SPARE_TTL), ..found.clone() },
@@ -318,25 +445,101 @@ impl Shared {
 
     // The network around.
 
-    /// Looks whether resolv.conf or the hosts file changed.
+    /// Looks whether resolv.conf, the hosts file or the network changed.
     pub(super) fn look_around(self: &Arc<Self>, now: Instant) {
-        if !self.system.look(now) {
-            return;
-        }
+        let Some(news) = self.system.look(now) else { return };
         let resolv = &self.system.current().resolv;
-        tracing::info!("{} changed: {} name servers now", self.system.resolv_conf().display(), resolv.servers.len());
-        self.health.reset();
-        self.memory.forget_denials();
-        self.learn_search_list();
+        let file = self.system.resolv_conf().display();
+        match news.resolv {
+            true => tracing::info!("{file} changed: {} name servers now", resolv.servers.len()),
+            false => tracing::info!("the network changed: its name servers are asked anew"),
+        }
+        if news.network || news.before.resolv.servers != resolv.servers {
+            self.health.reset();
+            *self.nat64.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
+        }
+        self.memory.move_house(now);
+        // The one before was in use until now, however long ago it was read.
+        self.learn_search_list(&news.before.resolv.search);
+        self.learn_search_list(&resolv.search);
         self.save_later();
     }
 
     /// What is in the search list is the site's own, also when the list is another one later.
-    fn learn_search_list(&self) {
-        let current = self.system.current();
-        for suffix in current.resolv.search.iter().filter(|suffix| kind::is_sites_own(suffix)) {
-            self.keep.note_private(suffix, wall());
+    fn learn_search_list(&self, search: &[Name]) {
+        for suffix in search.iter().filter(|suffix| kind::is_sites_own(suffix)) {
+            self.keep.note_suffix(suffix, wall());
         }
+    }
+
+    /// The addresses as they are reached from here: as they are, but for a network without IPv4.
+    pub(super) async fn reach(self: &Arc<Self>, addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+        if !self.system.is_v6_only() {
+            return addresses;
+        }
+        match self.nat64().await {
+            Some(prefix) => prefix.translate(&addresses),
+            None => addresses,
+        }
+    }
+
+    /// The address that was found, of one that was handed out.
+    pub(super) fn unreach(&self, address: IpAddr) -> IpAddr {
+        if !self.system.is_v6_only() {
+            return address;
+        }
+        let discovery = self.discovery();
+        let prefix = discovery.prefix.get().copied().flatten();
+        prefix.map_or(address, |prefix| prefix.undo(address))
+    }
+
+    fn discovery(&self) -> Arc<Discovery> {
+        Arc::clone(&self.nat64.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The prefix of this network's NAT64. Whoever needs it first asks for all.
+    async fn nat64(self: &Arc<Self>) -> Option<Prefix> {
+        let mut discovery = self.discovery();
+        if discovery.guessed.get().is_some_and(|until| Instant::now() >= *until) {
+            discovery = Arc::default();
+            *self.nat64.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&discovery);
+        }
+        let found = discovery.prefix.get_or_init(|| async {
+            let shared = Arc::clone(self);
+            let asking = self.runtime.spawn(async move { shared.ask_prefix().await });
+            match tokio::time::timeout(PREFIX_PATIENCE, asking).await {
+                Ok(Ok(Some(said))) => said,
+                _ => {
+                    let _ = discovery.guessed.set(Instant::now() + GUESS_HOLDS);
+                    Some(Prefix::WELL_KNOWN)
+                }
+            }
+        });
+        *found.await
+    }
+
+    /// Asks the network's own servers, and nobody else (RFC 7050 section 3). None where nobody answers.
+    async fn ask_prefix(self: Arc<Self>) -> Option<Option<Prefix>> {
+        let name = Prefix::known_name()?;
+        let mut plan = self.plan(&name, Kind::Private, Start::Inside, Instant::now());
+        plan.families = vec![Family::V6];
+        let (sender, mut told) = oneshot::channel();
+        let mut sender = Some(sender);
+        let listening = self.drive(&name, plan, |verdict, _| {
+            if let Some(sender) = sender.take() {
+                // Whoever waited may have gone on with a guess.
+                let _ = sender.send(read_prefix(verdict));
+            }
+        });
+        let said = tokio::select! {
+            said = &mut told => said.ok(),
+            _ = listening => told.try_recv().ok(),
+        };
+        let said = said.flatten();
+        if let Some(Some(prefix)) = said {
+            tracing::info!("no IPv4 here: addresses are reached through the NAT64 at {prefix}");
+        }
+        said
     }
 
     pub(super) fn save(&self) {
@@ -360,11 +563,408 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        self.learn_search_list(&self.system.current().resolv.search);
         self.save();
+    }
+}
+
+fn is_two_labels(name: &Name) -> bool {
+    name.as_str().matches('.').count() == 1
+}
+
+/// What the network's servers say about the prefix of its NAT64; none if they do not say.
+fn read_prefix(verdict: &Verdict) -> Option<Option<Prefix>> {
+    match verdict {
+        Verdict::Found(answer) => Some(Prefix::read(&answer.addresses)),
+        Verdict::Absent { .. } => Some(None),
+        _ => None,
     }
 }
 
 /// What the wall clock says.
 pub(super) fn wall() -> Wall {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::path::Path;
+
+    use hickory_proto::op::{Message, MessageType, ResponseCode};
+    use hickory_proto::rr::{RData, Record, RecordType};
+    use tokio::net::UdpSocket;
+    use tokio::task::JoinSet;
+
+    use super::super::network::tests::Scripted;
+    use super::super::{Resolver, Search};
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+    const HOUR: u64 = 3600;
+
+    /// What a scripted server does with a question.
+    #[derive(Clone, Debug)]
+    enum Says {
+        Addresses(u32, &'static [&'static str]),
+        Code(ResponseCode),
+        Silence,
+        /// Addresses, but late.
+        Late(Duration, &'static [&'static str]),
+    }
+
+    use Says::{Addresses, Code, Late, Silence};
+
+    const DENIED: Says = Code(ResponseCode::NXDomain);
+    const FAILS: Says = Code(ResponseCode::ServFail);
+
+    type Script = Box<dyn Fn(&str) -> Says + Send>;
+
+    /// A question that reached a server.
+    #[derive(Clone, Debug)]
+    struct Heard {
+        id: u16,
+        name: String,
+        kind: RecordType,
+    }
+
+    /// A name server on loopback, over UDP.
+    struct Nameserver {
+        address: SocketAddr,
+        script: Arc<Mutex<Script>>,
+        heard: Arc<Mutex<Vec<Heard>>>,
+        _task: JoinSet<()>,
+    }
+
+    impl Nameserver {
+        async fn start(script: impl Fn(&str) -> Says + Send + 'static) -> Nameserver {
+            let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let address = socket.local_addr().unwrap();
+            let (script, heard) =
+                (Arc::new(Mutex::new(Box::new(script) as Script)), Arc::<Mutex<Vec<Heard>>>::default());
+            let mut task = JoinSet::new();
+            task.spawn(serve(socket, Arc::clone(&script), Arc::clone(&heard)));
+            Nameserver { address, script, heard, _task: task }
+        }
+
+        async fn saying(says: Says) -> Nameserver {
+            Nameserver::start(move |_| says.clone()).await
+        }
+
+        fn change(&self, says: Says) {
+            *self.script.lock().unwrap() = Box::new(move |_| says.clone());
+        }
+
+        fn names(&self) -> Vec<String> {
+            let mut names: Vec<String> = self.heard.lock().unwrap().iter().map(|heard| heard.name.clone()).collect();
+            names.sort();
+            names.dedup();
+            names
+        }
+
+        /// How many look-ups of a name there were, however often each question was sent.
+        fn look_ups(&self, name: &str, kind: RecordType) -> usize {
+            let heard = self.heard.lock().unwrap();
+            let mut ids: Vec<u16> =
+                heard.iter().filter(|heard| heard.name == name && heard.kind == kind).map(|heard| heard.id).collect();
+            ids.dedup();
+            ids.len()
+        }
+    }
+
+    async fn serve(socket: UdpSocket, script: Arc<Mutex<Script>>, heard: Arc<Mutex<Vec<Heard>>>) {
+        let socket = Arc::new(socket);
+        let mut late = JoinSet::new();
+        let mut packet = [0; 1500];
+        while let Ok((length, peer)) = socket.recv_from(&mut packet).await {
+            let Ok(mut message) = Message::from_vec(&packet[..length]) else { continue };
+            let query = message.queries[0].clone();
+            // Public servers are asked in mixed case.
+            let name = query.name().to_ascii().trim_end_matches('.').to_ascii_lowercase();
+            heard.lock().unwrap().push(Heard { id: message.metadata.id, name: name.clone(), kind: query.query_type() });
+            let says = (script.lock().unwrap())(&name);
+            message.metadata.message_type = MessageType::Response;
+            message.metadata.recursion_available = true;
+            message.edns = None;
+            let mut wait = Duration::ZERO;
+            match says {
+                Silence => continue,
+                Code(code) => message.metadata.response_code = code,
+                Addresses(ttl, texts) => add_addresses(&mut message, ttl, texts),
+                Late(time, texts) => {
+                    wait = time;
+                    add_addresses(&mut message, 60, texts);
+                }
+            }
+            let (socket, reply) = (Arc::clone(&socket), message.to_vec().unwrap());
+            late.spawn(async move {
+                tokio::time::sleep(wait).await;
+                let _ = socket.send_to(&reply, peer).await;
+            });
+        }
+    }
+
+    /// Those of the family that was asked for.
+    fn add_addresses(message: &mut Message, ttl: u32, texts: &[&str]) {
+        let query = message.queries[0].clone();
+        for address in texts.iter().map(|text| text.parse::<IpAddr>().unwrap()) {
+            let data = match address {
+                IpAddr::V4(v4) => RData::A(v4.into()),
+                IpAddr::V6(v6) => RData::AAAA(v6.into()),
+            };
+            if data.record_type() == query.query_type() {
+                message.add_answer(Record::from_rdata(query.name().clone(), ttl, data));
+            }
+        }
+    }
+
+    fn name(text: &str) -> Name {
+        Name::parse(text).unwrap()
+    }
+
+    fn ips(texts: &[&str]) -> Vec<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    /// A configuration that touches nothing of this machine's.
+    fn config(system: &Nameserver, public: Option<&Nameserver>) -> Config {
+        let nowhere = Path::new("/nonexistent");
+        Config {
+            nameservers: vec![Server::Plain(system.address)],
+            fallback: public.map(|public| Server::Plain(public.address)).into_iter().collect(),
+            resolv_conf: nowhere.join("resolv.conf"),
+            hosts_file: nowhere.join("hosts"),
+            ..Config::default()
+        }
+    }
+
+    fn resolver(config: Config) -> Resolver {
+        Resolver::new(config, Handle::current(), &Registry::default()).unwrap()
+    }
+
+    /// The same on a network that the test can change.
+    fn resolver_on(scripted: &Scripted, config: Config) -> Resolver {
+        let mut shared = Shared::new(config, Handle::current(), &Registry::default()).unwrap();
+        shared.system.move_to(scripted.network());
+        Resolver { shared: Arc::new(shared) }
+    }
+
+    async fn find(resolver: &Resolver, text: &str) -> Result<Found, Failure> {
+        resolver.search(&name(text)).next().await
+    }
+
+    async fn take_all(mut search: Search) -> Vec<IpAddr> {
+        let mut all = Vec::new();
+        while let Ok(found) = search.next().await {
+            for address in found.addresses {
+                search.report(address, Fate::Unreachable);
+                all.push(address);
+            }
+        }
+        all
+    }
+
+    // Older answers.
+
+    /// Dead servers and a warm memory: the first who asks waits as long as a client waits for anything, and nobody
+    /// does after that; the servers are asked again once a period, and the periods grow.
+    #[tokio::test(start_paused = true)]
+    async fn while_the_servers_are_dead_one_look_up_a_period_finds_it_out() {
+        let system = Nameserver::saying(Addresses(60, &["1.1.1.9"])).await;
+        let resolver = resolver(config(&system, None));
+        find(&resolver, "goproxy.cn").await.unwrap();
+        tokio::time::advance(120 * S).await;
+        system.change(Silence);
+        let started = Instant::now();
+        let first = find(&resolver, "goproxy.cn").await.unwrap();
+        assert_eq!((first.freshness, first.ttl), (Freshness::Stale, RENEWING_TTL));
+        assert!(started.elapsed() <= Duration::from_millis(1201), "{:?}", started.elapsed());
+        while started.elapsed() < HOUR as u32 * S {
+            tokio::time::sleep(S).await;
+            let asked = Instant::now();
+            let next = find(&resolver, "goproxy.cn").await.unwrap();
+            assert_eq!((next.freshness, asked.elapsed()), (Freshness::Stale, Duration::ZERO));
+            assert!(next.ttl <= SPARE_TTL);
+        }
+        // Each takes the 3 s of its cap; between them are 5, 30, 60, 120 and 240 s, and then 300.
+        let expected = 1 + 5 + (HOUR as usize - 3 * 6 - 5 - 30 - 60 - 120 - 240) / 303;
+        assert_eq!(system.look_ups("goproxy.cn", RecordType::A), 1 + expected, "one of them filled the memory");
+        system.change(Addresses(60, &["1.1.1.10"]));
+        tokio::time::sleep(301 * S).await;
+        find(&resolver, "goproxy.cn").await.unwrap();
+        tokio::time::sleep(S).await;
+        let back = find(&resolver, "goproxy.cn").await.unwrap();
+        assert_eq!((back.freshness, back.addresses), (Freshness::Cached, ips(&["1.1.1.10"])));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_many_ask_for_is_renewed_before_it_ends_and_nothing_else_is() {
+        let system = Nameserver::saying(Addresses(100, &["1.1.1.9"])).await;
+        let resolver = resolver(config(&system, None));
+        for _ in 0..3 {
+            find(&resolver, "goproxy.cn").await.unwrap();
+        }
+        find(&resolver, "github.com").await.unwrap();
+        tokio::time::sleep(95 * S).await;
+        let found = find(&resolver, "goproxy.cn").await.unwrap();
+        assert_eq!(found.freshness, Freshness::Cached, "nobody waits");
+        tokio::time::sleep(S).await;
+        assert_eq!(system.look_ups("goproxy.cn", RecordType::A), 2);
+        tokio::time::sleep(50 * S).await;
+        assert_eq!(find(&resolver, "goproxy.cn").await.unwrap().freshness, Freshness::Cached, "of the new answer");
+        tokio::time::sleep(HOUR as u32 * S).await;
+        let look_ups = ["goproxy.cn", "github.com"].map(|name| system.look_ups(name, RecordType::A));
+        assert_eq!(look_ups, [2, 1], "nobody asks, nobody is woken");
+    }
+
+    // Other networks.
+
+    #[tokio::test(start_paused = true)]
+    async fn on_another_network_the_systems_servers_are_asked_again() {
+        let scripted = Scripted::default();
+        scripted.change(Some("192.168.1.5"), None);
+        let system = Nameserver::saying(Addresses(3000, &["1.1.1.9"])).await;
+        let resolver = resolver_on(&scripted, config(&system, None));
+        find(&resolver, "goproxy.cn").await.unwrap();
+        system.change(Addresses(3000, &["1.1.1.10"]));
+        tokio::time::sleep(2 * S).await;
+        assert_eq!(find(&resolver, "goproxy.cn").await.unwrap().freshness, Freshness::Cached);
+        scripted.change(Some("10.0.0.5"), None);
+        tokio::time::sleep(S).await;
+        assert_eq!(find(&resolver, "goproxy.cn").await.unwrap().addresses, ips(&["1.1.1.10"]));
+    }
+
+    const TOLD: Says = Addresses(60, &["2606:db8:64::192.0.0.170"]);
+
+    fn tell_prefix(name: &str) -> Says {
+        match name {
+            "ipv4only.arpa" => TOLD,
+            "translated.example.org" => {
+                Addresses(60, &["2606:db8:64::8.1.2.3", "2606:db8:64::8.1.2.4", "2606:db8:64::10.0.0.1"])
+            }
+            _ => FAILS,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_ipv4_public_addresses_go_through_the_networks_nat64() {
+        let scripted = Scripted::default();
+        scripted.change(None, Some("2606::5"));
+        let system = Nameserver::start(tell_prefix).await;
+        let public = Nameserver::saying(Addresses(60, &["8.1.2.3", "8.1.2.4"])).await;
+        let resolver = resolver_on(&scripted, config(&system, Some(&public)));
+        let mapped = ips(&["2606:db8:64::8.1.2.3", "2606:db8:64::8.1.2.4"]);
+        for host in ["goproxy.cn", "example.org"] {
+            assert_eq!(find(&resolver, host).await.unwrap().addresses, mapped, "{host}");
+        }
+        let explained = resolver.explain(&name("goproxy.cn"), &Default::default()).await;
+        assert_eq!(explained.addresses, mapped);
+        assert_eq!(system.look_ups("ipv4only.arpa", RecordType::AAAA), 1, "once a network");
+        // What becomes of it is noted of the address that it stands for.
+        let mut search = resolver.search(&name("goproxy.cn"));
+        search.next().await.unwrap();
+        search.report(mapped[0], Fate::Unreachable);
+        assert_eq!(find(&resolver, "goproxy.cn").await.unwrap().addresses, [mapped[1], mapped[0]]);
+        // What the network's servers have translated themselves is what it is, but for private addresses.
+        let mut search = resolver.search(&name("translated.example.org"));
+        let given = search.next().await.unwrap().addresses;
+        assert_eq!((&given[..2], given[2]), (&mapped[..], "10.0.0.1".parse().unwrap()));
+        search.report(given[0], Fate::Unreachable);
+        assert_eq!(find(&resolver, "translated.example.org").await.unwrap().addresses[0], mapped[1]);
+        // Back where there is IPv4.
+        scripted.change(Some("192.168.1.5"), Some("2606::5"));
+        tokio::time::sleep(S).await;
+        assert_eq!(find(&resolver, "goproxy.cn").await.unwrap().addresses.len(), 2);
+        assert!(find(&resolver, "goproxy.cn").await.unwrap().addresses.iter().all(IpAddr::is_ipv4));
+        assert_eq!(public.names(), ["example.org", "goproxy.cn"], "the prefix is asked of nobody outside");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_nobody_tells_the_prefix_the_usual_one_is_tried_for_a_while() {
+        let scripted = Scripted::default();
+        scripted.change(None, Some("2606::5"));
+        let system = Nameserver::saying(Silence).await;
+        let public = Nameserver::saying(Addresses(60, &["8.1.2.3"])).await;
+        let resolver = resolver_on(&scripted, config(&system, Some(&public)));
+        assert_eq!(find(&resolver, "goproxy.cn").await.unwrap().addresses, ips(&["64:ff9b::8.1.2.3"]));
+        *system.script.lock().unwrap() = Box::new(tell_prefix);
+        tokio::time::sleep(GUESS_HOLDS).await;
+        assert_eq!(find(&resolver, "goproxy.cn").await.unwrap().addresses, ips(&["2606:db8:64::8.1.2.3"]));
+        system.change(DENIED);
+        scripted.change(None, Some("2606::6"));
+        tokio::time::sleep(S).await;
+        assert_eq!(find(&resolver, "goproxy.cn").await.unwrap().addresses, ips(&["8.1.2.3"]), "there is no NAT64");
+    }
+
+    // Whose name it is.
+
+    /// A site whose search list makes names of few dots short.
+    fn cluster(system: &Nameserver, public: &Nameserver, folder: &Path) -> Config {
+        let resolv_conf = folder.join("resolv.conf");
+        std::fs::write(&resolv_conf, "search ci.svc.cluster.local corp.example com github.com\noptions ndots:5\n")
+            .unwrap();
+        Config { resolv_conf, ..config(system, Some(public)) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_short_name_is_told_outside_only_once_the_site_denied_all_that_it_may_be_short_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let system = Nameserver::saying(Silence).await;
+        let public = Nameserver::saying(Addresses(60, &["1.1.1.9"])).await;
+        let short = ["athens", "athens.ci", "db.prod.svc"];
+        for fault in [Silence, FAILS] {
+            system.change(fault);
+            let resolver = resolver(cluster(&system, &public, folder.path()));
+            for host in short {
+                assert!(find(&resolver, host).await.is_err(), "{host}");
+            }
+        }
+        assert_eq!(public.names(), [""; 0]);
+        system.change(DENIED);
+        let resolver = resolver(cluster(&system, &public, folder.path()));
+        assert!(find(&resolver, "athens").await.is_err() && find(&resolver, "db.prod.svc").await.is_err());
+        assert_eq!(find(&resolver, "athens.ci").await.unwrap().tier, Tier::Plain);
+        assert_eq!(public.names(), ["athens.ci"], "and nothing under the search list");
+        // A cluster's server that knows the cluster, and of the world nothing.
+        let halves = ["athens.dev", "athens.app"];
+        *system.script.lock().unwrap() = Box::new(move |name| if halves.contains(&name) { FAILS } else { DENIED });
+        for _ in 0..2 {
+            assert_eq!(find(&resolver, halves[0]).await.unwrap().tier, Tier::Plain);
+        }
+        for host in ["athens.build", halves[1]] {
+            let explained = resolver.explain(&name(host), &Default::default()).await;
+            assert_eq!(explained.verdict, "resolved", "{host}");
+        }
+        let mut asked = system.names();
+        asked.retain(|name| name.ends_with(".com"));
+        assert_eq!(asked, [""; 0], "what is short for a public name is no name of the site's");
+    }
+
+    /// What was found under the search list, and could not be dialled, was asked for outside as it stands.
+    #[tokio::test(start_paused = true)]
+    async fn what_a_short_name_is_short_for_is_what_the_next_tiers_are_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let inside = |name: &str| if name.ends_with(".corp.example") { Addresses(60, &["10.0.0.9"]) } else { DENIED };
+        let system = Nameserver::start(inside).await;
+        let public = Nameserver::saying(Addresses(60, &["1.1.1.9"])).await;
+        let resolver = resolver(cluster(&system, &public, folder.path()));
+        for host in ["athens", "athens.ci", "db.prod.svc", "www.acme.example"] {
+            assert_eq!(take_all(resolver.search(&name(host))).await, ips(&["10.0.0.9"]), "{host}");
+        }
+        assert_eq!(public.names(), [""; 0]);
+    }
+
+    /// A system server that was slower than a public one was not listened to any more: what it said made
+    /// no name private, and the name was told outside again and again.
+    #[tokio::test(start_paused = true)]
+    async fn a_private_address_makes_a_name_private_however_late_it_comes() {
+        let system = Nameserver::saying(Late(Duration::from_millis(400), &["10.0.0.9"])).await;
+        let public = Nameserver::saying(Addresses(60, &["1.1.1.9"])).await;
+        let host = name("mirror.acme.example");
+        let resolver = resolver(Config { configured_hosts: vec![host.clone()], ..config(&system, Some(&public)) });
+        assert_eq!(find(&resolver, host.as_str()).await.unwrap().tier, Tier::Plain);
+        tokio::time::sleep(S).await;
+        assert_eq!(resolver.kind(&host), Kind::Private);
+        assert_eq!(find(&resolver, host.as_str()).await.unwrap().addresses, ips(&["10.0.0.9"]));
+    }
 }

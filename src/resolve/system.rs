@@ -1,59 +1,108 @@
-//! What this machine says about names: resolv.conf and the hosts file, followed when they change.
+//! What this machine says about names: resolv.conf, the hosts file and the network that it is on,
+//! followed when they change.
 //!
-//! Both are looked at when a look-up starts, at most once a second, and read again when their
-//! date, size or inode is another. A file that is missing, empty or full of nonsense is no error:
-//! it is said once, and there are no system servers.
+//! All are looked at when a look-up starts, at most once a second, and nobody is woken for it: the
+//! files are read again when their date, size or inode is another, and `network` says what the kernel
+//! told meanwhile. A file that is missing, empty or full of nonsense is no error: it is said once, and
+//! there are no system servers. At most [`LONGEST`] of a file is read.
 
+use std::collections::HashMap;
+use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use hickory_proto::op::Query;
-use hickory_proto::rr::RecordType;
-use hickory_resolver::Hosts;
 use tokio::time::Instant;
 
+use super::network::Network;
 use crate::target::{Name, unwrap_mapped};
 
-/// How often the files are looked at.
+/// How often the machine is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// go and glibc read no more (resolv.conf(5), MAXNS); more than that has nothing to say to them.
 pub(super) const MOST_SERVERS: usize = 3;
+/// glibc reads no more than six, newer ones as many as there are; each one costs a question.
+const MOST_SUFFIXES: usize = 32;
+/// Lines of nonsense that are told one by one.
+const MOST_NONSENSE: usize = 8;
+/// The longest hosts files are lists of advertisers, of some 10 MiB.
+const LONGEST: u64 = 32 << 20;
 
-/// The two files, as they were when last looked at.
+/// The machine as it was when last looked at.
 pub(super) struct System {
     resolv_conf: PathBuf,
     hosts_file: PathBuf,
+    network: Network,
     // Replaced whole; readers take the Arc and leave.
     current: RwLock<Arc<Snapshot>>,
-    // When the files were last looked at. `try_lock`: whoever looks, looks for all.
-    looked: Mutex<(Instant, [Option<Stamp>; 2])>,
+    started: Instant,
+    // Milliseconds after `started` at which somebody is to look again; whoever moves it on, looks.
+    next_look: AtomicU64,
+    // Of the two files. Only whoever looks takes it.
+    stamps: Mutex<[Option<Stamp>; 2]>,
 }
 
 /// What the files said.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Snapshot {
-    pub resolv: Resolv,
-    pub hosts: Arc<Hosts>,
+    pub resolv: Arc<Resolv>,
+    hosts: Arc<HashMap<Name, Vec<IpAddr>>>,
 }
 
-/// What concerns us in resolv.conf(5).
+/// What is new since the last look.
+#[derive(Debug)]
+pub(super) struct News {
+    /// Other routes or addresses.
+    pub network: bool,
+    /// Other servers, search list or options.
+    pub resolv: bool,
+    /// What was there before.
+    pub before: Arc<Snapshot>,
+}
+
+/// What concerns us in resolv.conf(5), and what go makes of the rest (net/dnsconfig_unix.go).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolv {
     pub servers: Vec<SocketAddr>,
     pub search: Vec<Name>,
     /// Names with fewer dots may be short for one under the search list.
     pub ndots: usize,
+    /// How long go waits for a server. Our own ladder has timers of its own.
+    pub timeout: Duration,
+    /// How often go asks around.
+    pub attempts: u32,
     /// `options rotate`: which server go asks first is chance.
     pub rotate: bool,
-    /// Lines that say nothing we understand.
+    /// `options use-vc`: the system's servers are asked over TCP.
+    pub use_vc: bool,
+    /// `options single-request`: go asks one family after the other. We do not: each of our
+    /// questions has a socket of its own, which is what the option works around.
+    pub single_request: bool,
+    /// `options no-aaaa`: nobody here wants IPv6 addresses.
+    pub no_aaaa: bool,
+    /// Lines that say nothing we understand, the first of them.
     pub nonsense: Vec<String>,
+    /// How many there are.
+    pub nonsense_lines: usize,
 }
 
 impl Default for Resolv {
     fn default() -> Resolv {
-        Resolv { servers: Vec::new(), search: Vec::new(), ndots: 1, rotate: false, nonsense: Vec::new() }
+        Resolv {
+            servers: Vec::new(),
+            search: Vec::new(),
+            ndots: 1,
+            timeout: Duration::from_secs(5),
+            attempts: 2,
+            rotate: false,
+            use_vc: false,
+            single_request: false,
+            no_aaaa: false,
+            nonsense: Vec::new(),
+            nonsense_lines: 0,
+        }
     }
 }
 
@@ -67,49 +116,77 @@ struct Stamp {
 impl System {
     pub(super) fn new(resolv_conf: PathBuf, hosts_file: PathBuf, now: Instant) -> System {
         let stamps = [stamp(&resolv_conf), stamp(&hosts_file)];
-        let resolv = read_resolv(&resolv_conf);
+        let resolv = Arc::new(read_resolv(&resolv_conf, None));
         let hosts = Arc::new(read_hosts(&hosts_file));
         System {
             resolv_conf,
             hosts_file,
+            network: Network::of_this_machine(&resolv.addresses()),
             current: RwLock::new(Arc::new(Snapshot { resolv, hosts })),
-            looked: Mutex::new((now, stamps)),
+            started: now,
+            next_look: AtomicU64::new(millis(LOOK_EVERY)),
+            stamps: Mutex::new(stamps),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn move_to(&mut self, network: Network) {
+        self.network = network;
     }
 
     pub(super) fn current(&self) -> Arc<Snapshot> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What the hosts file says about a name.
+    /// What the hosts file says about a name: all addresses, each once.
     pub(super) fn host(&self, name: &Name) -> Option<Vec<IpAddr>> {
-        look_up(&self.current().hosts, name)
+        self.current.read().unwrap_or_else(PoisonError::into_inner).hosts.get(name).cloned()
     }
 
-    /// Looks at the files if a second has passed. True if resolv.conf says something else now.
-    pub(super) fn look(&self, now: Instant) -> bool {
-        let Ok(mut looked) = self.looked.try_lock() else { return false };
-        if now.saturating_duration_since(looked.0) < LOOK_EVERY {
-            return false;
+    /// Whether IPv6 is the only way out of here.
+    pub(super) fn is_v6_only(&self) -> bool {
+        self.network.is_v6_only()
+    }
+
+    /// Looks around if a second has passed, and tells what is new.
+    pub(super) fn look(&self, now: Instant) -> Option<News> {
+        let elapsed = millis(now.saturating_duration_since(self.started));
+        let due = self.next_look.load(Ordering::Relaxed);
+        let next = elapsed + millis(LOOK_EVERY);
+        if elapsed < due || self.next_look.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            return None;
         }
-        let stamps = [stamp(&self.resolv_conf), stamp(&self.hosts_file)];
-        let changed = stamps != looked.1;
-        *looked = (now, stamps);
-        changed && self.read_again()
-    }
-
-    fn read_again(&self) -> bool {
+        let mut stamps = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.current();
-        let resolv = read_resolv(&self.resolv_conf);
-        let other = resolv.servers != before.resolv.servers || resolv.search != before.resolv.search;
-        let hosts = Arc::new(read_hosts(&self.hosts_file));
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Snapshot { resolv, hosts });
-        other
+        let network = self.network.has_changed(&before.resolv.addresses());
+        let [resolv_stamp, hosts_stamp] =
+            std::mem::replace(&mut *stamps, [stamp(&self.resolv_conf), stamp(&self.hosts_file)]);
+        let mut snapshot = Snapshot::clone(&before);
+        // On another network an interface that the file names (`fe80::1%eth0`) may be there now.
+        if resolv_stamp != stamps[0] || network {
+            snapshot.resolv = Arc::new(read_resolv(&self.resolv_conf, Some(&before.resolv)));
+        }
+        if hosts_stamp != stamps[1] {
+            snapshot.hosts = Arc::new(read_hosts(&self.hosts_file));
+        }
+        let resolv = snapshot.resolv != before.resolv;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+        (network || resolv).then_some(News { network, resolv, before })
     }
 
     pub(super) fn resolv_conf(&self) -> &Path {
         &self.resolv_conf
     }
+}
+
+impl Resolv {
+    fn addresses(&self) -> Vec<IpAddr> {
+        self.servers.iter().map(SocketAddr::ip).collect()
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {
@@ -121,22 +198,41 @@ fn stamp(path: &Path) -> Option<Stamp> {
     Some(Stamp { modified: metadata.modified().ok(), length: metadata.len(), inode })
 }
 
-fn read_resolv(path: &Path) -> Resolv {
-    let text = match std::fs::read(path) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(LONGEST).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Reads the file, and says what is wrong with it unless that was said `before`.
+fn read_resolv(path: &Path, before: Option<&Resolv>) -> Resolv {
+    let text = match read_text(path) {
+        Ok(text) => text,
         Err(error) => {
-            tracing::warn!("{} cannot be read ({error}): there are no system name servers", path.display());
+            if before.is_none_or(|before| *before != Resolv::default()) {
+                tracing::warn!("{} cannot be read ({error}): there are no system name servers", path.display());
+            }
             return Resolv::default();
         }
     };
     let resolv = parse_resolv(&text);
-    for line in &resolv.nonsense {
-        tracing::warn!("{}: skipped a line that makes no sense: {line:?}", path.display());
+    if before.is_none_or(|before| before.nonsense != resolv.nonsense) {
+        complain(path, &resolv);
     }
-    if resolv.servers.is_empty() {
+    if resolv.servers.is_empty() && before.is_none_or(|before| !before.servers.is_empty()) {
         tracing::warn!("{} names no name server: only the fallback servers will be asked", path.display());
     }
     resolv
+}
+
+fn complain(path: &Path, resolv: &Resolv) {
+    for line in &resolv.nonsense {
+        tracing::warn!("{}: skipped a line that makes no sense: {line:?}", path.display());
+    }
+    let more = resolv.nonsense_lines - resolv.nonsense.len();
+    if more > 0 {
+        tracing::warn!("{}: skipped {more} more lines that make no sense", path.display());
+    }
 }
 
 /// Reads resolv.conf(5). The last `search` or `domain` counts.
@@ -150,24 +246,47 @@ pub(super) fn parse_resolv(text: &str) -> Resolv {
             "nameserver" => match words.next().and_then(parse_server) {
                 Some(server) if resolv.servers.len() < MOST_SERVERS => resolv.servers.push(server),
                 Some(_) => {}
-                None => resolv.nonsense.push(excerpt(line)),
+                None => resolv.note_nonsense(line),
             },
-            "search" | "domain" => resolv.search = words.filter_map(|word| Name::parse(word).ok()).collect(),
-            "options" => words.for_each(|word| read_option(&mut resolv, word)),
+            "search" | "domain" => {
+                resolv.search = words.filter_map(|word| Name::parse(word).ok()).take(MOST_SUFFIXES).collect();
+            }
+            "options" => words.for_each(|word| resolv.read_option(word)),
             "sortlist" | "lookup" | "family" => {}
-            _ => resolv.nonsense.push(excerpt(line)),
+            _ => resolv.note_nonsense(line),
         }
     }
     resolv
 }
 
-fn read_option(resolv: &mut Resolv, word: &str) {
-    match word.split_once(':') {
-        None if word == "rotate" => resolv.rotate = true,
-        // resolv.conf(5): silently capped to 15.
-        Some(("ndots", dots)) => resolv.ndots = dots.parse().unwrap_or(resolv.ndots).min(15),
-        _ => {}
+impl Resolv {
+    /// As go reads them: what is no number is 0, and what is too small is the least.
+    fn read_option(&mut self, word: &str) {
+        match (word, word.split_once(':')) {
+            (_, Some(("ndots", dots))) => self.ndots = read_number(dots).min(15) as usize,
+            (_, Some(("timeout", seconds))) => self.timeout = Duration::from_secs(read_number(seconds).max(1).into()),
+            (_, Some(("attempts", rounds))) => self.attempts = read_number(rounds).max(1),
+            ("rotate", _) => self.rotate = true,
+            ("use-vc" | "usevc" | "tcp", _) => self.use_vc = true,
+            ("single-request" | "single-request-reopen", _) => self.single_request = true,
+            ("no-aaaa", _) => self.no_aaaa = true,
+            _ => {}
+        }
     }
+
+    fn note_nonsense(&mut self, line: &str) {
+        self.nonsense_lines += 1;
+        if self.nonsense.len() < MOST_NONSENSE {
+            self.nonsense.push(excerpt(line));
+        }
+    }
+}
+
+/// The digits at the front, at most go's "big" (net/parse.go, dtoi).
+fn read_number(text: &str) -> u32 {
+    const BIG: u32 = 0xff_ffff;
+    let digits = text.bytes().take_while(u8::is_ascii_digit);
+    digits.fold(0, |number: u32, digit| number.saturating_mul(10).saturating_add((digit - b'0').into()).min(BIG))
 }
 
 fn excerpt(line: &str) -> String {
@@ -186,7 +305,7 @@ fn parse_server(word: &str) -> Option<SocketAddr> {
 }
 
 fn interface_index(interface: &str) -> Option<u32> {
-    if interface.contains('/') {
+    if interface.is_empty() || interface.contains(['/', '\0']) || interface.starts_with('.') {
         return None;
     }
     let index = std::fs::read_to_string(format!("/sys/class/net/{interface}/ifindex")).ok()?;
@@ -194,28 +313,30 @@ fn interface_index(interface: &str) -> Option<u32> {
 }
 
 /// Reads hosts(5). Lines that say nothing are skipped.
-fn read_hosts(path: &Path) -> Hosts {
-    let mut hosts = Hosts::default();
-    let read = std::fs::File::open(path).and_then(|file| hosts.read_hosts_conf(file));
-    if let Err(error) = read {
+fn read_hosts(path: &Path) -> HashMap<Name, Vec<IpAddr>> {
+    read_text(path).map(|text| parse_hosts(&text)).unwrap_or_else(|error| {
         tracing::debug!("hosts file {}: {error}", path.display());
-    }
-    hosts
+        HashMap::new()
+    })
 }
 
-/// All addresses of a name in the hosts file, each once.
-fn look_up(hosts: &Hosts, name: &Name) -> Option<Vec<IpAddr>> {
-    let name = hickory_proto::rr::Name::from_ascii(name.as_str()).ok()?;
-    let mut addresses = Vec::new();
-    for kind in [RecordType::A, RecordType::AAAA] {
-        let Some(found) = hosts.lookup_static_host(&Query::query(name.clone(), kind)) else { continue };
-        for address in found.answers().iter().filter_map(|record| record.data.ip_addr()).map(unwrap_mapped) {
+/// All addresses of each name, each once: IPv4 first, as they stand.
+fn parse_hosts(text: &str) -> HashMap<Name, Vec<IpAddr>> {
+    let mut hosts: HashMap<Name, Vec<IpAddr>> = HashMap::new();
+    for line in text.lines() {
+        let mut words = line.split('#').next().unwrap_or("").split_whitespace();
+        let Some(address) = words.next().and_then(|word| word.parse::<IpAddr>().ok()).map(unwrap_mapped) else {
+            continue;
+        };
+        for name in words.filter_map(|word| Name::parse(word).ok()) {
+            let addresses = hosts.entry(name).or_default();
             if !addresses.contains(&address) {
                 addresses.push(address);
+                addresses.sort_by_key(IpAddr::is_ipv6);
             }
         }
     }
-    (!addresses.is_empty()).then_some(addresses)
+    hosts
 }
 
 #[cfg(test)]
@@ -243,8 +364,8 @@ mod tests {
         std::fs::write(&file, text).unwrap();
         let hosts = read_hosts(file.path());
         let addresses = |name: &str| -> Vec<String> {
-            let found = look_up(&hosts, &Name::parse(name).unwrap()).unwrap_or_default();
-            found.iter().map(ToString::to_string).collect()
+            let found = hosts.get(&Name::parse(name).unwrap()).into_iter().flatten();
+            found.map(ToString::to_string).collect()
         };
         assert_eq!(addresses("mirror"), ["10.0.0.1", "::1"]);
         assert_eq!(
@@ -263,10 +384,55 @@ mod tests {
         assert!(system.current().resolv.servers.is_empty());
         std::fs::write(&resolv_conf, "nameserver 10.0.0.1\n").unwrap();
         std::fs::write(&hosts, "10.0.0.2 mirror\n").unwrap();
-        assert!(!system.look(start + LOOK_EVERY / 2), "too early to look again");
-        assert!(system.look(start + LOOK_EVERY));
+        assert!(system.look(start + LOOK_EVERY / 2).is_none(), "too early to look again");
+        assert!(system.look(start + LOOK_EVERY).unwrap().resolv);
         assert_eq!(system.current().resolv.servers, ["10.0.0.1:53".parse::<SocketAddr>().unwrap()]);
         assert!(system.host(&Name::parse("mirror").unwrap()).is_some());
-        assert!(!system.look(start + 3 * LOOK_EVERY), "nothing changed since");
+        assert!(system.look(start + 3 * LOOK_EVERY).is_none(), "nothing changed since");
+    }
+
+    #[test]
+    fn options_are_read_as_go_reads_them() {
+        let read = |options: &str| parse_resolv(&format!("options {options}\n"));
+        let odd = read("timeout:0 attempts:99 ndots:99 edns0 trust-ad qwerty:1 :");
+        assert_eq!((odd.timeout, odd.attempts, odd.ndots), (Duration::from_secs(1), 99, 15));
+        let junk = read("timeout:x attempts:-3 ndots:99999999999999999999");
+        assert_eq!((junk.timeout, junk.attempts, junk.ndots), (Duration::from_secs(1), 1, 15));
+        let all = read("use-vc single-request no-aaaa rotate");
+        assert!(all.use_vc && all.single_request && all.no_aaaa && all.rotate);
+        for nothing in ["", "ndots timeout attempts", "rotate:1 use-vc:", "edns0 trust-ad no-reload"] {
+            assert_eq!(read(nothing), Resolv::default(), "{nothing}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_in_resolv_conf_is_read_to_its_end() {
+        let lines = "nameserver 10.0.0.1:53\nnameserver [::1]\nnameserver 1.2.3.4.5\nnameserver\nnameserver fe80::1%no/such\n\
+                     nameserver fe80::1%lo\nsearch \0 a..b ok.example\n\0\0\0\n";
+        let text = lines.to_owned() + &"search x.example y\nnonsense line\n".repeat(10_000) + "nameserver 10.0.0.9";
+        let resolv = parse_resolv(&text);
+        let lo = interface_index("lo").map(|scope| SocketAddrV6::new("fe80::1".parse().unwrap(), 53, 0, scope).into());
+        let servers: Vec<SocketAddr> = lo.into_iter().chain(["10.0.0.9:53".parse().unwrap()]).collect();
+        assert_eq!(resolv.servers, servers);
+        assert_eq!(resolv.search.len(), 2);
+        assert_eq!((resolv.nonsense.len(), resolv.nonsense_lines), (MOST_NONSENSE, 10_006 + usize::from(lo.is_none())));
+    }
+
+    #[test]
+    fn whatever_is_in_a_hosts_file_is_read_to_its_end() {
+        let hosts = parse_hosts("\0\0\n10.0.0.1\n10.0.0.300 x\n10.0.0.2 a..b \u{fffd} ok\n::1%lo y\n1.1.1.1 ok");
+        assert_eq!(hosts.len(), 1);
+        assert_eq!(hosts[&Name::parse("ok").unwrap()].len(), 2);
+    }
+
+    #[test]
+    fn a_hosts_file_alone_is_no_other_network() {
+        let folder = tempfile::tempdir().unwrap();
+        let [resolv_conf, hosts] = ["resolv.conf", "hosts"].map(|file| folder.path().join(file));
+        let start = Instant::now();
+        let system = System::new(resolv_conf, hosts.clone(), start);
+        std::fs::write(&hosts, "10.0.0.2 mirror\n").unwrap();
+        assert!(system.look(start + LOOK_EVERY).is_none());
+        assert!(system.host(&Name::parse("mirror").unwrap()).is_some());
     }
 }
