@@ -24,6 +24,7 @@ use crate::admit::Admission;
 use crate::cache::{self, Cache};
 use crate::config::{Folder, Settings};
 use crate::connect::{self, Connector};
+use crate::dns::Nameserver;
 use crate::fetch::Fetcher;
 use crate::flow::{Ours, Rooms, Worker};
 use crate::forward::{Forwarder, Identity};
@@ -31,7 +32,7 @@ use crate::goproxy::Goproxy;
 use crate::intercept::{self, Interceptor};
 use crate::metrics::Registry;
 use crate::resolve::{self, Resolver};
-use crate::socket::{self, Listeners};
+use crate::socket::{self, DatagramListeners, Datagrams, Listeners};
 use crate::target::{Host, Target};
 use crate::tunnel::Tunnels;
 
@@ -76,15 +77,18 @@ struct Ends {
 #[derive(Clone, Debug, Default)]
 pub struct Bound {
     pub listen: Vec<SocketAddr>,
+    /// UDP and TCP alike.
+    pub dns: Vec<SocketAddr>,
     pub admin: Option<SocketAddr>,
 }
 
 impl Bound {
-    /// The lines of a ready file: `listen=ADDRESS`, `admin=ADDRESS`.
+    /// The lines of a ready file: `listen=ADDRESS`, `dns=ADDRESS`, `admin=ADDRESS`.
     pub fn lines(&self) -> String {
         let listen = self.listen.iter().map(|address| format!("listen={address}\n"));
+        let dns = self.dns.iter().map(|address| format!("dns={address}\n"));
         let admin = self.admin.iter().map(|address| format!("admin={address}\n"));
-        listen.chain(admin).collect()
+        listen.chain(dns).chain(admin).collect()
     }
 }
 
@@ -98,9 +102,11 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
         .build()
         .map_err(Error::Runtime)?;
     let listeners = bind(&settings.listen, cores)?;
+    let dns = settings.dns.iter().map(|&address| DnsListeners::bind(address, cores)).collect::<Result<Vec<_>, _>>()?;
     let admin = settings.admin.map(|address| bind(&[address], 1)).transpose()?;
     let bound = Bound {
         listen: listeners.iter().map(|listeners| listeners.address).collect(),
+        dns: dns.iter().map(|listeners| listeners.address).collect(),
         admin: admin.iter().flatten().map(|listeners| listeners.address).next(),
     };
     let registry = Registry::default();
@@ -116,7 +122,9 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
         let listener = socket::accepting(socket).map_err(Error::Runtime)?;
         shared.spawn(door.run(listener, ends.closed.clone()));
     }
-    let workers = spawn_workers(listeners, cores, &rooms.rooms, &house, &ends)?;
+    let nameserver = Arc::new(Nameserver::new(rooms.rooms.admission.clone(), rooms.resolver.clone(), &registry));
+    let fronts = Fronts { rooms: Arc::clone(&rooms.rooms), nameserver, house, ends: ends.clone() };
+    let workers = fronts.spawn(share_out(listeners, dns, cores))?;
     ready.store(true, Ordering::Release);
     Ok(Running {
         bound,
@@ -180,7 +188,7 @@ fn build(
 ) -> Result<Built, Error> {
     let handle = shared.handle().clone();
     let admission = Admission::new(settings.admit, registry);
-    admission.own(bound.admin.iter().chain(&bound.listen).copied().collect());
+    admission.own(bound.admin.iter().chain(&bound.listen).chain(&bound.dns).copied().collect());
     let state_dir = usable(&settings.state_dir, notices)?;
     let resolver = Resolver::new(resolve::Config { state_dir, ..settings.resolve }, handle.clone(), registry)?;
     let mut connect = settings.connect;
@@ -242,42 +250,78 @@ fn bind(addresses: &[SocketAddr], workers: usize) -> Result<Vec<Listeners>, Erro
     addresses.iter().map(bind_one).collect()
 }
 
-fn spawn_workers(
-    listeners: Vec<Listeners>,
-    count: usize,
-    rooms: &Arc<Rooms>,
-    house: &House,
-    ends: &Ends,
-) -> Result<Vec<JoinHandle<usize>>, Error> {
-    let mut shares: Vec<Vec<std::net::TcpListener>> = (0..count).map(|_| Vec::new()).collect();
-    for listener in listeners {
-        for (share, socket) in shares.iter_mut().zip(listener.into_sockets()) {
-            share.push(socket);
+/// One address of the name server, bound for each worker over UDP and TCP.
+struct DnsListeners {
+    address: SocketAddr,
+    datagrams: DatagramListeners,
+    connections: Listeners,
+}
+
+impl DnsListeners {
+    /// Where the kernel chose a port, the same one must be free for the other protocol.
+    fn bind(address: SocketAddr, workers: usize) -> Result<DnsListeners, Error> {
+        let wrap = |error| Error::Listen { address, error };
+        let attempts = if address.port() == 0 { 16 } else { 1 };
+        let mut last = None;
+        for _ in 0..attempts {
+            let datagrams = DatagramListeners::bind(address, workers).map_err(wrap)?;
+            match Listeners::bind(datagrams.address, workers) {
+                Ok(connections) => return Ok(DnsListeners { address: datagrams.address, datagrams, connections }),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(wrap(last.unwrap_or_else(|| io::ErrorKind::AddrInUse.into())))
+    }
+}
+
+/// What one worker listens on.
+#[derive(Default)]
+struct Share {
+    proxy: Vec<std::net::TcpListener>,
+    datagrams: Vec<(SocketAddr, std::net::UdpSocket)>,
+    dns: Vec<std::net::TcpListener>,
+}
+
+/// Gives each worker its part of every listener.
+fn share_out(proxy: Vec<Listeners>, dns: Vec<DnsListeners>, workers: usize) -> Vec<Share> {
+    let mut shares: Vec<Share> = (0..workers).map(|_| Share::default()).collect();
+    for listeners in proxy {
+        shares.iter_mut().zip(listeners.into_sockets()).for_each(|(share, socket)| share.proxy.push(socket));
+    }
+    for DnsListeners { address, datagrams, connections } in dns {
+        let sockets = datagrams.into_sockets().into_iter().zip(connections.into_sockets());
+        for (share, (datagram, connection)) in shares.iter_mut().zip(sockets) {
+            share.datagrams.push((address, datagram));
+            share.dns.push(connection);
         }
     }
     shares
-        .into_iter()
-        .enumerate()
-        .map(|(number, sockets)| {
-            let front = Front { rooms: Arc::clone(rooms), house: house.clone(), ends: ends.clone() };
-            std::thread::Builder::new()
-                .name(format!("goanyway-{number}"))
-                .spawn(move || front.run(sockets))
-                .map_err(Error::Runtime)
-        })
-        .collect()
 }
 
-/// What one front worker is made of.
-struct Front {
+/// What every front worker is made of.
+#[derive(Clone)]
+struct Fronts {
     rooms: Arc<Rooms>,
+    nameserver: Arc<Nameserver>,
     house: House,
     ends: Ends,
 }
 
-impl Front {
+impl Fronts {
+    /// Starts a worker for each share.
+    fn spawn(self, shares: Vec<Share>) -> Result<Vec<JoinHandle<usize>>, Error> {
+        let start = |(number, share)| {
+            let front = self.clone();
+            std::thread::Builder::new()
+                .name(format!("goanyway-{number}"))
+                .spawn(move || front.run(share))
+                .map_err(Error::Runtime)
+        };
+        shares.into_iter().enumerate().map(start).collect()
+    }
+
     /// Serves until the drain is over; tells how many tasks it cut.
-    fn run(self, sockets: Vec<std::net::TcpListener>) -> usize {
+    fn run(self, share: Share) -> usize {
         let runtime = match Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => {
@@ -285,19 +329,20 @@ impl Front {
                 return 0;
             }
         };
-        runtime.block_on(self.serve(sockets))
+        runtime.block_on(self.serve(share))
     }
 
-    async fn serve(self, sockets: Vec<std::net::TcpListener>) -> usize {
+    async fn serve(self, share: Share) -> usize {
         let fetcher = Fetcher::new(&self.rooms.connector, &self.rooms.admission);
         let worker = Arc::new(Worker {
             forwarder: Forwarder::new(fetcher, self.rooms.identity.clone()),
-            rooms: self.rooms,
+            rooms: Arc::clone(&self.rooms),
             tasks: TaskTracker::new(),
             drain: self.ends.drain.clone(),
         });
         let tasks = worker.tasks.clone();
-        for socket in sockets {
+        self.serve_dns(share.datagrams, share.dns, &tasks);
+        for socket in share.proxy {
             let Ok(listener) = socket::accepting(socket) else { continue };
             let (house, accepting, worker) = (self.house.clone(), self.ends.accepting.clone(), Arc::clone(&worker));
             tasks.spawn(async move {
@@ -314,6 +359,23 @@ impl Front {
             () = self.ends.cut.cancelled() => {}
         }
         tasks.len()
+    }
+
+    fn serve_dns(
+        &self,
+        datagrams: Vec<(SocketAddr, std::net::UdpSocket)>,
+        connections: Vec<std::net::TcpListener>,
+        tasks: &TaskTracker,
+    ) {
+        let (nameserver, end) = (&self.nameserver, &self.ends.accepting);
+        for (own, socket) in datagrams {
+            let Ok(socket) = Datagrams::receiving(socket) else { continue };
+            tasks.spawn(Arc::clone(nameserver).serve_datagrams(socket, own, end.clone(), tasks.clone()));
+        }
+        for socket in connections {
+            let Ok(listener) = socket::accepting(socket) else { continue };
+            tasks.spawn(Arc::clone(nameserver).serve_connections(listener, end.clone(), tasks.clone()));
+        }
     }
 }
 
@@ -346,7 +408,9 @@ fn obstacle(error: &io::Error) -> String {
 
 fn port_hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "; another program (another goanyway?) has it, choose one with --listen or --admin",
+        io::ErrorKind::AddrInUse => {
+            "; another program (another goanyway?) has it, choose one with --listen, --dns or --admin"
+        }
         io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
         io::ErrorKind::PermissionDenied => "; ports below 1024 want root or CAP_NET_BIND_SERVICE",
         _ => "",

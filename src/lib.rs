@@ -16,6 +16,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod flow;
+pub mod dns;
 pub mod admin;
 pub mod accept;
 pub mod classify;

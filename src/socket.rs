@@ -1,4 +1,4 @@
-//! The only maker of sockets: listeners, outgoing connections, and hickory's provider of both.
+//! The only maker of sockets: listeners, datagrams, outgoing connections, and hickory's provider.
 //!
 //! What every socket of ours has in common is set here and nowhere else: `TCP_NODELAY` on both
 //! sides (without it a TLS server's session ticket waits 35 ms for an acknowledgement),
@@ -6,18 +6,24 @@
 //! by side. Who may be connected to is decided elsewhere: `connect` demands a judged address.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::time::Duration;
 
 use hickory_net::runtime::iocompat::AsyncIoTokioAsStd;
 use hickory_net::runtime::{RuntimeProvider, TokioHandle};
+use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
 /// How many connections may wait for `accept`.
 const BACKLOG: i32 = 1024;
+/// How many datagrams are taken from the kernel at once.
+const BATCH: usize = 8;
+/// The kernel may hand over several datagrams of one sender as one (UDP_GRO): as much as there is.
+const MOST_BYTES: usize = 64 * 1024;
 
 /// One address, bound once for each worker.
 #[derive(Debug)]
@@ -47,6 +53,112 @@ impl Listeners {
 /// Hands a bound listener to the runtime that this is called in.
 pub fn accepting(socket: std::net::TcpListener) -> io::Result<TcpListener> {
     TcpListener::from_std(socket)
+}
+
+/// A UDP address, bound once for each worker.
+#[derive(Debug)]
+pub struct DatagramListeners {
+    /// Where they listen; the port that the kernel chose where 0 was asked for.
+    pub address: SocketAddr,
+    sockets: Vec<std::net::UdpSocket>,
+}
+
+impl DatagramListeners {
+    /// Binds `address` for `workers` loops, as [`Listeners::bind`] does.
+    pub fn bind(address: SocketAddr, workers: usize) -> io::Result<DatagramListeners> {
+        let probe = datagram_socket(address, false)?;
+        let bound = probe.local_addr()?.as_socket().unwrap_or(address);
+        drop(probe);
+        let sockets = (0..workers).map(|_| datagram_socket(bound, true).map(Into::into)).collect::<io::Result<_>>()?;
+        Ok(DatagramListeners { address: bound, sockets })
+    }
+
+    /// The sockets, one a worker, still to be given to a runtime by [`Datagrams::receiving`].
+    pub fn into_sockets(self) -> Vec<std::net::UdpSocket> {
+        self.sockets
+    }
+}
+
+/// A UDP socket that knows to which of this machine's addresses each datagram was sent, so that the
+/// reply comes from there: a client takes no other.
+pub struct Datagrams {
+    socket: UdpSocket,
+    state: UdpSocketState,
+}
+
+/// Room for one batch of datagrams, to be used again.
+pub struct Batch {
+    bytes: Vec<u8>,
+    metas: [RecvMeta; BATCH],
+    filled: usize,
+}
+
+/// One datagram as it came.
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram<'a> {
+    pub peer: SocketAddr,
+    /// The address of ours that it was sent to, where the kernel tells.
+    pub local: Option<IpAddr>,
+    pub bytes: &'a [u8],
+}
+
+impl Default for Batch {
+    fn default() -> Batch {
+        Batch { bytes: vec![0; BATCH * MOST_BYTES], metas: [RecvMeta::default(); BATCH], filled: 0 }
+    }
+}
+
+impl Batch {
+    /// The datagrams that came with the last [`Datagrams::receive`].
+    pub fn datagrams(&self) -> impl Iterator<Item = Datagram<'_>> {
+        let filled = self.metas[..self.filled].iter().zip(self.bytes.chunks(MOST_BYTES));
+        filled.flat_map(|(meta, bytes)| {
+            let whole = &bytes[..meta.len.min(bytes.len())];
+            let each = whole.chunks(meta.stride.max(1));
+            each.map(|bytes| Datagram { peer: meta.addr, local: meta.dst_ip, bytes })
+        })
+    }
+}
+
+impl Datagrams {
+    /// Hands a bound socket to the runtime that this is called in.
+    pub fn receiving(socket: std::net::UdpSocket) -> io::Result<Datagrams> {
+        let state = UdpSocketState::new((&socket).into())?;
+        Ok(Datagrams { socket: UdpSocket::from_std(socket)?, state })
+    }
+
+    /// Waits for datagrams and takes those that are there.
+    pub async fn receive(&self, batch: &mut Batch) -> io::Result<()> {
+        batch.filled = 0;
+        let Batch { bytes, metas, filled } = batch;
+        let taken = self.socket.async_io(Interest::READABLE, || {
+            let mut slices = bytes.chunks_mut(MOST_BYTES).map(IoSliceMut::new).collect::<Vec<_>>();
+            self.state.recv((&self.socket).into(), &mut slices, metas)
+        });
+        *filled = taken.await?;
+        Ok(())
+    }
+
+    /// Sends a datagram back from the address that it is the answer to. One that the kernel has no
+    /// room for is lost, as datagrams are.
+    pub fn reply(&self, peer: SocketAddr, local: Option<IpAddr>, bytes: &[u8]) -> io::Result<()> {
+        let transmit = Transmit { destination: peer, ecn: None, contents: bytes, segment_size: None, src_ip: local };
+        self.state.try_send((&self.socket).into(), &transmit)
+    }
+}
+
+fn datagram_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    #[cfg(unix)]
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 fn listening_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
@@ -169,5 +281,29 @@ mod tests {
         let second = Listeners::bind(ours.address, 2).unwrap_err();
         assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
         assert_eq!(ours.into_sockets().len(), 2);
+        let datagrams = DatagramListeners::bind((Ipv4Addr::LOCALHOST, 0).into(), 2).unwrap();
+        let second = DatagramListeners::bind(datagrams.address, 2).unwrap_err();
+        assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    /// Bound to every address, a reply used to leave from whichever address the route prefers, and
+    /// the client dropped it.
+    #[tokio::test]
+    async fn a_reply_comes_from_the_address_that_was_asked() {
+        let sockets = DatagramListeners::bind((Ipv4Addr::UNSPECIFIED, 0).into(), 1).unwrap();
+        let asked = SocketAddr::new(Ipv4Addr::new(127, 0, 0, 7).into(), sockets.address.port());
+        let ours = Datagrams::receiving(sockets.into_sockets().remove(0)).unwrap();
+        let client = udp_to(asked).await.unwrap();
+        client.send(b"who").await.unwrap();
+        let mut batch = Batch::default();
+        ours.receive(&mut batch).await.unwrap();
+        for Datagram { peer, local, bytes } in batch.datagrams() {
+            assert_eq!((local, bytes), (Some(asked.ip()), &b"who"[..]));
+            ours.reply(peer, local, b"me").unwrap();
+        }
+        let mut answer = [0; 8];
+        // The socket is connected to 127.0.0.7: anything from elsewhere stays out.
+        let length = client.recv(&mut answer).await.unwrap();
+        assert_eq!(&answer[..length], b"me");
     }
 }

@@ -83,6 +83,10 @@ impl Identity {
     }
 }
 
+pub(super) fn is_neighbour(config: &Config, ends: Ends) -> bool {
+    ends.on_this_host() || within(&config.clients, unwrap_mapped(ends.peer.ip()))
+}
+
 pub(super) fn admit(config: &Config, ends: Ends, authorization: Option<&[u8]>) -> Result<Client, Refusal> {
     let address = unwrap_mapped(ends.peer.ip());
     let local = ends.on_this_host();

@@ -94,6 +94,12 @@ impl Admission {
         clients::admit(&self.rules.config, ends, authorization).inspect_err(|refusal| self.count(refusal.decision()))
     }
 
+    /// Whether whoever is at the other end may ask for names: DNS has no password to present, so its
+    /// network must be one of ours.
+    pub fn is_neighbour(&self, ends: Ends) -> bool {
+        clients::is_neighbour(&self.rules.config, ends)
+    }
+
     /// Whether a client may ask in origin form, and what it asks for. go refuses to send a password
     /// over plain http, so where one is demanded the path begins with it instead.
     pub fn origin<'a>(&self, ends: Ends, path: &'a str) -> Result<(Standing, &'a str), Refusal> {

@@ -24,6 +24,8 @@ use crate::{accept, admit, cache, connect, goproxy, intercept, resolve};
 pub struct Settings {
     pub listen: Vec<SocketAddr>,
     pub listen_names: Vec<Name>,
+    /// Where names are answered for, over UDP and TCP.
+    pub dns: Vec<SocketAddr>,
     pub admin: Option<SocketAddr>,
     pub admin_hosts: Vec<String>,
     pub cache_dir: Folder,
@@ -72,6 +74,14 @@ pub enum Error {
     Roots(connect::RootsError),
     #[error("--listen {0} is open to the network, so it must be said who may use it: --client CIDR")]
     Open(SocketAddr),
+    #[error(
+        "--dns {0} is open to the network, so it must be said who may ask: --client CIDR (a password is none, DNS has no place for it)"
+    )]
+    OpenDns(SocketAddr),
+    #[error(
+        "--dns with --client {0} would answer the whole Internet and be used against others: name the networks of the builds"
+    )]
+    EverybodysDns(IpNet),
 }
 
 impl Settings {
@@ -92,6 +102,7 @@ impl Settings {
         let settings = Settings {
             listen: read.list_or("listen", vec![defaults::LISTEN])?,
             listen_names: read.list("listen_names")?,
+            dns: read.list("dns.listen")?,
             admin: understand_admin(&read)?,
             admin_hosts: read.list("admin.hosts")?,
             cache_dir: read.folder("cache.dir", "the cache", "cache-dir", folders::cache(around))?,
@@ -119,15 +130,22 @@ impl Settings {
     /// A listener beyond this host needs to be told who may use it.
     fn check(self) -> Result<Settings, Error> {
         let guarded = !self.admit.clients.is_empty() || self.admit.credential.is_some();
-        let open = self
-            .listen
-            .iter()
-            .find(|address| Scope::of(address.ip()) != Scope::Loopback || address.ip().is_unspecified());
-        match open {
-            Some(address) if !guarded => Err(Error::Open(*address)),
+        if let Some(address) = self.listen.iter().find(|address| is_open(address) && !guarded) {
+            return Err(Error::Open(*address));
+        }
+        if let Some(address) = self.dns.iter().find(|address| is_open(address) && self.admit.clients.is_empty()) {
+            return Err(Error::OpenDns(*address));
+        }
+        match self.admit.clients.iter().find(|network| network.prefix_len() == 0) {
+            Some(everybody) if !self.dns.is_empty() => Err(Error::EverybodysDns(*everybody)),
             _ => Ok(self),
         }
     }
+}
+
+/// Whether others than this host can reach a listener.
+fn is_open(address: &SocketAddr) -> bool {
+    Scope::of(address.ip()) != Scope::Loopback || address.ip().is_unspecified()
 }
 
 fn understand_admit(read: &Reader<'_>) -> Result<admit::Config, Error> {

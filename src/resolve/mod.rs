@@ -342,6 +342,16 @@ impl Resolver {
         }
     }
 
+    /// What is known about a name as it stands, without asking anybody.
+    pub fn recall(&self, name: &Name) -> Option<Result<Found, Failure>> {
+        self.shared.recall(name)
+    }
+
+    /// The addresses of a name as it stands: whoever asks has a search list of its own.
+    pub async fn look_up(&self, name: &Name) -> Result<Found, Failure> {
+        self.shared.look_up_exactly(name).await
+    }
+
     /// Asks every server that the name's kind allows, and says what each said and what was believed.
     pub async fn explain(&self, name: &Name, inquiry: &Inquiry) -> Explanation {
         let mut explanation = explain::explain(&self.shared, name, inquiry).await;

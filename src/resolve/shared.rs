@@ -262,7 +262,7 @@ impl Shared {
     }
 
     /// At once where the addresses are known, else from a flight.
-    async fn look_up_exactly(self: &Arc<Self>, name: &Name) -> Result<Found, Failure> {
+    pub(super) async fn look_up_exactly(self: &Arc<Self>, name: &Name) -> Result<Found, Failure> {
         match self.recall(name) {
             Some(known) => known,
             None => self.ask(name).await,
@@ -300,7 +300,7 @@ impl Shared {
     }
 
     /// What is known without asking anybody.
-    fn recall(self: &Arc<Self>, name: &Name) -> Option<Result<Found, Failure>> {
+    pub(super) fn recall(self: &Arc<Self>, name: &Name) -> Option<Result<Found, Failure>> {
         let now = Instant::now();
         self.look_around(now);
         if let Some(found) = self.written_down(name) {

@@ -7,6 +7,7 @@ mod support;
 
 mod cli;
 mod clients;
+mod dns;
 mod forward;
 mod goproxy;
 mod hostile;

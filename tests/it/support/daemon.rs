@@ -92,6 +92,10 @@ impl Daemon {
         self.running().bound.listen[0]
     }
 
+    pub fn dns(&self) -> SocketAddr {
+        self.running().bound.dns[0]
+    }
+
     pub fn admin(&self) -> SocketAddr {
         self.running().bound.admin.unwrap()
     }

@@ -1,0 +1,406 @@
+//! The second corridor: the name server of a build subnet (`--dns`).
+//!
+//! A packet walks down [`Nameserver::hear`]: whose is it (a stranger's gets silence), what does it
+//! ask (`query`), what does memory say, and where memory says nothing, may this client cause a
+//! look-up (`crowd`) and what does the ladder say. `answer` writes it. The address of every query
+//! is judged, not the one that we are bound to: a name server on a router hears strangers too.
+//!
+//! What is known is answered by the worker that heard the question, without a task and without a
+//! word to any other. What has to be asked is asked once, however many want to know (`resolve`).
+
+mod answer;
+mod crowd;
+mod query;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::FuturesUnordered;
+use futures_util::{SinkExt, StreamExt};
+use hickory_proto::op::{Message, ResponseCode};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::codec::{Framed, LengthDelimitedCodec};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admit::{Admission, Ends};
+use crate::metrics::{By, Counter, Family, Label, Registry};
+use crate::resolve::{self, Failure, Found, Resolver};
+use crate::socket::{Batch, Datagrams};
+use crate::target::Name;
+use answer::Reason;
+use crowd::Crowd;
+use query::{Heard, Query};
+
+/// Look-ups under way for all clients together.
+const MOST_ASKED: usize = 4096;
+/// Connections open at once; DNS over TCP is the exception.
+const MOST_CONNECTIONS: usize = 512;
+/// Questions of one connection that are worked on at once (RFC 7766 section 6.2.1.1).
+const MOST_PIPELINED: usize = 32;
+/// A connection on which nothing is asked for so long is closed (RFC 7766 section 6.2.3).
+const IDLE: Duration = Duration::from_secs(10);
+/// The longest message that DNS has.
+const LONGEST: usize = u16::MAX as usize;
+
+/// The name server, shared by all workers.
+pub struct Nameserver {
+    admission: Admission,
+    resolver: Resolver,
+    crowd: Crowd,
+    // Taken by each question that has to be asked, given back with its answer.
+    room: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
+    replies: Family<By<Said>, Counter>,
+    known: Counter,
+}
+
+/// How a packet was dealt with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Said {
+    /// Known, and said at once.
+    Known,
+    /// Asked for, and found.
+    Found,
+    /// There is no such address.
+    Absent,
+    /// Nobody could say.
+    Failed,
+    /// Not what this server is for, or not readable.
+    Refused,
+    /// More than this client may cause.
+    Limited,
+    /// Silence: the client is none of ours.
+    Stranger,
+    /// Silence: no query.
+    Noise,
+}
+
+impl Label for Said {
+    fn label(&self) -> &'static str {
+        match self {
+            Said::Known => "known",
+            Said::Found => "found",
+            Said::Absent => "absent",
+            Said::Failed => "failed",
+            Said::Refused => "refused",
+            Said::Limited => "limited",
+            Said::Stranger => "stranger",
+            Said::Noise => "noise",
+        }
+    }
+}
+
+/// What comes of a packet.
+enum Next {
+    Silence,
+    Reply(Query, Message),
+    Ask(Query, Name, resolve::Family),
+}
+
+/// How a client reached us, and what fits into a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    Datagram,
+    Stream,
+}
+
+impl Nameserver {
+    /// A name server that answers the clients of `admission` out of `resolver`.
+    pub fn new(admission: Admission, resolver: Resolver, registry: &Registry) -> Nameserver {
+        let replies = Family::<By<Said>, Counter>::default();
+        registry.room("dns", |families| {
+            families.register("queries", "DNS queries, by what was said to them", replies.clone());
+        });
+        let known = replies.get_or_create(&By(Said::Known)).clone();
+        Nameserver {
+            admission,
+            resolver,
+            crowd: Crowd::default(),
+            room: Arc::new(Semaphore::new(MOST_ASKED)),
+            connections: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
+            replies,
+            known,
+        }
+    }
+
+    /// Answers datagrams until `end`; what has to be asked becomes one of `tasks`.
+    pub async fn serve_datagrams(
+        self: Arc<Self>,
+        socket: Datagrams,
+        own: SocketAddr,
+        end: CancellationToken,
+        tasks: TaskTracker,
+    ) {
+        let socket = Arc::new(socket);
+        let mut batch = Batch::default();
+        loop {
+            let received = tokio::select! {
+                () = end.cancelled() => return,
+                received = socket.receive(&mut batch) => received,
+            };
+            if let Err(error) = received {
+                // An unreachable client of a moment ago, or memory that is short: neither is a reason to end.
+                tracing::debug!(%error, "no datagram");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                continue;
+            }
+            for datagram in batch.datagrams() {
+                let ends = Ends { peer: datagram.peer, local: local_end(own, datagram.local) };
+                let reply = Reply { socket: Arc::clone(&socket), peer: datagram.peer, local: datagram.local };
+                match self.hear(ends, datagram.bytes, Over::Datagram) {
+                    Next::Silence => {}
+                    Next::Reply(query, message) => reply.send(&query, &message),
+                    Next::Ask(query, name, family) => {
+                        let nameserver = Arc::clone(&self);
+                        tasks.spawn(async move {
+                            let message = nameserver.ask(&query, &name, family).await;
+                            reply.send(&query, &message);
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Answers over TCP until `end`.
+    pub async fn serve_connections(self: Arc<Self>, listener: TcpListener, end: CancellationToken, tasks: TaskTracker) {
+        loop {
+            let Ok(place) = Arc::clone(&self.connections).acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                () = end.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let Ok((stream, peer)) = accepted else {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            let (nameserver, end) = (Arc::clone(&self), end.clone());
+            tasks.spawn(async move {
+                let _place = place;
+                let serving = nameserver.serve_stream(stream, peer);
+                tokio::select! {
+                    () = end.cancelled() => {}
+                    ended = serving => if let Err(error) = ended {
+                        tracing::debug!(%peer, %error, "a DNS connection ended");
+                    }
+                }
+            });
+        }
+    }
+
+    async fn serve_stream(&self, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+        let ends = Ends { peer, local: stream.local_addr()? };
+        if !self.admission.is_neighbour(ends) {
+            self.count(Said::Stranger);
+            return Ok(());
+        }
+        stream.set_nodelay(true)?;
+        let codec = LengthDelimitedCodec::builder().length_field_length(2).max_frame_length(LONGEST).new_codec();
+        let (mut replies, mut queries) = Framed::new(stream, codec).split();
+        let mut asked = FuturesUnordered::new();
+        loop {
+            let (query, message) = tokio::select! {
+                Some(done) = asked.next() => done,
+                packet = tokio::time::timeout(IDLE, queries.next()), if asked.len() < MOST_PIPELINED => {
+                    let packet = match packet {
+                        Ok(Some(packet)) => packet?,
+                        Ok(None) | Err(_) if asked.is_empty() => return Ok(()),
+                        // The client has said all; what it asked is still answered.
+                        Ok(None) => {
+                            while let Some((query, message)) = asked.next().await {
+                                send_frame(&mut replies, &query, &message).await?;
+                            }
+                            return Ok(());
+                        }
+                        Err(_) => continue,
+                    };
+                    match self.hear(ends, &packet, Over::Stream) {
+                        Next::Silence => continue,
+                        Next::Reply(query, message) => (query, message),
+                        Next::Ask(query, name, family) => {
+                            asked.push(async move {
+                                let message = self.ask(&query, &name, family).await;
+                                (query, message)
+                            });
+                            continue;
+                        }
+                    }
+                }
+            };
+            send_frame(&mut replies, &query, &message).await?;
+        }
+    }
+
+    /// What is to be done about a packet, as far as that can be said at once.
+    fn hear(&self, ends: Ends, packet: &[u8], over: Over) -> Next {
+        if ends.peer.port() == 0 || !self.admission.is_neighbour(ends) {
+            self.count(Said::Stranger);
+            return Next::Silence;
+        }
+        let query = match Query::read(packet) {
+            Heard::Noise => {
+                self.count(Said::Noise);
+                return Next::Silence;
+            }
+            Heard::Refused(query, code) => {
+                self.count(Said::Refused);
+                let message = answer::bare(&query, code);
+                return Next::Reply(query, message);
+            }
+            Heard::Asked(query) => query,
+        };
+        let Some((name, family)) = query.addresses() else {
+            self.count(Said::Refused);
+            let message = answer::bare(&query, ResponseCode::NotImp);
+            return Next::Reply(query, message);
+        };
+        if let Some(known) = self.resolver.recall(&name) {
+            self.known.inc();
+            let message = compose(&query, family, &known);
+            return Next::Reply(query, message);
+        }
+        if self.crowd.may_ask(ends.peer.ip(), Instant::now()) {
+            return Next::Ask(query, name, family);
+        }
+        self.count(Said::Limited);
+        match over {
+            // Whoever is real comes again over TCP, where an address cannot be forged.
+            Over::Datagram if self.is_spared() => Next::Silence,
+            Over::Datagram => {
+                let message = answer::come_again(&query);
+                Next::Reply(query, message)
+            }
+            Over::Stream => {
+                let message = answer::explained(&query, ResponseCode::ServFail, Reason::NotReady, "too many look-ups");
+                Next::Reply(query, message)
+            }
+        }
+    }
+
+    /// Every second one of those that are over their limit gets nothing at all.
+    fn is_spared(&self) -> bool {
+        self.replies.get_or_create(&By(Said::Limited)).get().is_multiple_of(2)
+    }
+
+    async fn ask(&self, query: &Query, name: &Name, family: resolve::Family) -> Message {
+        let Ok(_place) = Arc::clone(&self.room).try_acquire_owned() else {
+            self.count(Said::Limited);
+            return answer::explained(query, ResponseCode::ServFail, Reason::NotReady, "too many look-ups under way");
+        };
+        let result = self.resolver.look_up(name).await;
+        self.count(match &result {
+            Ok(_) => Said::Found,
+            Err(Failure::Absent { .. }) => Said::Absent,
+            Err(_) => Said::Failed,
+        });
+        compose(query, family, &result)
+    }
+
+    fn count(&self, said: Said) {
+        self.replies.get_or_create(&By(said)).inc();
+    }
+}
+
+fn compose(query: &Query, family: resolve::Family, result: &Result<Found, Failure>) -> Message {
+    match result {
+        Ok(found) => answer::addresses(query, family, found),
+        Err(failure) => answer::failure(query, failure),
+    }
+}
+
+/// Our end of a datagram: where the kernel does not tell, what we are bound to.
+fn local_end(own: SocketAddr, told: Option<IpAddr>) -> SocketAddr {
+    SocketAddr::new(told.unwrap_or(own.ip()), own.port())
+}
+
+/// Where the reply to a datagram goes, and from where.
+struct Reply {
+    socket: Arc<Datagrams>,
+    peer: SocketAddr,
+    local: Option<IpAddr>,
+}
+
+impl Reply {
+    fn send(&self, query: &Query, message: &Message) {
+        let Some(bytes) = answer::write(message, query, query.payload) else { return };
+        if let Err(error) = self.socket.reply(self.peer, self.local, &bytes) {
+            tracing::debug!(peer = %self.peer, %error, "a DNS reply was not sent");
+        }
+    }
+}
+
+async fn send_frame<S>(replies: &mut S, query: &Query, message: &Message) -> io::Result<()>
+where
+    S: SinkExt<bytes::Bytes, Error = io::Error> + Unpin,
+{
+    match answer::write(message, query, LONGEST) {
+        Some(bytes) => replies.send(bytes.into()).await,
+        None => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::op::{Message, MessageType, OpCode, Query as Question};
+    use hickory_proto::rr::{Name as WireName, RecordType};
+
+    use super::*;
+    use crate::admit;
+
+    /// A name server for the clients of 10.7.0.0/16, whose look-ups nobody would answer.
+    fn nameserver() -> Nameserver {
+        let registry = Registry::default();
+        let clients = vec!["10.7.0.0/16".parse().unwrap()];
+        let admission = Admission::new(admit::Config { clients, ..Default::default() }, &registry);
+        let config = resolve::Config {
+            nameservers: vec!["udp://127.0.0.1:9".parse().unwrap()],
+            fallback: Vec::new(),
+            hosts: vec![(Name::parse("here.test").unwrap(), "10.0.0.1".parse().unwrap())],
+            resolv_conf: "/nonexistent".into(),
+            hosts_file: "/nonexistent".into(),
+            ..Default::default()
+        };
+        let resolver = Resolver::new(config, tokio::runtime::Handle::current(), &registry).unwrap();
+        Nameserver::new(admission, resolver, &registry)
+    }
+
+    fn from(peer: &str) -> Ends {
+        Ends { peer: peer.parse().unwrap(), local: "10.7.0.1:53".parse().unwrap() }
+    }
+
+    fn question(name: &str) -> Vec<u8> {
+        let mut message = Message::new(7, MessageType::Query, OpCode::Query);
+        message.add_query(Question::query(WireName::from_ascii(name).unwrap(), RecordType::A));
+        message.to_vec().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_stranger_gets_silence_wherever_we_are_bound() {
+        let ours = nameserver();
+        let hear = |peer| ours.hear(from(peer), &question("here.test."), Over::Datagram);
+        assert!(matches!(hear("10.7.3.4:4000"), Next::Reply(..)));
+        assert!(matches!(hear("10.7.0.1:4000"), Next::Reply(..)), "this host");
+        for stranger in ["10.8.0.1:4000", "192.0.2.1:53", "[2001:db8::1]:4000", "10.7.3.4:0"] {
+            assert!(matches!(hear(stranger), Next::Silence), "{stranger}");
+        }
+    }
+
+    /// A flood of names that nobody knows would make us flood the site's own servers.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_known_is_free_and_what_must_be_asked_is_counted() {
+        let ours = nameserver();
+        let hear = |name: &str| ours.hear(from("10.7.3.4:4000"), &question(name), Over::Datagram);
+        let asked = (0..2000).filter(|number| matches!(hear(&format!("n{number}.example.com.")), Next::Ask(..)));
+        assert_eq!(asked.count(), 500);
+        let beyond: Vec<Next> = (0..100).map(|number| hear(&format!("m{number}.example.com."))).collect();
+        let told = beyond.iter().filter(|next| matches!(next, Next::Reply(_, reply) if reply.metadata.truncation));
+        assert_eq!(told.count(), 50, "every second one is told to come by TCP, the others nothing");
+        assert!(!beyond.iter().any(|next| matches!(next, Next::Ask(..))));
+        assert!(matches!(hear("here.test."), Next::Reply(_, reply) if !reply.answers.is_empty()));
+    }
+}
