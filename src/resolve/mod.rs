@@ -12,6 +12,7 @@
 //! memory costs no task and no channel. Whether an address may be dialled is not judged here but in
 //! `admit`; [`Found::tier`] says from whom it was heard.
 
+mod advice;
 mod counts;
 mod defaults;
 mod explain;
@@ -21,9 +22,12 @@ mod health;
 mod keep;
 mod kind;
 mod ladder;
+mod listen;
 mod memory;
 mod plan;
 mod reply;
+#[cfg(test)]
+mod scenarios;
 mod server;
 mod shared;
 mod system;

@@ -26,6 +26,8 @@ use tokio::net::UdpSocket;
 use tokio::time::Instant;
 
 use super::reply::{Outcome, Question, Reply};
+#[cfg(test)]
+use super::scenarios::{Stage, Staged};
 use super::server::{Server, Transport};
 use crate::socket::{self, Provider};
 
@@ -80,12 +82,28 @@ pub(super) struct Wire {
     tls: tokio::sync::OnceCell<Arc<ClientConfig>>,
     // One for each server that is asked over connections; bounded by the configuration.
     lines: Mutex<HashMap<(Server, Transport), Line>>,
+    // In a scenario, who plays the servers.
+    #[cfg(test)]
+    stage: Option<Arc<Stage>>,
 }
 
 impl Wire {
     /// `roots` are trusted beside the system's.
     pub(super) fn new(roots: Vec<CertificateDer<'static>>) -> Wire {
-        Wire { provider: Provider::default(), roots, tls: Default::default(), lines: Default::default() }
+        Wire {
+            provider: Provider::default(),
+            roots,
+            tls: Default::default(),
+            lines: Default::default(),
+            #[cfg(test)]
+            stage: None,
+        }
+    }
+
+    /// A wire that leads to a stage.
+    #[cfg(test)]
+    pub(super) fn on(stage: Arc<Stage>) -> Wire {
+        Wire { stage: Some(stage), ..Wire::new(Vec::new()) }
     }
 
     /// Asks a server over one of its transports. UDP waits until it is dropped; where `wary`, it
@@ -93,7 +111,11 @@ impl Wire {
     pub(super) async fn ask(&self, server: &Server, transport: Transport, question: Question, wary: bool) -> Reply {
         let Some(address) = server.address() else { return Reply::bare(Outcome::NotAsked) };
         if transport == Transport::Udp {
-            return ask_udp(address, &question, wary).await.unwrap_or_else(|error| judge_io(&error));
+            let asked = match self.udp_to(address).await {
+                Ok(socket) => ask_udp(&socket, &question, wary).await,
+                Err(error) => Err(error),
+            };
+            return asked.unwrap_or_else(|error| judge_io(&error));
         }
         match tokio::time::timeout(STREAM_PATIENCE, self.ask_stream(server, transport, &question)).await {
             Ok(Ok(reply)) => reply,
@@ -102,7 +124,22 @@ impl Wire {
         }
     }
 
+    async fn udp_to(&self, server: SocketAddr) -> io::Result<Datagrams> {
+        #[cfg(test)]
+        if let Some(stage) = &self.stage {
+            return stage.open(server).map(Datagrams::Staged);
+        }
+        socket::udp_to(server).await.map(Datagrams::Socket)
+    }
+
     async fn ask_stream(&self, server: &Server, transport: Transport, question: &Question) -> Result<Reply, NetError> {
+        #[cfg(test)]
+        if let Some(stage) = &self.stage {
+            return stage
+                .exchange(server, transport, &question.message(0))
+                .await
+                .map(|reply| question.judge_message(&reply));
+        }
         let line = self.line(server, transport);
         let kept = self.pick_up(&line, server, transport).await?;
         let reused = kept.reused;
@@ -202,24 +239,48 @@ async fn send(exchange: Exchange, question: &Question) -> Result<Reply, NetError
     }
 }
 
-async fn ask_udp(server: SocketAddr, question: &Question, wary: bool) -> io::Result<Reply> {
-    let socket = socket::udp_to(server).await?;
+/// A connected socket, or what stands for one in a scenario.
+enum Datagrams {
+    Socket(UdpSocket),
+    #[cfg(test)]
+    Staged(Staged),
+}
+
+impl Datagrams {
+    async fn send(&self, packet: &[u8]) -> io::Result<usize> {
+        match self {
+            Datagrams::Socket(socket) => socket.send(packet).await,
+            #[cfg(test)]
+            Datagrams::Staged(socket) => socket.send(packet),
+        }
+    }
+
+    async fn recv(&self, packet: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Datagrams::Socket(socket) => socket.recv(packet).await,
+            #[cfg(test)]
+            Datagrams::Staged(socket) => socket.recv(packet).await,
+        }
+    }
+}
+
+async fn ask_udp(socket: &Datagrams, question: &Question, wary: bool) -> io::Result<Reply> {
     let id = random_id()?;
     let query = question.message(id).to_vec().map_err(io::Error::other)?;
     let started = Instant::now();
     socket.send(&query).await?;
     for pause in SEND_AGAIN {
-        if let Ok(reply) = tokio::time::timeout_at(started + pause, listen(&socket, id, question)).await {
-            return check_twice(&socket, id, question, reply?, wary).await;
+        if let Ok(reply) = tokio::time::timeout_at(started + pause, listen(socket, id, question)).await {
+            return check_twice(socket, id, question, reply?, wary).await;
         }
         socket.send(&query).await?;
     }
-    let reply = listen(&socket, id, question).await?;
-    check_twice(&socket, id, question, reply, wary).await
+    let reply = listen(socket, id, question).await?;
+    check_twice(socket, id, question, reply, wary).await
 }
 
 /// Listens for a second answer that says something else.
-async fn check_twice(socket: &UdpSocket, id: u16, question: &Question, first: Reply, wary: bool) -> io::Result<Reply> {
+async fn check_twice(socket: &Datagrams, id: u16, question: &Question, first: Reply, wary: bool) -> io::Result<Reply> {
     if !wary || first.outcome != Outcome::Answer {
         return Ok(first);
     }
@@ -235,7 +296,7 @@ async fn check_twice(socket: &UdpSocket, id: u16, question: &Question, first: Re
 }
 
 /// Waits for the reply, past packets that are none.
-async fn listen(socket: &UdpSocket, id: u16, question: &Question) -> io::Result<Reply> {
+async fn listen(socket: &Datagrams, id: u16, question: &Question) -> io::Result<Reply> {
     let mut packet = vec![0; DATAGRAM];
     loop {
         let length = socket.recv(&mut packet).await?;
