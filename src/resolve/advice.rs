@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::explain::{Attempt, Explanation, list};
 use super::kind::{Kind, Scope};
 use super::reply::Outcome;
-use super::server::Server;
+use super::server::{Server, Transport};
 use super::shared::Shared;
 use super::{Freshness, Tier};
 
@@ -39,7 +39,11 @@ pub(super) fn advise(shared: &Shared, explanation: &Explanation) -> String {
         return format!("if {address} from {server} is meant (a mirror inside, a fake-IP proxy), --allow-target it");
     }
     if answers_over_tcp(explanation, &bad.server) {
-        return format!("UDP port 53 to {} is blocked and TCP is not: add \"options use-vc\" to {file}", bad.server);
+        let remedy = match shared.config.nameservers.contains(&Server::System) {
+            true => format!("add \"options use-vc\" to {file}"),
+            false => format!("say --nameserver tcp://{}", bad.server),
+        };
+        return format!("UDP to {} is blocked and TCP is not: {remedy}", bad.server);
     }
     let word = bad.outcome;
     match (explanation.verdict, word, explanation.kind) {
@@ -96,7 +100,6 @@ fn over_first_transport(explanation: &Explanation, answer: &Attempt) -> bool {
 }
 
 fn answers_over_tcp(explanation: &Explanation, server: &str) -> bool {
-    use super::server::Transport;
     let theirs = explanation.attempts.iter().filter(|row| row.server == server);
     theirs.into_iter().any(|row| row.transport == Transport::Tcp && row.outcome == Outcome::Answer)
 }

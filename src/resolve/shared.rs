@@ -146,7 +146,9 @@ impl Shared {
         if !is_short {
             return Vec::new();
         }
-        resolv.search.iter().filter_map(|suffix| Name::parse(&format!("{name}.{suffix}")).ok()).collect()
+        // `athens.com` is nobody's idea of the site's own athens, and would be asked outside.
+        let own = resolv.search.iter().filter(|suffix| kind::is_sites_own(suffix));
+        own.filter_map(|suffix| Name::parse(&format!("{name}.{suffix}")).ok()).collect()
     }
 
     /// At once where the addresses are known, else from a flight.
