@@ -35,8 +35,7 @@ pub(super) fn advise(shared: &Shared, explanation: &Explanation) -> String {
     let place = place(shared, &bad.server);
     let impossible = explanation.attempts.iter().find(|attempt| attempt.outcome == Outcome::Bogus);
     if let (Some(attempt), false) = (impossible, resolved) {
-        let (server, address) = (&attempt.server, list(&attempt.addresses));
-        return format!("if {address} from {server} is meant (a mirror inside, a fake-IP proxy), --allow-target it");
+        return advise_impossible(attempt, &place);
     }
     if answers_over_tcp(explanation, &bad.server) {
         let remedy = match shared.config.nameservers.contains(&Server::System) {
@@ -64,6 +63,16 @@ pub(super) fn advise(shared: &Shared, explanation: &Explanation) -> String {
         ("absent", ..) if explanation.confirmed => "check the spelling: the name does not exist".to_owned(),
         ("absent", ..) => format!("nobody else could be asked; if the name should exist, replace {place}"),
         (_, word, _) => format!("replace {place} (it says {word})"),
+    }
+}
+
+/// An address that a public name cannot have: a site's own, or none at all, as blockers give.
+fn advise_impossible(attempt: &Attempt, place: &str) -> String {
+    let (server, address) = (&attempt.server, list(&attempt.addresses));
+    let is_blocker = attempt.addresses.iter().all(|address| address.is_unspecified() || address.is_loopback());
+    match is_blocker {
+        true => format!("{server} answers {address}, as blockers do: ask whoever runs it, or replace {place}"),
+        false => format!("if {address} from {server} is meant (a mirror inside, a fake-IP proxy), --allow-target it"),
     }
 }
 
@@ -125,9 +134,9 @@ fn place(shared: &Shared, server: &str) -> String {
             && words.next().and_then(|word| word.parse().ok()) == address.map(|at| at.ip())
     };
     let number = text.lines().position(names_it);
-    let generated = if is_generated(&text) { ", which is generated: change it at its source" } else { "" };
+    let generated = if is_generated(&text) { " (generated: change it at its source)" } else { "" };
     match number {
-        Some(number) => format!("\"nameserver {server}\" (line {} of {}{generated})", number + 1, path.display()),
+        Some(number) => format!("line {} of {}{generated}, \"nameserver {server}\"", number + 1, path.display()),
         None => format!("\"nameserver {server}\" in {}", path.display()),
     }
 }

@@ -202,8 +202,8 @@ impl Heard {
     /// or over TCP alone, a packet was lost; go sends one.
     fn is_chance(&self, other: &Heard) -> bool {
         let is_answer = |heard: &Heard| !matches!(heard.word, Word::Silence(_) | Word::Fault(..) | Word::Unknown);
-        let late = is_answer(self) && self.after >= SENT_AGAIN || self.rescued;
-        late && is_answer(other) && other.after < AT_ONCE
+        let late = is_answer(self) && self.after >= SENT_AGAIN && other.after < AT_ONCE;
+        is_answer(other) && (late || self.rescued)
     }
 }
 
