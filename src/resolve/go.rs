@@ -26,8 +26,8 @@ const ATTEMPTS: usize = 2;
 const SLOW: Duration = Duration::from_secs(1);
 /// After this we have asked again over UDP, which go does not: the answer may be to our second packet.
 const SENT_AGAIN: Duration = Duration::from_millis(300);
-/// A server that answers one question in this is not slow.
-const AT_ONCE: Duration = Duration::from_millis(250);
+/// Two answers of a server that is only slow are no further apart.
+const APART: Duration = Duration::from_millis(150);
 /// The most that go takes for a name (nameList).
 const LONGEST: usize = 253;
 
@@ -198,11 +198,11 @@ impl Heard {
         }
     }
 
-    /// Where one question was answered at once, and the other over UDP only after we had sent it again,
-    /// or over TCP alone, a packet was lost; go sends one.
+    /// Where one question was answered, and the other over UDP only after we had sent it again, markedly
+    /// later, or over TCP alone, a packet was lost; go sends one.
     fn is_chance(&self, other: &Heard) -> bool {
         let is_answer = |heard: &Heard| !matches!(heard.word, Word::Silence(_) | Word::Fault(..) | Word::Unknown);
-        let late = is_answer(self) && self.after >= SENT_AGAIN && other.after < AT_ONCE;
+        let late = is_answer(self) && self.after >= SENT_AGAIN && self.after > other.after + APART;
         is_answer(other) && (late || self.rescued)
     }
 }
