@@ -2,8 +2,9 @@
 //! why, what go alone would have printed, and what to do about it.
 //!
 //! Only what is typed and what is printed; whom to ask is the [`Resolver`]'s configuration. A table
-//! for people, one JSON object a line for programs (`--json`). Exit code 0 if every name resolved,
-//! 1 if one is absent or blocked, 3 if it could not be found out; the highest counts.
+//! for people, which fits 80 columns where its words do, one JSON object a line for programs
+//! (`--json`). Exit code 0 if every name resolved, 1 if one is absent or blocked, 3 if it could not be
+//! found out; the highest counts.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -12,16 +13,20 @@ use std::pin::pin;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum};
-use futures_util::StreamExt;
-use futures_util::stream::FuturesOrdered;
+use futures_util::{StreamExt, stream};
 
 use crate::metrics::Label;
-use crate::resolve::{Attempt, Explanation, Family, Inquiry, Kind, Outcome, Resolver};
+use crate::resolve::{Attempt, Explanation, Family, Inquiry, Kind, Outcome, Resolver, Server};
 use crate::target::{Host, Name};
 
-/// Longest cell of the table before it is cut; a screen is 80 columns wide or more.
-const WIDEST_SERVER: usize = 44;
-const WIDEST_ANSWER: usize = 60;
+/// A screen is as wide as this, or wider.
+const WIDTH: usize = 80;
+/// The most of a name that a line about waiting has room for.
+const WIDEST_WAIT: usize = 44;
+/// Names that are looked up at once; each is some twenty sockets while servers are silent.
+const AT_ONCE: usize = 32;
+/// Servers that were not asked and are told by name; the others are counted.
+const MOST_NAMED: usize = 3;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Resolve as the proxy would, and show every server's answer
@@ -76,10 +81,11 @@ fn name_within(text: &str) -> Option<Name> {
     Host::parse(host).ok()?.name().cloned()
 }
 
-/// Looks all names up at once and prints them in the order given. Returns the exit code.
+/// Looks the names up side by side and prints them in the order given. Returns the exit code.
 pub async fn run(args: &Args, resolver: &Resolver, out: &mut impl Write) -> io::Result<u8> {
     let inquiry = args.inquiry();
-    let mut coming: FuturesOrdered<_> = args.names.iter().map(|name| resolver.explain(name, &inquiry)).collect();
+    let explain = |name| resolver.explain(name, &inquiry);
+    let mut coming = pin!(stream::iter(&args.names).map(explain).buffered(AT_ONCE));
     let mut terminal = Some(io::stderr()).filter(io::IsTerminal::is_terminal);
     let mut names = args.names.iter();
     let mut code = 0;
@@ -98,7 +104,7 @@ pub async fn run(args: &Args, resolver: &Resolver, out: &mut impl Write) -> io::
 }
 
 fn waited_for(name: &Name, more: usize) -> String {
-    let name = cut(&name.to_string(), WIDEST_SERVER);
+    let name = cut(&name.to_string(), WIDEST_WAIT);
     if more == 0 { format!("resolving {name}") } else { format!("resolving {name} and {more} more") }
 }
 
@@ -146,29 +152,28 @@ pub fn json_line(explanation: &Explanation) -> io::Result<String> {
 pub fn render(explanation: &Explanation) -> String {
     let mut text = headline(explanation);
     text.push_str(&table(&explanation.attempts));
-    let mut note = |label: &str, words: &str| {
+    let mut note = |label: &str, words: &str, width: usize| {
         if !words.is_empty() {
-            // Writing into a String cannot fail.
-            let _ = writeln!(text, "{label:<9} {words}");
+            text.push_str(&wrap(words, &format!("{label:<9} "), &" ".repeat(10), width));
         }
     };
-    note("because:", &explanation.reason);
-    note("go alone:", &explanation.would_go);
-    note("advice:", &explanation.advice);
+    note("because:", &explanation.reason, WIDTH);
+    // Word for word, so that it can be compared with what a log says.
+    note("go alone:", &explanation.would_go, usize::MAX);
+    note("advice:", &explanation.advice, WIDTH);
     text.push('\n');
     text
 }
 
 fn headline(explanation: &Explanation) -> String {
     let Explanation { name, kind, verdict, confirmed, freshness, elapsed_ms, .. } = explanation;
-    let addresses = join(&explanation.addresses);
     let verdict = match (*verdict, freshness) {
-        ("resolved", Some(freshness)) => format!("{addresses} ({})", freshness.label()),
+        ("resolved", Some(freshness)) => format!("{} ({})", join(&explanation.addresses), freshness.label()),
         // A private name's servers have the last word on it.
         ("absent", _) if !confirmed && *kind != Kind::Private => "absent (unconfirmed)".to_owned(),
         (verdict, _) => verdict.to_owned(),
     };
-    format!("{name} ({} name): {verdict}, {elapsed_ms} ms\n", kind.label())
+    wrap(&format!("{name} ({} name): {verdict}, {elapsed_ms} ms", kind.label()), "", "    ", WIDTH)
 }
 
 /// One line of the table: both families of a server over one transport.
@@ -180,9 +185,11 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
-    /// The outcome, or where the families differ the better one; the other stands in the answer.
+    /// The outcome, or where the families differ the one that says more; the other stands in the answer.
     fn verdict(&self) -> Outcome {
-        self.attempts.iter().map(|attempt| attempt.outcome).min().unwrap_or(Outcome::NotAsked)
+        let is_telling = |outcome: &Outcome| matches!(outcome, Outcome::Bogus | Outcome::Forged | Outcome::Blocked);
+        let rank = |outcome: &Outcome| (*outcome != Outcome::Answer, !is_telling(outcome), *outcome);
+        self.attempts.iter().map(|attempt| attempt.outcome).min_by_key(rank).unwrap_or(Outcome::NotAsked)
     }
 
     fn answer(&self) -> String {
@@ -205,26 +212,50 @@ impl Row<'_> {
 }
 
 fn table(attempts: &[Attempt]) -> String {
-    let (asked, left_out): (Vec<&Attempt>, _) =
+    let (asked, left_out): (Vec<&Attempt>, Vec<&Attempt>) =
         attempts.iter().partition(|attempt| attempt.outcome != Outcome::NotAsked);
     let mut rows: Vec<[String; 6]> = Vec::new();
     if !asked.is_empty() {
-        rows.push(["SERVER", "TIER", "VIA", "VERDICT", "ANSWER", "MS"].map(str::to_owned));
+        rows.push(["SERVER", "TIER", "VIA", "VERDICT", "MS", "ANSWER"].map(str::to_owned));
     }
     rows.extend(merge(&asked).iter().map(|row| {
-        let (server, answer) = (cut(row.server, WIDEST_SERVER), cut(&row.answer(), WIDEST_ANSWER));
-        let verdict = row.verdict().to_string();
-        [server, row.tier.to_owned(), row.transport.to_owned(), verdict, answer, row.elapsed().to_string()]
+        let (server, verdict, elapsed) = (address(row.server), row.verdict().to_string(), row.elapsed().to_string());
+        [server, row.tier.to_owned(), row.transport.to_owned(), verdict, elapsed, row.answer()]
     }));
-    let mut text = align(&rows);
-    let mut servers: Vec<&str> = left_out.iter().map(|attempt: &&Attempt| attempt.server.as_str()).collect();
-    servers.dedup();
-    if !servers.is_empty() {
-        let _ = writeln!(text, "  not asked: {} more (they do not serve this kind of name)", servers.len());
-    }
-    text
+    align(&rows) + &not_asked(&left_out)
 }
 
+/// Where a server is; over what it is asked stands in a column of its own.
+fn address(server: &str) -> String {
+    let place = server.parse::<Server>().ok().and_then(|server| Some((server.address()?, server.transport())));
+    match place {
+        Some((address, transport)) if address.port() == transport.port() => address.ip().to_string(),
+        Some((address, _)) => address.to_string(),
+        None => server.to_owned(),
+    }
+}
+
+/// A line for each reason: the first few servers by name.
+fn not_asked(attempts: &[&Attempt]) -> String {
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for attempt in attempts {
+        let why = attempt.ede.as_deref().unwrap_or_default();
+        match reasons.iter_mut().find(|(reason, _)| *reason == why) {
+            Some((_, servers)) => servers.push(&attempt.server),
+            None => reasons.push((why, vec![&attempt.server])),
+        }
+    }
+    let line = |(why, mut servers): (&str, Vec<&str>)| {
+        servers.dedup();
+        let named: Vec<String> = servers.iter().take(MOST_NAMED).map(|server| address(server)).collect();
+        let more = servers.len().saturating_sub(MOST_NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        wrap(&format!("{}{more}: not-asked ({why})", named.join(", ")), "  ", "      ", WIDTH)
+    };
+    reasons.into_iter().map(line).collect()
+}
+
+/// A row for each server and transport, the transports of one server below each other.
 fn merge<'a>(attempts: &[&'a Attempt]) -> Vec<Row<'a>> {
     let mut rows: Vec<Row<'a>> = Vec::new();
     for attempt in attempts {
@@ -235,21 +266,51 @@ fn merge<'a>(attempts: &[&'a Attempt]) -> Vec<Row<'a>> {
             None => rows.push(Row { server: &attempt.server, tier, transport, attempts: vec![attempt] }),
         }
     }
+    let first = |row: &Row<'_>| attempts.iter().position(|attempt| attempt.server == row.server);
+    rows.sort_by_key(first);
     rows
 }
 
+/// Columns side by side; an answer that has no room at the end of its row stands below it.
 fn align(rows: &[[String; 6]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 6] = std::array::from_fn(width);
+    let widths: [usize; 5] = std::array::from_fn(width);
     let mut text = String::new();
-    for row in rows {
-        let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
-            5 => format!("{cell:>width$}"),
-            _ => format!("{cell:<width$}"),
-        });
-        let _ = writeln!(text, "  {}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    for [server, tier, transport, verdict, elapsed, answer] in rows {
+        let [w0, w1, w2, w3, w4] = widths;
+        let row = format!("  {server:<w0$}  {tier:<w1$}  {transport:<w2$}  {verdict:<w3$}  {elapsed:>w4$}");
+        if row.chars().count() + 2 + answer.chars().count() <= WIDTH {
+            // Writing into a String cannot fail.
+            let _ = writeln!(text, "{}", format!("{row}  {answer}").trim_end());
+        } else {
+            let _ = writeln!(text, "{row}");
+            text.push_str(&wrap(answer, "      ", "      ", WIDTH));
+        }
     }
     text
+}
+
+/// Words in lines of this width, the first after `first` and the others after `rest`. A word that is
+/// longer stays whole, so that it can be copied.
+fn wrap(words: &str, first: &str, rest: &str, width: usize) -> String {
+    let mut text = String::new();
+    let mut line = first.to_owned();
+    let mut is_fresh = true;
+    for word in words.split(' ') {
+        let longer = line.chars().count() + usize::from(!is_fresh) + word.chars().count();
+        if !is_fresh && longer > width {
+            text.push_str(&line);
+            text.push('\n');
+            line = rest.to_owned();
+            is_fresh = true;
+        }
+        if !is_fresh {
+            line.push(' ');
+        }
+        line.push_str(word);
+        is_fresh = false;
+    }
+    text + &line + "\n"
 }
 
 fn cut(text: &str, most: usize) -> String {
@@ -291,7 +352,11 @@ mod tests {
             outcome,
             addresses: if answered { vec!["36.156.94.41".parse().unwrap()] } else { Vec::new() },
             ttl_s: answered.then_some(60),
-            ede: (outcome == Outcome::Servfail).then(|| "Network Error (23): upstream".to_owned()),
+            ede: match outcome {
+                Outcome::NotAsked => Some("not needed".to_owned()),
+                Outcome::Servfail => Some("Network Error (23): upstream".to_owned()),
+                _ => None,
+            },
             elapsed_ms: ms,
         }
     }
@@ -329,17 +394,43 @@ mod tests {
     fn the_table_reads_from_left_to_right() {
         let expected = "\
 goproxy.cn (known name): 36.156.94.41 (fresh), 31 ms
-  SERVER       TIER    VIA  VERDICT   ANSWER                        MS
-  192.168.1.1  system  udp  nxdomain                                 3
-  223.5.5.5    plain   udp  answer    36.156.94.41; aaaa: nodata    28
-  1.1.1.1      plain   udp  servfail  Network Error (23): upstream   9
-  not asked: 1 more (they do not serve this kind of name)
+  SERVER       TIER    VIA  VERDICT   MS  ANSWER
+  192.168.1.1  system  udp  nxdomain   3
+  223.5.5.5    plain   udp  answer    28  36.156.94.41; aaaa: nodata
+  1.1.1.1      plain   udp  servfail   9  Network Error (23): upstream
+  8.8.8.8: not-asked (not needed)
 because:  223.5.5.5 found it over udp and overrules 192.168.1.1 (nxdomain)
 go alone: lookup goproxy.cn on 192.168.1.1:53: no such host
 advice:   replace the line \"nameserver 192.168.1.1\" in /etc/resolv.conf
 
 ";
         assert_eq!(render(&explanation()), expected);
+    }
+
+    #[test]
+    fn what_is_long_is_wrapped_and_nothing_is_cut() {
+        let mut long = explanation();
+        long.name = Name::parse(&["a".repeat(60).as_str(); 4].join(".")).unwrap();
+        let server = "https://[2001:4860:4860::8888]/dns-query#dns.google";
+        let addresses: Vec<IpAddr> = (0..9).map(|last| format!("2606:4700:4700::{last}").parse().unwrap()).collect();
+        let answer = Attempt { addresses, ..attempt(server, Tier::Encrypted, Family::V6, Outcome::Answer, 12) };
+        let mut stay = |server: &str| {
+            let why = Some("private names stay inside".to_owned());
+            long.attempts.push(Attempt { ede: why, ..attempt(server, Tier::Plain, Family::V4, Outcome::NotAsked, 0) });
+        };
+        ["8.8.4.4", "8.8.8.9", "1.0.0.1", "tls://1.1.1.1#one.one.one.one"].into_iter().for_each(&mut stay);
+        long.attempts.push(answer);
+        long.reason = "no answer that counts, ".repeat(8);
+        let text = render(&long);
+        for line in text.lines().filter(|line| !line.contains("aaaaa") && !line.starts_with("go alone:")) {
+            assert!(line.chars().count() <= WIDTH, "{line}");
+        }
+        assert!(text.contains(long.name.as_str()) && text.contains("2606:4700:4700::8"), "{text}");
+        assert!(text.contains("  2001:4860:4860::8888  encrypted  udp  answer"), "{text}");
+        assert!(
+            text.contains("  8.8.4.4, 8.8.8.9, 1.0.0.1 and 1 more: not-asked (private names stay inside)"),
+            "{text}"
+        );
     }
 
     #[test]

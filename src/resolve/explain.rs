@@ -8,13 +8,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join;
 use serde::{Serialize, Serializer};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::go::{self, Said, Word};
-use super::kind::Kind;
+use super::advice::advise;
+use super::go::{Hearing, UNCERTAIN};
+use super::kind::{Kind, Scope};
 use super::ladder::{self, Ladder, Verdict};
+use super::listen::Ear;
 use super::plan::Start;
 use super::reply::{Family, Outcome, Reply};
 use super::server::{Server, Transport};
@@ -82,7 +85,7 @@ pub struct Attempt {
     pub outcome: Outcome,
     pub addresses: Vec<IpAddr>,
     pub ttl_s: Option<u64>,
-    /// The server's reason, or else what the transport said.
+    /// The server's reason, or else what the transport said; why it was not asked.
     pub ede: Option<String>,
     pub elapsed_ms: u64,
 }
@@ -97,26 +100,49 @@ fn as_optional_label<L: Label, S: Serializer>(label: &Option<L>, serializer: S) 
 
 /// Looks a name up and explains it; a short name that does not exist, also under the search list.
 pub(super) async fn explain(shared: &Arc<Shared>, name: &Name, inquiry: &Inquiry) -> Explanation {
-    if shared.is_likely_short(name)
-        && let Some(found) = explain_longer(shared, name, inquiry).await
-    {
-        return found;
+    let ear = Ear::new(shared, name).await;
+    // Where go begins under the search list, what it hears there is heard meanwhile.
+    let early = async { if inquiry.quick { Vec::new() } else { ear.hear_first().await } };
+    let (looked, mut hearings) = join(look(shared, name, inquiry, &ear), early).await;
+    hearings.extend(looked.hearing);
+    let mut explanation = looked.explanation;
+    if explanation.freshness != Some(Freshness::Static) {
+        if !inquiry.quick && ear.print(&hearings) == UNCERTAIN {
+            ear.hear_the_rest(&mut hearings).await;
+        }
+        explanation.would_go = ear.print(&hearings);
     }
-    let as_is = explain_exactly(shared, name, inquiry).await;
-    let is_open = as_is.verdict == "absent" || as_is.verdict == "unknown" && shared.may_be_service(name);
-    if !is_open {
-        return as_is;
-    }
-    if let Some(found) = explain_longer(shared, name, inquiry).await {
-        return found;
-    }
-    // A short name that all the site's servers denied may be asked outside now.
-    if as_is.kind == shared.kind(name) { as_is } else { explain_exactly(shared, name, inquiry).await }
+    explanation.advice = advise(shared, &explanation);
+    explanation
 }
 
-async fn explain_longer(shared: &Arc<Shared>, name: &Name, inquiry: &Inquiry) -> Option<Explanation> {
+/// What was found out, and what go would have heard about the name as it stands.
+struct Looked {
+    explanation: Explanation,
+    hearing: Option<Hearing>,
+}
+
+async fn look(shared: &Arc<Shared>, name: &Name, inquiry: &Inquiry, ear: &Ear) -> Looked {
+    if shared.is_likely_short(name)
+        && let Some(explanation) = look_longer(shared, name, inquiry, ear).await
+    {
+        return Looked { explanation, hearing: None };
+    }
+    let as_is = look_exactly(shared, name, inquiry, ear).await;
+    let verdict = as_is.explanation.verdict;
+    if verdict != "absent" && !(verdict == "unknown" && shared.may_be_service(name)) {
+        return as_is;
+    }
+    if let Some(explanation) = look_longer(shared, name, inquiry, ear).await {
+        return Looked { explanation, ..as_is };
+    }
+    // A short name that all the site's servers denied may be asked outside now.
+    if as_is.explanation.kind == shared.kind(name) { as_is } else { look_exactly(shared, name, inquiry, ear).await }
+}
+
+async fn look_longer(shared: &Arc<Shared>, name: &Name, inquiry: &Inquiry, ear: &Ear) -> Option<Explanation> {
     for longer in shared.longer_names(name) {
-        let found = explain_exactly(shared, &longer, inquiry).await;
+        let found = look_exactly(shared, &longer, inquiry, ear).await.explanation;
         if found.verdict == "resolved" {
             let reason = format!("as {longer}: {}", found.reason);
             return Some(Explanation { name: name.clone(), reason, ..found });
@@ -125,31 +151,44 @@ async fn explain_longer(shared: &Arc<Shared>, name: &Name, inquiry: &Inquiry) ->
     None
 }
 
-async fn explain_exactly(shared: &Arc<Shared>, name: &Name, inquiry: &Inquiry) -> Explanation {
+async fn look_exactly(shared: &Arc<Shared>, name: &Name, inquiry: &Inquiry, ear: &Ear) -> Looked {
     let started = Instant::now();
     let kind = shared.kind(name);
     if let Some(found) = shared.written_down(name) {
-        return explain_static(shared, name, kind, found);
+        return Looked { explanation: explain_static(shared, name, kind, found), hearing: None };
     }
     let (sender, told) = oneshot::channel();
-    shared.runtime.spawn(inquire(Arc::clone(shared), name.clone(), kind, inquiry.clone(), sender));
+    let inquire = inquire(Arc::clone(shared), name.clone(), kind, inquiry.clone(), ear.clone(), sender);
+    shared.runtime.spawn(inquire);
     match told.await {
-        Ok(explanation) => explanation,
+        Ok(looked) => looked,
         // The runtime is going away.
         Err(_) => {
             let failure = Failure::Unknown { name: name.clone(), tally: Default::default() };
-            Explanation { elapsed_ms: millis(started.elapsed()), ..unresolved(name, kind, &failure) }
+            let unresolved = unresolved(name, kind, &failure);
+            Looked { explanation: Explanation { elapsed_ms: millis(started.elapsed()), ..unresolved }, hearing: None }
         }
     }
 }
 
-async fn inquire(shared: Arc<Shared>, name: Name, kind: Kind, inquiry: Inquiry, told: oneshot::Sender<Explanation>) {
+async fn inquire(
+    shared: Arc<Shared>,
+    name: Name,
+    kind: Kind,
+    inquiry: Inquiry,
+    ear: Ear,
+    told: oneshot::Sender<Looked>,
+) {
     let started = Instant::now();
     let mut plan = shared.plan(&name, kind, Start::Bottom, started);
     plan.families = inquiry.families;
     plan.exhaustive = !inquiry.quick;
     let mut told = Some(told);
     let mut decided = None;
+    let look = |ladder: &Ladder, verdict: &Verdict, elapsed| Looked {
+        explanation: compose(&shared, &name, ladder, verdict, elapsed),
+        hearing: ear.heed(&name, ladder),
+    };
     let ladder = shared
         .drive(&name, plan, |verdict, ladder| {
             if ladder.verdict().is_none() {
@@ -165,12 +204,12 @@ async fn inquire(shared: Arc<Shared>, name: Name, kind: Kind, inquiry: Inquiry, 
                 && let Some(told) = told.take()
             {
                 // Whoever asked may have left.
-                let _ = told.send(compose(&shared, &name, ladder, verdict, elapsed));
+                let _ = told.send(look(ladder, verdict, elapsed));
             }
         })
         .await;
     if let (Some(told), Some((verdict, elapsed))) = (told, decided) {
-        let _ = told.send(compose(&shared, &name, &ladder, &verdict, elapsed));
+        let _ = told.send(look(&ladder, &verdict, elapsed));
     }
 }
 
@@ -183,15 +222,13 @@ fn compose(shared: &Arc<Shared>, name: &Name, ladder: &Ladder, verdict: &Verdict
             resolved(name, if answer.inward { Kind::Private } else { kind }, &found, reason)
         }
         Verdict::Spare => match shared.spare(name) {
-            Some(found) => resolved(name, kind, &found, reason_spare(ladder)),
+            Some(found) => resolved(name, kind, &found, reason_spare(&found, ladder)),
             None => unresolved(name, kind, &Shared::failure(name, &Verdict::Unknown, ladder)),
         },
         verdict => unresolved(name, kind, &Shared::failure(name, verdict, ladder)),
     };
     explanation.elapsed_ms = millis(elapsed);
     explanation.attempts = attempts(shared, name, ladder);
-    explanation.would_go = would_go(shared, name, ladder);
-    explanation.advice = advise(shared, &explanation, ladder);
     explanation
 }
 
@@ -234,23 +271,24 @@ fn unresolved(name: &Name, kind: Kind, failure: &Failure) -> Explanation {
         reason: failure.to_string(),
         elapsed_ms: 0,
         attempts: Vec::new(),
-        would_go: "uncertain".to_owned(),
+        would_go: UNCERTAIN.to_owned(),
         advice: String::new(),
     }
 }
 
 fn explain_static(shared: &Shared, name: &Name, kind: Kind, found: Found) -> Explanation {
     let by_hand = shared.config.hosts.iter().any(|(host, _)| host == name);
-    let (place, would_go) = match () {
-        () if name.is_under("localhost") => ("localhost is this machine".to_owned(), None),
-        () if by_hand => (format!("--host gives {name} by hand"), Some("uncertain".to_owned())),
-        () => (format!("{} gives {name} by hand", shared.config.hosts_file.display()), None),
+    let reason = match () {
+        () if name.is_under("localhost") => "localhost is this machine".to_owned(),
+        () if by_hand => format!("--host gives {name} by hand"),
+        () => format!("{} gives {name} by hand", shared.config.hosts_file.display()),
     };
-    Explanation {
-        would_go: would_go.unwrap_or_else(|| format!("no error, dials {}", join(&found.addresses))),
-        advice: "nothing to do; no server was asked".to_owned(),
-        ..resolved(name, kind, &found, place)
-    }
+    // go reads the same hosts file, and knows of nothing else that stands anywhere.
+    let would_go = match shared.system.host(name) {
+        Some(addresses) => format!("no error, dials {}", list(&addresses)),
+        None => UNCERTAIN.to_owned(),
+    };
+    Explanation { would_go, ..resolved(name, kind, &found, reason) }
 }
 
 fn reason_found(found: &Found, answer: &ladder::Answer, ladder: &Ladder) -> String {
@@ -276,9 +314,13 @@ fn reason_found(found: &Found, answer: &ladder::Answer, ladder: &Ladder) -> Stri
     }
 }
 
-fn reason_spare(ladder: &Ladder) -> String {
+fn reason_spare(found: &Found, ladder: &Ladder) -> String {
     let tally = ladder.tally(Instant::now());
-    format!("no answer that counts from {tally}; a verified handshake vouched for this address before")
+    let why = match found.freshness {
+        Freshness::Stale => "an older answer serves",
+        _ => "a verified handshake vouched for this address before",
+    };
+    format!("no answer that counts from {tally}; {why}")
 }
 
 fn first_word(ladder: &Ladder, slot: usize) -> Outcome {
@@ -290,13 +332,33 @@ fn first_word(ladder: &Ladder, slot: usize) -> Outcome {
 fn attempts(shared: &Shared, name: &Name, ladder: &Ladder) -> Vec<Attempt> {
     let asked = ladder.attempts().iter().map(|attempt| row(attempt, ladder));
     let candidates = &ladder.plan().candidates;
-    let outside = shared.outside(&shared.inside(Some(name)));
     let is_asked =
         |server: &Server| ladder.attempts().iter().any(|attempt| candidates[attempt.candidate].server == *server);
-    let left_out = outside.iter().filter(|server| !is_asked(server));
+    let inside = shared.inside(Some(name));
+    let outside = shared.outside(&inside);
+    let tier = |server: &Server| if server.is_encrypted() { Tier::Encrypted } else { Tier::Plain };
+    let inside = inside.iter().map(|server| (server, Tier::System));
+    let everybody = inside.chain(outside.iter().map(|server| (server, tier(server))));
+    let left_out = everybody.filter(|(server, _)| !is_asked(server));
     let families = &ladder.plan().families;
-    let not_asked = left_out.flat_map(|server| families.iter().map(|&family| row_not_asked(server, family)));
+    let not_asked = left_out.flat_map(|(server, tier)| {
+        let why = why_not_asked(shared, tier, ladder);
+        families.iter().map(move |&family| row_not_asked(server, tier, family, why))
+    });
     asked.chain(not_asked).collect()
+}
+
+fn why_not_asked(shared: &Shared, tier: Tier, ladder: &Ladder) -> &'static str {
+    let kind = ladder.plan().kind;
+    match ladder.verdict() {
+        _ if tier != Tier::System && kind == Kind::Private => "private names stay inside",
+        _ if tier != Tier::System && shared.config.scope == Scope::Off => "resolve.scope is off",
+        _ if tier != Tier::System && !shared.config.scope.may_ask_outside(kind) => "resolve.scope is known",
+        Some(Verdict::Found(answer)) if answer.inward => "the name turned out to be the site's own",
+        Some(Verdict::Blocked { .. }) => "the name is blocked on purpose",
+        _ if !ladder.plan().exhaustive => "not needed",
+        _ => "down a moment ago",
+    }
 }
 
 fn row(attempt: &ladder::Attempt, ladder: &Ladder) -> Attempt {
@@ -317,112 +379,21 @@ fn row(attempt: &ladder::Attempt, ladder: &Ladder) -> Attempt {
     }
 }
 
-fn row_not_asked(server: &Server, family: Family) -> Attempt {
+fn row_not_asked(server: &Server, tier: Tier, family: Family, why: &str) -> Attempt {
     Attempt {
         server: server.to_string(),
-        tier: if server.is_encrypted() { Tier::Encrypted } else { Tier::Plain },
+        tier,
         transport: server.transport(),
         family,
         outcome: Outcome::NotAsked,
         addresses: Vec::new(),
         ttl_s: None,
-        ede: None,
+        ede: Some(why.to_owned()),
         elapsed_ms: 0,
     }
 }
 
-/// What go would have heard from the servers that it would have asked.
-fn would_go(shared: &Shared, name: &Name, ladder: &Ladder) -> String {
-    let resolv = &shared.system.current().resolv;
-    // Where other servers were configured, those over UDP stand in for resolv.conf.
-    let from_file = shared.config.nameservers.contains(&Server::System);
-    let servers: Vec<Server> = match from_file {
-        true => resolv.servers.iter().map(|address| Server::Plain(*address)).collect(),
-        false => shared.config.nameservers.iter().filter(|one| matches!(one, Server::Plain(_))).cloned().collect(),
-    };
-    if servers.is_empty() && !from_file {
-        return "uncertain".to_owned();
-    }
-    let said = servers.iter().filter_map(|server| {
-        let word = |family| word(server, family, ladder);
-        Some(Said { server: server.address()?, a: word(Family::V4), aaaa: word(Family::V6) })
-    });
-    go::would_print(name, &said.collect::<Vec<_>>(), resolv.rotate && from_file)
-}
-
-fn word(server: &Server, family: Family, ladder: &Ladder) -> Word {
-    // Where one family was asked for, it stands for both.
-    let families = &ladder.plan().families;
-    let family = if families.contains(&family) { family } else { families[0] };
-    let candidates = &ladder.plan().candidates;
-    let theirs = ladder
-        .attempts()
-        .iter()
-        .filter(|attempt| candidates[attempt.candidate].server == *server && attempt.family == family);
-    let theirs: Vec<&ladder::Attempt> = theirs.collect();
-    let still_open = |attempt: &&ladder::Attempt| attempt.reply.is_none() && attempt.asked_at.elapsed() < LONG_ENOUGH;
-    if theirs.first().is_some_and(still_open) {
-        return Word::Unknown;
-    }
-    Word::of(&theirs.iter().map(|attempt| attempt.said.as_ref()).collect::<Vec<_>>())
-}
-
-/// Silence for less than this says nothing yet.
-const LONG_ENOUGH: Duration = Duration::from_secs(1);
-
-/// One concrete thing to do.
-fn advise(shared: &Shared, explanation: &Explanation, ladder: &Ladder) -> String {
-    let file = shared.system.resolv_conf().display();
-    let now = |slot: usize| first_word(ladder, slot);
-    let candidates = &ladder.plan().candidates;
-    let mut inside = (0..candidates.len()).filter(|&slot| candidates[slot].tier == Tier::System);
-    let place = |slot: usize| match shared.config.nameservers.contains(&Server::System) {
-        true => format!("the line \"nameserver {}\" in {file}", candidates[slot].server),
-        false => format!("--nameserver {}", candidates[slot].server),
-    };
-    if explanation.verdict == "blocked" {
-        return "somebody blocks this name on purpose: ask whoever runs that server".to_owned();
-    }
-    if shared.inside(Some(&explanation.name)).is_empty() {
-        return format!("add a line \"nameserver ADDRESS\" to {file}: it names none");
-    }
-    if explanation.attempts.iter().any(|attempt| attempt.outcome == Outcome::Local) {
-        return "this machine ran out of something: raise the limit of open files (ulimit -n)".to_owned();
-    }
-    if explanation.attempts.iter().any(|attempt| attempt.tier == Tier::System && attempt.outcome == Outcome::Tls) {
-        return "a certificate was refused: is the clock right, and does somebody intercept TLS here?".to_owned();
-    }
-    let Some(bad) = inside.find(|&slot| now(slot) != Outcome::Answer) else {
-        return "nothing to do".to_owned();
-    };
-    let impossible = explanation.attempts.iter().find(|attempt| attempt.outcome == Outcome::Bogus);
-    if let (Some(attempt), true) = (impossible, explanation.verdict != "resolved") {
-        let (server, address) = (&attempt.server, join(&attempt.addresses));
-        return format!("if {address} from {server} is meant (a mirror inside, a fake-IP proxy), --allow-target it");
-    }
-    let over_tcp = |attempt: &Attempt| attempt.transport == Transport::Tcp && attempt.outcome == Outcome::Answer;
-    let theirs = candidates[bad].server.to_string();
-    if explanation.attempts.iter().any(|attempt| attempt.server == theirs && over_tcp(attempt)) {
-        return format!("UDP port 53 to {theirs} is blocked and TCP is not: add \"options use-vc\" to {file}");
-    }
-    match (explanation.verdict, now(bad), explanation.kind) {
-        ("resolved", word, _) => {
-            format!("replace {} (it says {word}), or let builds go through goanyway", place(bad))
-        }
-        (_, word, Kind::Private) if word.is_negative() => format!(
-            "the name is private, so nobody but {theirs} may know it: add it there, or say --host {}=ADDRESS",
-            explanation.name
-        ),
-        (_, Outcome::Timeout | Outcome::Unreachable, _) => {
-            format!("no server can be reached; is the network up, and {} still right?", place(bad))
-        }
-        ("absent", _, _) if explanation.confirmed => "check the spelling: the name does not exist".to_owned(),
-        ("absent", _, _) => format!("nobody else could be asked; if the name should exist, replace {}", place(bad)),
-        (_, word, _) => format!("replace {} (it says {word})", place(bad)),
-    }
-}
-
-fn join(addresses: &[IpAddr]) -> String {
+pub(super) fn list(addresses: &[IpAddr]) -> String {
     addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ")
 }
 

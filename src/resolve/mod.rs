@@ -13,6 +13,7 @@
 //! from memory costs no task and no channel. Whether an address may be dialled is not judged here but in
 //! `admit`; [`Found::tier`] says from whom it was heard.
 
+mod advice;
 mod counts;
 mod defaults;
 mod explain;
@@ -22,12 +23,15 @@ mod health;
 mod keep;
 mod kind;
 mod ladder;
+mod listen;
 mod memory;
 mod nat64;
 mod network;
 mod pace;
 mod plan;
 mod reply;
+#[cfg(test)]
+mod scenarios;
 mod server;
 mod shared;
 mod system;

@@ -94,7 +94,7 @@ impl Shared {
 
     /// The servers of one side with what is known about them. Those that are down are left out
     /// until their trial, unless all are and there is nobody else: then all are raced.
-    fn candidates(
+    pub(super) fn candidates(
         &self,
         servers: &[Server],
         tier: impl Fn(&Server) -> Tier,

@@ -8,9 +8,10 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::op::{Edns, Header, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::rr::{Name as WireName, RData, RecordType};
+use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
 use crate::metrics::Label;
 use crate::target::Name;
@@ -21,6 +22,11 @@ pub(super) const MOST_ADDRESSES: usize = 32;
 const MOST_LINKS: usize = 16;
 /// What we say that we can take over UDP (DNS flag day 2020).
 const PAYLOAD: u16 = 1232;
+
+/// How the note begins of a reply whose question can be read, and no more: go looks at it, and past it.
+pub(super) const PAST_QUESTION: &str = "what follows the question cannot be read";
+/// The note of a lame reply that has records in its additional section; go does not call that lame.
+pub(super) const HAS_ADDITIONAL: &str = "with additional records";
 
 /// Which addresses are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -260,8 +266,19 @@ impl Question {
             Ok(message) => self.answers(&message).then(|| self.judge_spelling(&message, self.judge(&message))),
             // A truncated packet may well end in the middle of a record.
             Err(_) if header[2] & 0x02 != 0 => Some(Reply::bare(Outcome::Truncated)),
-            Err(error) => Some(Reply::failed(Outcome::Malformed, error)),
+            Err(error) => Some(self.judge_fragment(packet, &error)),
         }
+    }
+
+    /// A packet that is no message: how far it can be read.
+    fn judge_fragment(&self, packet: &[u8], error: &impl fmt::Display) -> Reply {
+        let mut decoder = BinDecoder::new(packet);
+        let header = Header::read(&mut decoder).ok().filter(|header| header.counts.queries == 1);
+        let question = header.and_then(|_| Query::read(&mut decoder).ok());
+        let is_ours = question
+            .is_some_and(|query| query.query_type == self.family.record() && query.name.eq_ignore_root(&self.name));
+        let note = if is_ours { format!("{PAST_QUESTION}: {error}") } else { error.to_string() };
+        Reply::failed(Outcome::Malformed, note)
     }
 
     /// Judges a message that came over a connection of ours.
@@ -312,7 +329,9 @@ impl Question {
             _ => Outcome::Servfail,
         };
         let ttl = if outcome.is_negative() { negative_ttl(message) } else { ttl };
-        Reply { outcome, addresses, ttl, ede, note: None, respelt: false }
+        let has_additional = !message.additionals.is_empty() || message.edns.is_some();
+        let note = (outcome == Outcome::Lame && has_additional).then(|| HAS_ADDITIONAL.to_owned());
+        Reply { outcome, addresses, ttl, ede, note, respelt: false }
     }
 
     /// The addresses at the end of the question's CNAME chain, and the least TTL on the way.

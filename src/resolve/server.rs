@@ -75,15 +75,32 @@ impl FromStr for Server {
 
 /// A SERVER that cannot be one, and which part of it is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no name server: {why}")]
+#[error("{text:?} is no name server: {why}; one is written like {}", example(text))]
 pub struct BadServer {
     text: String,
     why: String,
 }
 
+/// A right one of the kind that was meant.
+fn example(text: &str) -> &'static str {
+    match text.split_once("://").map(|(scheme, _)| scheme) {
+        Some("tcp") => "tcp://8.8.8.8 or tcp://8.8.8.8:53",
+        Some("tls") => "tls://1.1.1.1#cloudflare-dns.com",
+        Some("https") => "https://1.1.1.1/dns-query#cloudflare-dns.com",
+        Some("udp") | None => "8.8.8.8, 8.8.8.8:53, [2001:4860:4860::8888]:53 or system",
+        Some(_) => {
+            "udp://8.8.8.8, tcp://8.8.8.8, tls://1.1.1.1#cloudflare-dns.com or \
+                    https://1.1.1.1/dns-query#cloudflare-dns.com"
+        }
+    }
+}
+
 fn parse(text: &str) -> Result<Server, String> {
     if text == "system" {
         return Ok(Server::System);
+    }
+    if text.contains(',') {
+        return Err("there is a comma in it, and a flag takes one server: say the flag again for the next".to_owned());
     }
     let Some((scheme, rest)) = text.split_once("://") else {
         return Ok(Server::Plain(parse_address(text, 53)?));
@@ -104,6 +121,9 @@ fn parse(text: &str) -> Result<Server, String> {
         }
         "https" => {
             let address = parse_address(place, 443)?;
+            if !path.bytes().all(|byte| byte.is_ascii_graphic()) || path.contains(['?', '{', '}']) {
+                return Err(format!("the path {path:?} is none of a URL, or has a query"));
+            }
             let path = if path.len() > 1 { path.to_owned() } else { "/dns-query".to_owned() };
             Ok(Server::Https { address, path, name: name.unwrap_or_else(|| address.ip().to_string()) })
         }
@@ -179,6 +199,17 @@ pub enum Transport {
     Https,
 }
 
+impl Transport {
+    /// Where a server listens for it if nothing else is said.
+    pub fn port(self) -> u16 {
+        match self {
+            Transport::Udp | Transport::Tcp => 53,
+            Transport::Tls => 853,
+            Transport::Https => 443,
+        }
+    }
+}
+
 impl Label for Transport {
     const KEY: &'static str = "transport";
 
@@ -240,6 +271,12 @@ mod tests {
             ("tls://dns.google", "\"dns.google\" is a name"),
             ("tls://1.1.1.1#a b", "the name \"a b\" after #"),
             ("tls://1.1.1.1/x#a", "has no path"),
+            ("https://1.1.1.1/dns query#a", "the path \"/dns query\""),
+            ("https://1.1.1.1/dns-query?dns=#a", "the path \"/dns-query?dns=\""),
+            ("https://1.1.1.1:https/dns-query", "the port \"https\""),
+            ("https://dns.google/dns-query", "like https://1.1.1.1/dns-query#cloudflare-dns.com"),
+            ("tls://1.1.1.1#", "after #"),
+            ("8.8.8.8,1.1.1.1", "there is a comma in it"),
             ("udp://1.1.1.1#dns.google", "verifies no certificate"),
             ("System", "\"System\" is a name"),
         ];

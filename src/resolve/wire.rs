@@ -28,6 +28,8 @@ use tokio::time::Instant;
 use super::ladder::Manner;
 use super::pace::Pace;
 use super::reply::{Outcome, Question, Reply};
+#[cfg(test)]
+use super::scenarios::{Stage, Staged};
 use super::server::{Server, Transport};
 use crate::socket::{self, Provider};
 
@@ -80,6 +82,9 @@ pub(super) struct Wire {
     // One for each server that is asked over connections; bounded by the configuration.
     lines: Mutex<HashMap<(Server, Transport), Line>>,
     pace: Pace,
+    // In a scenario, who plays the servers.
+    #[cfg(test)]
+    stage: Option<Arc<Stage>>,
 }
 
 impl Wire {
@@ -91,7 +96,15 @@ impl Wire {
             tls: Default::default(),
             lines: Default::default(),
             pace: Pace::default(),
+            #[cfg(test)]
+            stage: None,
         }
+    }
+
+    /// A wire that leads to a stage.
+    #[cfg(test)]
+    pub(super) fn on(stage: Arc<Stage>) -> Wire {
+        Wire { stage: Some(stage), ..Wire::new(Vec::new()) }
     }
 
     /// Asks a server over one of its transports. UDP waits until it is dropped; where the manner says
@@ -102,7 +115,11 @@ impl Wire {
             return Reply::failed(Outcome::Local, "it is being asked too much already");
         };
         if transport == Transport::Udp {
-            return ask_udp(address, question, manner).await.unwrap_or_else(|error| judge_io(&error));
+            let asked = match self.udp_to(address).await {
+                Ok(socket) => ask_udp(&socket, question, manner).await,
+                Err(error) => Err(error),
+            };
+            return asked.unwrap_or_else(|error| judge_io(&error));
         }
         match tokio::time::timeout(STREAM_PATIENCE, self.ask_stream(server, transport, &question)).await {
             Ok(Ok(reply)) => reply,
@@ -111,7 +128,22 @@ impl Wire {
         }
     }
 
+    async fn udp_to(&self, server: SocketAddr) -> io::Result<Datagrams> {
+        #[cfg(test)]
+        if let Some(stage) = &self.stage {
+            return stage.open(server).map(Datagrams::Staged);
+        }
+        socket::udp_to(server).await.map(Datagrams::Socket)
+    }
+
     async fn ask_stream(&self, server: &Server, transport: Transport, question: &Question) -> Result<Reply, NetError> {
+        #[cfg(test)]
+        if let Some(stage) = &self.stage {
+            return stage
+                .exchange(server, transport, &question.message(0))
+                .await
+                .map(|reply| question.judge_message(&reply));
+        }
         let line = self.line(server, transport);
         let kept = self.pick_up(&line, server, transport).await?;
         let reused = kept.reused;
@@ -211,26 +243,50 @@ async fn send(exchange: Exchange, question: &Question) -> Result<Reply, NetError
     }
 }
 
-async fn ask_udp(server: SocketAddr, question: Question, manner: Manner) -> io::Result<Reply> {
-    let socket = socket::udp_to(server).await?;
+/// A connected socket, or what stands for one in a scenario.
+enum Datagrams {
+    Socket(UdpSocket),
+    #[cfg(test)]
+    Staged(Staged),
+}
+
+impl Datagrams {
+    async fn send(&self, packet: &[u8]) -> io::Result<usize> {
+        match self {
+            Datagrams::Socket(socket) => socket.send(packet).await,
+            #[cfg(test)]
+            Datagrams::Staged(socket) => socket.send(packet),
+        }
+    }
+
+    async fn recv(&self, packet: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Datagrams::Socket(socket) => socket.recv(packet).await,
+            #[cfg(test)]
+            Datagrams::Staged(socket) => socket.recv(packet).await,
+        }
+    }
+}
+
+async fn ask_udp(socket: &Datagrams, question: Question, manner: Manner) -> io::Result<Reply> {
     let id = u16::from_be_bytes(random()?);
     let question = &if manner.mixed { question.mix_case(&random()?) } else { question };
     let query = question.message(id).to_vec().map_err(io::Error::other)?;
     let started = Instant::now();
     socket.send(&query).await?;
     for pause in SEND_AGAIN {
-        if let Ok(reply) = tokio::time::timeout_at(started + pause, listen(&socket, id, question)).await {
-            return check_twice(&socket, id, question, reply?, manner).await;
+        if let Ok(reply) = tokio::time::timeout_at(started + pause, listen(socket, id, question)).await {
+            return check_twice(socket, id, question, reply?, manner).await;
         }
         socket.send(&query).await?;
     }
-    let reply = listen(&socket, id, question).await?;
-    check_twice(&socket, id, question, reply, manner).await
+    let reply = listen(socket, id, question).await?;
+    check_twice(socket, id, question, reply, manner).await
 }
 
 /// Listens for a second answer that says something else.
 async fn check_twice(
-    socket: &UdpSocket,
+    socket: &Datagrams,
     id: u16,
     question: &Question,
     first: Reply,
@@ -259,7 +315,7 @@ fn contradicts(first: &Reply, second: &Reply) -> bool {
 }
 
 /// Waits for the reply, past packets that are none.
-async fn listen(socket: &UdpSocket, id: u16, question: &Question) -> io::Result<Reply> {
+async fn listen(socket: &Datagrams, id: u16, question: &Question) -> io::Result<Reply> {
     let mut packet = vec![0; DATAGRAM];
     loop {
         let length = socket.recv(&mut packet).await?;

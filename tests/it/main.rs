@@ -12,5 +12,7 @@ mod forward;
 mod goproxy;
 mod hostile;
 mod intercept;
+mod nonsense;
+mod privacy;
 mod resolve;
 mod tunnel;

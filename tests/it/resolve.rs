@@ -331,7 +331,7 @@ async fn scope_decides_who_may_be_asked_outside() {
 #[tokio::test]
 async fn a_forged_reply_that_comes_first_is_found_out_and_asked_again_over_tcp() {
     let system = Server::Plain(Nameserver::closed().await);
-    let public = Nameserver::start(Says::ForgedFirst(GOOD)).await;
+    let public = Nameserver::start(Says::ForgedFirst(GOOD, 0)).await;
     let found = find(&resolver(config(vec![system], vec![plain(&public)])), "goproxy.cn").await.unwrap();
     assert_eq!(found.addresses, [ip(GOOD)]);
     assert!(public.asked().iter().any(|asked| asked.over == Over::Tcp));

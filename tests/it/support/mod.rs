@@ -9,3 +9,5 @@ pub mod nameserver;
 pub mod needs;
 pub mod netns;
 pub mod origin;
+#[path = "../../../src/resolve/scenarios/says.rs"]
+pub mod says;

@@ -3,14 +3,13 @@
 //! A server does what its script [`Says`], records every name that it is asked, and can be told to
 //! do something else at any time. It ends when it is dropped.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use hickory_proto::op::{Edns, Message, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::opt::EdnsOption;
-use hickory_proto::rr::rdata::{A, AAAA, CNAME};
-use hickory_proto::rr::{Name, RData, Record, RecordType};
+use hickory_proto::op::Message;
+use hickory_proto::rr::RecordType;
 use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -20,37 +19,8 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::authority::Authority;
-
-/// What a server does with a question.
-#[derive(Clone, Debug)]
-pub enum Says {
-    /// This address to A, nothing to AAAA.
-    Address(&'static str),
-    Code(ResponseCode),
-    /// A code, and why (RFC 8914).
-    CodeBecause(ResponseCode, u16, &'static str),
-    Nodata,
-    /// NOERROR, nothing in it, and no recursion.
-    Lame,
-    Silent,
-    /// This address over TCP; over UDP nothing, or TC.
-    OverTcp(&'static str),
-    Cut(&'static str),
-    /// First a packet with another id and another address.
-    WrongIdFirst(&'static str),
-    /// Over UDP another address first, as somebody on the path would.
-    ForgedFirst(&'static str),
-    /// This address for names under the suffix, NXDOMAIN for all others.
-    Under(&'static str, &'static str),
-    /// FORMERR while there is EDNS in the question.
-    NoEdns(&'static str),
-    /// This address to A, silence to AAAA.
-    SilentAaaa(&'static str),
-    Garbage,
-    AliasLoop,
-    /// TC, and over TCP as many records as fit.
-    Flood,
-}
+pub use super::says::Says;
+use super::says::{self, Packet};
 
 /// What a scripted server was asked, over what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +49,7 @@ pub struct Nameserver {
 struct Script {
     says: Arc<Mutex<Says>>,
     asked: Arc<Mutex<Vec<Asked>>>,
+    packets: Arc<AtomicUsize>,
 }
 
 impl Nameserver {
@@ -166,103 +137,19 @@ fn acceptor(authority: &Authority, name: &str, over: Over) -> TlsAcceptor {
 
 impl Script {
     fn new(says: Says) -> Script {
-        Script { says: Arc::new(Mutex::new(says)), asked: Arc::default() }
+        Script { says: Arc::new(Mutex::new(says)), asked: Arc::default(), packets: Arc::default() }
     }
 
-    /// The packets to send back, in order.
-    fn play(&self, packet: &[u8], over: Over) -> Vec<Vec<u8>> {
+    /// The packets to send back, and when.
+    fn play(&self, packet: &[u8], over: Over) -> Vec<Packet> {
         let Ok(question) = Message::from_vec(packet) else { return Vec::new() };
-        let query = question.queries[0].clone();
+        let Some(query) = question.queries.first() else { return Vec::new() };
         let name = query.name().to_ascii().trim_end_matches('.').to_lowercase();
         self.asked.lock().unwrap().push(Asked { name, kind: query.query_type(), over });
         let says = self.says.lock().unwrap().clone();
-        replies(says, &question, &query, over == Over::Udp)
+        let number = self.packets.fetch_add(1, Ordering::Relaxed);
+        says::play(&says, &question, over == Over::Udp, number)
     }
-}
-
-fn replies(says: Says, question: &Message, query: &Query, udp: bool) -> Vec<Vec<u8>> {
-    let bytes = |message: Message| message.to_vec().unwrap();
-    let address = |text: &str| vec![bytes(with_address(question, query, text))];
-    match says {
-        Says::Address(text) => address(text),
-        Says::Code(code) => vec![bytes(with_code(question, query, code))],
-        Says::CodeBecause(code, ede, text) => {
-            let mut reply = with_code(question, query, code);
-            let mut edns = Edns::new();
-            let reason = [&ede.to_be_bytes()[..], text.as_bytes()].concat();
-            edns.options_mut().insert(EdnsOption::Unknown(15, reason));
-            reply.set_edns(edns);
-            vec![bytes(reply)]
-        }
-        Says::Nodata => vec![bytes(with_code(question, query, ResponseCode::NoError))],
-        Says::Lame => {
-            let mut reply = with_code(question, query, ResponseCode::NoError);
-            reply.metadata.recursion_available = false;
-            vec![bytes(reply)]
-        }
-        Says::Silent => Vec::new(),
-        Says::OverTcp(_) if udp => Vec::new(),
-        Says::Cut(_) | Says::Flood if udp => {
-            let mut reply = with_code(question, query, ResponseCode::NoError);
-            reply.metadata.truncation = true;
-            vec![bytes(reply)]
-        }
-        Says::OverTcp(text) | Says::Cut(text) => address(text),
-        Says::WrongIdFirst(text) => {
-            let mut forged = with_address(question, query, "6.6.6.6");
-            forged.metadata.id = question.metadata.id.wrapping_add(1);
-            vec![bytes(forged), bytes(with_address(question, query, text))]
-        }
-        Says::ForgedFirst(text) if udp => {
-            vec![bytes(with_address(question, query, "6.6.6.6")), bytes(with_address(question, query, text))]
-        }
-        Says::ForgedFirst(text) => address(text),
-        Says::Under(suffix, text) if query.name().to_ascii().trim_end_matches('.').ends_with(suffix) => address(text),
-        Says::Under(..) => vec![bytes(with_code(question, query, ResponseCode::NXDomain))],
-        Says::NoEdns(_) if question.edns.is_some() => vec![bytes(with_code(question, query, ResponseCode::FormErr))],
-        Says::NoEdns(text) => address(text),
-        Says::SilentAaaa(_) if query.query_type() == RecordType::AAAA => Vec::new(),
-        Says::SilentAaaa(text) => address(text),
-        Says::Garbage => vec![[&question.metadata.id.to_be_bytes()[..], &[0x81, 0x80], &[0xff; 40]].concat()],
-        Says::AliasLoop => {
-            let mut reply = with_code(question, query, ResponseCode::NoError);
-            let other = Name::from_ascii("loop.example.").unwrap();
-            for (from, to) in [(query.name().clone(), other.clone()), (other, query.name().clone())] {
-                reply.add_answer(Record::from_rdata(from, 60, RData::CNAME(CNAME(to))));
-            }
-            vec![bytes(reply)]
-        }
-        Says::Flood => {
-            let mut reply = with_code(question, query, ResponseCode::NoError);
-            for number in 0..2000u32 {
-                let data = RData::A(A::new(1, 1, (number / 250) as u8, (number % 250) as u8));
-                reply.add_answer(Record::from_rdata(query.name().clone(), 60, data));
-            }
-            vec![bytes(reply)]
-        }
-    }
-}
-
-fn with_code(question: &Message, query: &Query, code: ResponseCode) -> Message {
-    let mut reply = Message::response(question.metadata.id, OpCode::Query);
-    reply.metadata.recursion_desired = true;
-    reply.metadata.recursion_available = true;
-    reply.metadata.response_code = code;
-    reply.add_query(query.clone());
-    reply
-}
-
-fn with_address(question: &Message, query: &Query, text: &str) -> Message {
-    let mut reply = with_code(question, query, ResponseCode::NoError);
-    let data = match (text.parse().unwrap(), query.query_type()) {
-        (IpAddr::V4(address), RecordType::A) => Some(RData::A(A(address))),
-        (IpAddr::V6(address), RecordType::AAAA) => Some(RData::AAAA(AAAA(address))),
-        _ => None,
-    };
-    if let Some(data) = data {
-        reply.add_answer(Record::from_rdata(query.name().clone(), 60, data));
-    }
-    reply
 }
 
 /// UDP and TCP on the same port, as a name server has them.
@@ -277,11 +164,22 @@ async fn bind_both() -> (UdpSocket, TcpListener) {
 }
 
 async fn serve_udp(socket: UdpSocket, script: Script) {
+    let socket = Arc::new(socket);
     let mut packet = vec![0; 4096];
+    let mut later = JoinSet::new();
     while let Ok((length, from)) = socket.recv_from(&mut packet).await {
-        for reply in script.play(&packet[..length], Over::Udp) {
-            let _ = socket.send_to(&reply, from).await;
+        for (after, reply) in script.play(&packet[..length], Over::Udp) {
+            if after.is_zero() {
+                let _ = socket.send_to(&reply, from).await;
+                continue;
+            }
+            let socket = Arc::clone(&socket);
+            later.spawn(async move {
+                tokio::time::sleep(after).await;
+                let _ = socket.send_to(&reply, from).await;
+            });
         }
+        while later.try_join_next().is_some() {}
     }
 }
 
@@ -292,7 +190,8 @@ async fn serve_stream<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, script: 
         if stream.read_exact(&mut packet).await.is_err() {
             return;
         }
-        for reply in script.play(&packet, over) {
+        for (after, reply) in script.play(&packet, over) {
+            tokio::time::sleep(after).await;
             let framed = [&(reply.len() as u16).to_be_bytes()[..], &reply].concat();
             if stream.write_all(&framed).await.is_err() || stream.flush().await.is_err() {
                 return;
@@ -308,7 +207,10 @@ async fn serve_https<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream:
             let path = request.uri().path().to_owned();
             let packet = request.into_body().collect().await?.to_bytes();
             let reply = match script.play(&packet, Over::Https).pop() {
-                Some(reply) if path == "/dns-query" => reply,
+                Some((after, reply)) if path == "/dns-query" => {
+                    tokio::time::sleep(after).await;
+                    reply
+                }
                 _ => std::future::pending().await,
             };
             let response = http::Response::builder().header("content-type", "application/dns-message");

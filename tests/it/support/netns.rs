@@ -27,6 +27,11 @@ impl Netns {
         netns
     }
 
+    /// A file of its own in the place of one under `/etc`.
+    pub fn write(&self, name: &str, text: &str) {
+        fs::write(self.etc().join(name), text).unwrap();
+    }
+
     /// One more address of this machine, such as `10.77.0.1/24`.
     pub fn add_address(&self, address: &str) {
         run("ip", &["-n", &self.name, "address", "add", address, "dev", "lo"]);
