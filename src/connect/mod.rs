@@ -29,7 +29,7 @@ use crate::admit::{Heard, Judged, Permit, Refusal};
 use crate::metrics::{By, Counter, Family, Label, Registry};
 use crate::resolve::{self, Fate, Found, Resolver};
 use crate::socket;
-use crate::target::{Host, Scheme, Target};
+use crate::target::{Host, Name, Scheme, Target};
 
 /// All of resolving, connecting and shaking hands: go waits 60 s for the answer to a CONNECT.
 const BUDGET: Duration = Duration::from_secs(50);
@@ -82,6 +82,12 @@ impl Connector {
         });
         let via = format!("1.1 {pseudonym}");
         Ok(Connector { inner: Arc::new(Inner { resolver, tls, parents: config.parents, via, attempts }) })
+    }
+
+    /// Has somebody told of each host that asks for a client certificate in a handshake of ours. We show
+    /// none.
+    pub fn on_certificate_wanted(&self, tell: impl Fn(&Name) + Send + Sync + 'static) {
+        self.inner.tls.on_certificate_wanted(Arc::new(tell));
     }
 
     /// The parent that plain http to this target goes to, for `fetch` to speak absolute form with.

@@ -12,4 +12,6 @@ mod goproxy;
 mod hostile;
 mod intercept;
 mod resolve;
+mod run;
+mod trust;
 mod tunnel;
