@@ -339,6 +339,7 @@ fn describe(report: &Report) -> String {
     let _ = write!(
         text,
         "\nto trust it in this shell:         eval \"$(goanyway env)\"\n\
+         to trust it on this machine:       goanyway ca install (--dry-run says what it would do)\n\
          to trust it in a client elsewhere:  curl -o ca.pem http://HOST:3128/ca.pem, and compare the sha256\n\
          to need no trust at all:            GOPROXY=http://HOST:3128,direct\n"
     );
@@ -355,7 +356,8 @@ fn name_health(health: Health) -> &'static str {
 }
 
 fn write_time(time: SystemTime) -> String {
-    jiff::Timestamp::try_from(time).map_or_else(|_| "unknown".to_owned(), |at| at.to_string())
+    jiff::Timestamp::try_from(time)
+        .map_or_else(|_| "unknown".to_owned(), |at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
 /// A month: as long as the start says beforehand that a CA ends.

@@ -34,6 +34,10 @@ use crate::target::{Host, Name, Scheme, Target};
 /// All of resolving, connecting and shaking hands: go waits 60 s for the answer to a CONNECT.
 const BUDGET: Duration = Duration::from_secs(50);
 
+/// How long a server may take over TLS: less than the 10 s that go gives one (net/http, transport.go,
+/// TLSHandshakeTimeout), so that whoever waits in its place has something to tell.
+const HANDSHAKE: Duration = Duration::from_secs(8);
+
 /// What an operator may say about the way out.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
@@ -121,7 +125,7 @@ impl Connector {
             };
             let dialed = self.dial_through(parent, permit, "").await?;
             let (address, heard_from) = (dialed.address, dialed.heard_from);
-            let stream = timeout(race::ATTEMPT, self.inner.tls.handshake(dialed.stream, host)).await;
+            let stream = timeout(HANDSHAKE, self.inner.tls.handshake(dialed.stream, host)).await;
             match stream.map_err(|_| Miss::Silent).and_then(|outcome| outcome.map_err(Miss::Tls)) {
                 Ok(stream) => Ok(Dialed { stream, address, heard_from }),
                 Err(miss) => Err(Error::unreachable(permit, vec![(address, miss)])),
@@ -142,7 +146,7 @@ impl Connector {
 
     async fn connect_tls(&self, judged: Judged, host: &Host) -> Result<TlsStream<TcpStream>, Miss> {
         let stream = self.connect(judged).await?;
-        let shaken = timeout(race::ATTEMPT, self.inner.tls.handshake(stream, host)).await;
+        let shaken = timeout(HANDSHAKE, self.inner.tls.handshake(stream, host)).await;
         let outcome = shaken.map_err(|_| Miss::Silent).and_then(|outcome| outcome.map_err(Miss::Tls));
         self.count(outcome.as_ref().map_or_else(Miss::attempt, |_| Attempt::Verified));
         outcome

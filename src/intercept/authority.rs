@@ -63,7 +63,7 @@ pub enum IfThere {
     /// It stays, and none is made.
     #[default]
     Refuse,
-    /// Its files are set aside, and nobody is served with it any more.
+    /// Its files are set aside, and nobody is served with it any more, nor with one before it.
     SetAside,
     /// Its clients are served for so long, or until it ends.
     Overlap(Duration),
@@ -105,7 +105,11 @@ impl Authority {
                 Some(there) => Err(Error::Exists { dir: dir.to_owned(), fingerprint: there.fingerprint }),
                 None => make(dir, hosts, now, making.keep_root),
             },
-            IfThere::SetAside => make(dir, hosts, now, making.keep_root),
+            IfThere::SetAside => {
+                let made = make(dir, hosts, now, making.keep_root)?;
+                folder::list_earlier(dir).iter().try_for_each(|(folder, _)| folder::remove_earlier(folder))?;
+                Ok(made)
+            }
             IfThere::Overlap(span) => {
                 let there = Authority::load(dir)?.ok_or_else(|| Error::Absent { dir: dir.to_owned() })?;
                 let until = (now + span).min(there.ends());
@@ -730,6 +734,8 @@ mod tests {
         let left = fs::read_dir(dir.path().join("earlier")).unwrap().map(|entry| entry.unwrap().file_name());
         assert_eq!(left.collect::<Vec<_>>(), [second.fingerprint.as_str()], "what is over is destroyed");
         assert!(!dir.path().join("issuer.key.old").exists(), "no key lies about");
+        replace(dir.path(), &["goproxy.cn"], None).unwrap();
+        assert_eq!(earlier(now()), [], "a CA that is replaced at once takes those before it along");
     }
 
     #[test]

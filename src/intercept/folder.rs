@@ -77,11 +77,12 @@ pub(super) fn keep_earlier(dir: &Path, fingerprint: &str, until: SystemTime) -> 
     let kept = || {
         make_private(&dir.join(EARLIER))?;
         let aside = tempfile::Builder::new().prefix(HALF).tempdir_in(dir.join(EARLIER))?;
-        set_mode(&File::open(aside.path())?, PRIVATE)?;
+        #[cfg(unix)]
+        fs::set_permissions(aside.path(), std::os::unix::fs::PermissionsExt::from_mode(PRIVATE))?;
         for file in [ROOT, ISSUER, KEY] {
             // The mode comes along.
             fs::copy(dir.join(file), aside.path().join(file))?;
-            File::open(aside.path().join(file))?.sync_all()?;
+            OpenOptions::new().write(true).open(aside.path().join(file))?.sync_all()?;
         }
         let mut date = File::create(aside.path().join(UNTIL))?;
         date.write_all(format!("{}\n", write_time(until)?).as_bytes())?;
@@ -271,6 +272,7 @@ const EARLIER: &str = "earlier";
 const UNTIL: &str = "until";
 /// What is not whole yet begins with this.
 const HALF: &str = ".half";
+#[cfg(unix)]
 const PRIVATE: u32 = 0o700;
 const SECRET: u32 = 0o600;
 const PUBLIC: u32 = 0o644;
@@ -281,7 +283,8 @@ ca.pem      the root certificate: what clients trust. Its key was destroyed when
             (unless `goanyway ca init --keep-root FILE` said where to keep it).
 issuer.pem  the intermediate certificate, which is sent along with every leaf
 issuer.key  its key: the only secret here, of use to nobody but this goanyway. Do not copy it.
-earlier/    the CAs before this one whose clients are still served, after `goanyway ca rotate`
+earlier/    the CAs before this one whose clients are still served, after `goanyway ca rotate`;
+            remove a folder in it to end that at once
 layout      the version of this folder's layout
 
 Both certificates carry critical name constraints: whatever is signed with issuer.key counts for the

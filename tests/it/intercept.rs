@@ -312,14 +312,15 @@ async fn a_server_that_speaks_first_is_heard() {
     assert_eq!(&echoed, b"hello!");
 }
 
-/// go gives up 10 s after the 200 and prints nothing of use: a mirror that is silent is told of before.
+/// A client waited 10 s for a handshake with an origin that is silent, and printed nothing of use: it
+/// shakes hands with us, and is told within that time. (For modules there are more tries, and go waits.)
 #[tokio::test]
-async fn a_silent_origin_is_told_of_before_go_gives_up() {
+async fn a_silent_origin_is_told_of_before_go_would_give_up() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (proxy, target) = in_front_of(listener.local_addr().unwrap(), &Authority::new(), |wanted| wanted);
     let (_, stream) = connect(proxy.address(), &target, Some("ca")).await;
     let mut tls = handshake(stream, "mirror.example", roots(&proxy.ca_pem()), &[b"http/1.1"]).await.unwrap();
-    let head = format!("GET {PATH} HTTP/1.1\r\nHost: {target}\r\n\r\n");
+    let head = format!("GET /index?since=1 HTTP/1.1\r\nHost: {target}\r\n\r\n");
     let answer = tokio::time::timeout(Duration::from_secs(10), request(&mut tls, &head)).await;
     let answer = answer.expect("an answer within go's 10 s");
     assert!(answer.status == 504 || answer.status == 502, "{answer:?}");
