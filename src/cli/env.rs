@@ -20,7 +20,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
 
-use super::readers::Shell;
+use super::readers::{Shell, goproxy_inside};
 use crate::intercept::{self, Authority};
 
 /// Print the settings that a client needs: eval "$(goanyway env)"
@@ -204,8 +204,8 @@ pub fn advise(shell: Shell, settings: &Settings) -> Vec<Warning> {
         warnings.retain(|warning| !matches!(warning, Warning::NoTrust(_) | Warning::NoBundle { .. }));
         warnings.extend(settings.proxy.ip().is_loopback().then_some(Warning::Unreachable(settings.proxy)));
     }
-    let (digest, goproxy) = (settings.sha256.clone().filter(|_| shell.leaves_no_comments()), &settings.without_tls);
-    warnings.extend(digest.map(|sha256| Warning::Digest { sha256, goproxy: goproxy.clone() }));
+    let digest = settings.sha256.clone().filter(|_| shell.leaves_no_comments());
+    warnings.extend(digest.map(|sha256| Warning::Digest { sha256, goproxy: goproxy_inside(settings) }));
     warnings
 }
 
@@ -559,7 +559,8 @@ mod tests {
         let goproxy = "http://127.0.0.1:3128,direct".to_owned();
         assert_eq!(advise(Shell::Fish, &settings), [Warning::NoTrust(goproxy.clone())]);
         assert_eq!(advise(Shell::Docker, &settings), [Warning::Unreachable(about.proxy)]);
-        let digest = Warning::Digest { sha256: "1a2b".into(), goproxy: goproxy.clone() };
+        let inside = "http://host.docker.internal:3128,direct".into();
+        let digest = Warning::Digest { sha256: "1a2b".into(), goproxy: inside };
         assert_eq!(advise(Shell::Github, &settings), [Warning::NoTrust(goproxy), digest]);
     }
 

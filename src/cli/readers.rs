@@ -68,8 +68,13 @@ fn contained(settings: &Settings) -> Vec<(&'static str, String)> {
     let mut variables: Vec<_> =
         ["HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"].map(|name| (name, proxy.clone())).into();
     variables.extend([("NO_PROXY", names.join(",")), ("no_proxy", plain.join(","))]);
-    variables.push(("GOPROXY", settings.without_tls.replace(&settings.proxy.to_string(), &seen_from_inside(settings))));
+    variables.push(("GOPROXY", goproxy_inside(settings)));
     variables
+}
+
+/// The GOPROXY of a container, which needs no CA.
+pub fn goproxy_inside(settings: &Settings) -> String {
+    settings.without_tls.replace(&settings.proxy.to_string(), &seen_from_inside(settings))
 }
 
 /// Docker gives that name to the host where `host-gateway` is asked for.
