@@ -190,6 +190,7 @@ fn build(
     let admission = Admission::new(settings.admit, registry);
     admission.own(bound.admin.iter().chain(&bound.listen).chain(&bound.dns).copied().collect());
     let state_dir = usable(&settings.state_dir, notices)?;
+    let learnt_dir = state_dir.clone();
     let resolver = Resolver::new(resolve::Config { state_dir, ..settings.resolve }, handle.clone(), registry)?;
     let mut connect = settings.connect;
     if connect.parents.without(|target| bound.listen.iter().any(|own| is_at(own, target))) {
@@ -198,7 +199,10 @@ fn build(
     let parent = connect.parents.describe();
     let identity = Identity::new(registry);
     let connector = Connector::new(connect, resolver.clone(), identity.pseudonym(), registry)?;
-    let (interceptor, said) = Interceptor::open(settings.intercept, SystemTime::now(), registry)?;
+    let intercept = intercept::Config { state_dir: learnt_dir, ..settings.intercept };
+    let (interceptor, said) = Interceptor::open(intercept, SystemTime::now(), registry)?;
+    let learning = interceptor.clone();
+    connector.on_certificate_wanted(move |host| learning.learn_client_certificates(host, SystemTime::now()));
     notices.extend(said.iter().map(ToString::to_string));
     let dir = usable(&settings.cache_dir, notices)?;
     let cache = Cache::open(cache::Config { dir, ..settings.cache }, handle.clone(), registry)?;

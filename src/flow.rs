@@ -334,7 +334,7 @@ impl Worker {
         let no_ca = Trouble::Absent("this proxy has no CA: it was started without interception");
         match path {
             "" | "/" => Err(Trouble::Absent("this is a proxy for Go builds: point GOPROXY or HTTPS_PROXY at it")),
-            "/ca.pem" => self.rooms.interceptor.root_pem().map(|pem| certificates(pem.to_owned())).ok_or(no_ca),
+            "/ca.pem" => self.rooms.interceptor.root_pem().map(certificates).ok_or(no_ca),
             "/ca-bundle.pem" => {
                 let interceptor = self.rooms.interceptor.clone();
                 let bundle = tokio::task::spawn_blocking(move || interceptor.bundle_pem()).await;

@@ -1,7 +1,7 @@
 //! `goanyway env`: the settings that a client needs, for a shell to read.
 //!
 //! [`settings`] is the rule, pure: an environment and some facts give variables and warnings. `run`
-//! uses it for its child, too. What it needs to know is found out by [`ask_listener`] (is anybody
+//! uses it for its child, too, and `readers` has the words of each shell for it. What it needs to know is found out by [`ask_listener`] (is anybody
 //! there, and with which CA) and [`write_bundle`] (the client's own roots and ours in one file).
 //!
 //! No variable of git, pip, npm or curl names our CA: they never meet it, only module hosts are
@@ -15,11 +15,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
 
+use super::readers::{Shell, goproxy_inside};
 use crate::intercept::{self, Authority};
 
 /// Print the settings that a client needs: eval "$(goanyway env)"
@@ -28,14 +29,6 @@ pub struct EnvArgs {
     /// Whose syntax to print
     #[arg(long, value_enum, default_value_t)]
     pub shell: Shell,
-}
-
-/// Who reads the settings.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Shell {
-    /// sh, bash, zsh, dash
-    #[default]
-    Sh,
 }
 
 /// The variables of an environment.
@@ -59,6 +52,8 @@ pub struct Facts {
     pub trust: Option<Trust>,
     /// What stands before the path of origin-form requests: empty, or `/` and a secret.
     pub module_path: String,
+    /// The SHA-256 of the CA's root, for whoever fetches it.
+    pub sha256: Option<String>,
 }
 
 /// A CA, and the file by which a client trusts it beside its own roots.
@@ -75,6 +70,14 @@ pub struct Settings {
     pub variables: Vec<(&'static str, String)>,
     /// For standard error.
     pub warnings: Vec<Warning>,
+    /// Where clients on this host reach the proxy.
+    pub proxy: SocketAddr,
+    /// The GOPROXY of a client that cannot trust the CA.
+    pub without_tls: String,
+    /// What goes past the proxy.
+    pub exempt: Vec<String>,
+    /// The SHA-256 of the CA's root.
+    pub sha256: Option<String>,
 }
 
 /// What a person should know about the settings.
@@ -101,6 +104,15 @@ pub enum Warning {
     NothingProxied,
     /// GOPROXY asks no mirror, so there is nothing to cache.
     NoMirror(String),
+    /// An entry of NO_PROXY that next to no client understands.
+    OddExemption(String),
+    /// Containers have a loopback of their own.
+    Unreachable(SocketAddr),
+    /// What to compare a root with that was fetched, where that can be said nowhere else.
+    Digest {
+        sha256: String,
+        goproxy: String,
+    },
 }
 
 impl fmt::Display for Warning {
@@ -134,6 +146,19 @@ impl fmt::Display for Warning {
                  name its further hosts with --intercept HOST"
             ),
             Warning::NothingProxied => f.write_str("NO_PROXY contains *, so nothing goes through the proxy"),
+            Warning::OddExemption(entry) => {
+                write!(f, "NO_PROXY: {entry} means nothing to go, curl and most others; name a domain or a network")
+            }
+            Warning::Unreachable(address) => write!(
+                f,
+                "containers cannot reach {address}; serve for them with: goanyway serve --listen 0.0.0.0:{} \
+                 --client 172.16.0.0/12 --client 127.0.0.0/8",
+                address.port()
+            ),
+            Warning::Digest { sha256, goproxy } => write!(
+                f,
+                "for containers GOPROXY={goproxy} needs no CA; the SHA-256 of the CA's root, should one fetch it: {sha256}"
+            ),
             Warning::NoMirror(goproxy) => {
                 write!(f, "GOPROXY={goproxy} asks no module mirror, so nothing is cached; unset it to change that")
             }
@@ -145,38 +170,43 @@ impl fmt::Display for Warning {
 pub fn settings(environment: &Environment, facts: &Facts) -> Settings {
     let proxy = proxy_url(facts);
     let exempt = extend_no_proxy(environment);
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<Warning> =
+        exempt.iter().filter(|entry| is_odd(entry)).cloned().map(Warning::OddExemption).collect();
     if !facts.listening {
         warnings.push(Warning::NobodyListens(facts.proxy));
     }
-    if entries(&exempt).any(|entry| entry == "*") {
+    if exempt.iter().any(|entry| entry == "*") {
         warnings.push(Warning::NothingProxied);
     }
     let mut variables: Vec<_> = PROXY_VARIABLES.iter().map(|variable| (*variable, proxy.clone())).collect();
-    variables.extend(NO_PROXY_VARIABLES.iter().map(|variable| (*variable, exempt.clone())));
+    variables.extend(NO_PROXY_VARIABLES.iter().map(|variable| (*variable, exempt.join(","))));
     let asked = environment.get("GOPROXY").map_or("", String::as_str).trim();
     if matches!(asked, "direct" | "off") {
         warnings.push(Warning::NoMirror(asked.to_owned()));
     }
+    let without_tls = replace_mirrors(asked, &format!("http://{}{}", facts.proxy, facts.module_path));
     match &facts.trust {
         Some(trust) => variables.push(("SSL_CERT_FILE", trust.bundle.display().to_string())),
         None if matches!(asked, "direct" | "off") => {}
         None => {
-            let goproxy = replace_mirrors(asked, &format!("http://{}{}", facts.proxy, facts.module_path));
-            warnings.push(Warning::NoTrust(goproxy.clone()));
-            variables.push(("GOPROXY", goproxy));
+            warnings.push(Warning::NoTrust(without_tls.clone()));
+            variables.push(("GOPROXY", without_tls.clone()));
         }
     }
-    Settings { variables, warnings }
+    Settings { variables, warnings, proxy: facts.proxy, without_tls, exempt, sha256: facts.sha256.clone() }
 }
 
-/// The settings as a shell reads them.
-pub fn print(shell: Shell, settings: &Settings) -> String {
-    match shell {
-        Shell::Sh => {
-            settings.variables.iter().map(|(name, value)| format!("export {name}={}\n", quote_sh(value))).collect()
-        }
+/// What a person should know beside what that reader gets.
+pub fn advise(shell: Shell, settings: &Settings) -> Vec<Warning> {
+    let mut warnings = settings.warnings.clone();
+    if shell.is_contained() {
+        // A container has no use for our bundle, and what it gets goes without TLS anyway.
+        warnings.retain(|warning| !matches!(warning, Warning::NoTrust(_) | Warning::NoBundle { .. }));
+        warnings.extend(settings.proxy.ip().is_loopback().then_some(Warning::Unreachable(settings.proxy)));
     }
+    let digest = settings.sha256.clone().filter(|_| shell.leaves_no_comments());
+    warnings.extend(digest.map(|sha256| Warning::Digest { sha256, goproxy: goproxy_inside(settings) }));
+    warnings
 }
 
 /// What `goanyway env` finds out and prints: the CA is the listener's, or where nobody listens yet
@@ -198,6 +228,7 @@ pub fn gather(
     };
     let bounded = root.as_ref().is_none_or(|root| is_expected(root, config));
     let unbounded = (!bounded).then_some(Warning::Unbounded(proxy));
+    let sha256 = root.as_ref().filter(|_| bounded).map(intercept::digest);
     let found = match root.filter(|_| bounded && READS_CERT_FILE) {
         Some(root) => find_trust(environment, &root, state_dir),
         None => Ok(None),
@@ -206,7 +237,7 @@ pub fn gather(
         Ok(trust) => (trust, None),
         Err(why) => (None, Some(Warning::NoBundle { dir: state_dir.to_owned(), why: why.to_string() })),
     };
-    let facts = Facts { proxy, listening, password: None, trust, module_path: String::new() };
+    let facts = Facts { proxy, listening, password: None, trust, module_path: String::new(), sha256 };
     let mut settings = settings(environment, &facts);
     settings.warnings.splice(0..0, unwritable.into_iter().chain(stranger).chain(unbounded));
     settings.warnings.extend(find_replaced(environment, proxy));
@@ -262,7 +293,7 @@ pub fn find_trust(
     if roots.is_empty() {
         return Ok(None);
     }
-    let bundle = write_bundle(state_dir, &intercept::bundle(&roots, root))?;
+    let bundle = write_bundle(state_dir, &intercept::bundle(&roots, std::slice::from_ref(root)))?;
     Ok(Some(Trust { fingerprint: intercept::fingerprint(root), bundle }))
 }
 
@@ -288,16 +319,25 @@ fn proxy_url(facts: &Facts) -> String {
     }
 }
 
-/// What both spellings said, then the names of this host.
-fn extend_no_proxy(environment: &Environment) -> String {
+/// What both spellings said, then the names of this host. `*.corp.example` is go's spelling; behind it
+/// comes `.corp.example`, which every client takes for the same.
+fn extend_no_proxy(environment: &Environment) -> Vec<String> {
     let before = NO_PROXY_VARIABLES.iter().filter_map(|variable| environment.get(*variable));
-    let mut list: Vec<&str> = Vec::new();
+    let mut list: Vec<String> = Vec::new();
     for entry in before.flat_map(|value| entries(value)).chain(OURSELVES) {
-        if !list.contains(&entry) {
-            list.push(entry);
+        let suffix = entry.strip_prefix('*').filter(|rest| rest.starts_with('.'));
+        for spelling in [Some(entry), suffix].into_iter().flatten() {
+            if !list.iter().any(|there| there == spelling) {
+                list.push(spelling.to_owned());
+            }
         }
     }
-    list.join(",")
+    list
+}
+
+/// A star anywhere but in front (`172.17.*`, moby#37946).
+fn is_odd(entry: &str) -> bool {
+    entry != "*" && entry.strip_prefix("*.").unwrap_or(entry).contains('*')
 }
 
 fn entries(list: &str) -> impl Iterator<Item = &str> {
@@ -383,15 +423,6 @@ fn read_root(pem: &str) -> Option<CertificateDer<'static>> {
     CertificateDer::from_pem_slice(pem.as_bytes()).ok()
 }
 
-/// Bare where a shell takes it literally, else in single quotes.
-fn quote_sh(value: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./:,@%+=".contains(&byte);
-    if !value.is_empty() && value.bytes().all(plain) {
-        return value.to_owned();
-    }
-    format!("'{}'", value.replace('\'', r"'\''"))
-}
-
 /// curl reads http_proxy in lower case alone, and lower case wins with curl and pip: both are set.
 const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"];
 const NO_PROXY_VARIABLES: [&str; 2] = ["NO_PROXY", "no_proxy"];
@@ -429,7 +460,7 @@ mod tests {
 
     fn untrusted() -> Facts {
         let proxy = "127.0.0.1:3128".parse().unwrap();
-        Facts { proxy, listening: true, password: None, trust: None, module_path: String::new() }
+        Facts { proxy, listening: true, password: None, trust: None, module_path: String::new(), sha256: None }
     }
 
     fn value(settings: &Settings, name: &str) -> Option<String> {
@@ -438,7 +469,8 @@ mod tests {
 
     fn root(dir: &Path) -> CertificateDer<'static> {
         let hosts = ["goproxy.cn".parse().unwrap()];
-        read_root(Authority::create(dir, &hosts, SystemTime::now(), None).unwrap().root_pem()).unwrap()
+        read_root(Authority::create(dir, &hosts, SystemTime::now(), intercept::Making::default()).unwrap().root_pem())
+            .unwrap()
     }
 
     fn read_all(path: &Path) -> Vec<CertificateDer<'static>> {
@@ -449,7 +481,7 @@ mod tests {
     fn a_bare_environment_gets_the_proxy_the_exemptions_and_the_bundle() {
         let settings = settings(&environment(&[]), &trusted());
         assert_eq!(
-            print(Shell::Sh, &settings),
+            super::super::readers::print(Shell::Sh, &settings),
             "export HTTPS_PROXY=http://ca-1a2b3c4d:x@127.0.0.1:3128\n\
              export HTTP_PROXY=http://ca-1a2b3c4d:x@127.0.0.1:3128\n\
              export https_proxy=http://ca-1a2b3c4d:x@127.0.0.1:3128\n\
@@ -463,13 +495,15 @@ mod tests {
 
     #[test]
     fn no_proxy_is_appended_to() {
-        let table: [(&[(&str, &str)], &str); 6] = [
+        let table: [(&[(&str, &str)], &str); 8] = [
             (&[], "localhost,127.0.0.1,::1"),
             (&[("NO_PROXY", "")], "localhost,127.0.0.1,::1"),
             (&[("NO_PROXY", ".corp.example, 10.0.0.0/8,")], ".corp.example,10.0.0.0/8,localhost,127.0.0.1,::1"),
             (&[("no_proxy", "a.example")], "a.example,localhost,127.0.0.1,::1"),
             (&[("NO_PROXY", "a"), ("no_proxy", "a,b")], "a,b,localhost,127.0.0.1,::1"),
             (&[("NO_PROXY", "::1,x,localhost")], "::1,x,localhost,127.0.0.1"),
+            (&[("NO_PROXY", "*.corp.example")], "*.corp.example,.corp.example,localhost,127.0.0.1,::1"),
+            (&[("NO_PROXY", "172.17.*")], "172.17.*,localhost,127.0.0.1,::1"),
         ];
         for (before, after) in table {
             let settings = settings(&environment(before), &trusted());
@@ -510,11 +544,24 @@ mod tests {
             "nothing listens at 127.0.0.1:3128; start it with: goanyway serve"
         );
         assert_eq!(warned(&[("no_proxy", "a, *")], trusted()), [Warning::NothingProxied]);
+        assert_eq!(warned(&[("no_proxy", "172.17.*,*.a,.b")], trusted()), [Warning::OddExemption("172.17.*".into())]);
         for goproxy in ["direct", "off"] {
             assert_eq!(warned(&[("GOPROXY", goproxy)], trusted()), [Warning::NoMirror(goproxy.into())]);
             let settings = settings(&environment(&[("GOPROXY", goproxy)]), &untrusted());
             assert_eq!(value(&settings, "GOPROXY"), None, "what was chosen on purpose stays");
         }
+    }
+
+    #[test]
+    fn who_reads_it_decides_what_a_person_is_told() {
+        let about = Facts { sha256: Some("1a2b".into()), ..untrusted() };
+        let settings = settings(&environment(&[]), &about);
+        let goproxy = "http://127.0.0.1:3128,direct".to_owned();
+        assert_eq!(advise(Shell::Fish, &settings), [Warning::NoTrust(goproxy.clone())]);
+        assert_eq!(advise(Shell::Docker, &settings), [Warning::Unreachable(about.proxy)]);
+        let inside = "http://host.docker.internal:3128,direct".into();
+        let digest = Warning::Digest { sha256: "1a2b".into(), goproxy: inside };
+        assert_eq!(advise(Shell::Github, &settings), [Warning::NoTrust(goproxy), digest]);
     }
 
     #[test]
@@ -572,16 +619,6 @@ mod tests {
         assert_eq!(found.len() > 1, system.is_some());
     }
 
-    #[cfg(unix)]
-    #[test]
-    fn a_shell_reads_back_what_was_meant() {
-        for text in ["", "plain", "a b", "it's", "$HOME `x` \"y\"", "[::1]:3128", "*,a|b"] {
-            let script = format!("v={}; printf %s \"$v\"", quote_sh(text));
-            let output = std::process::Command::new("sh").arg("-c").arg(script).output().unwrap();
-            assert_eq!(String::from_utf8(output.stdout).unwrap(), text);
-        }
-    }
-
     #[test]
     fn a_listener_on_every_address_is_reached_on_this_host() {
         let reached = |text: &str| reachable(text.parse().unwrap()).to_string();
@@ -598,6 +635,7 @@ mod tests {
             hosts: vec!["goproxy.cn".parse().unwrap()],
             mode: intercept::Mode::Auto,
             trusted_by: Vec::new(),
+            state_dir: None,
         }
     }
 
@@ -606,7 +644,13 @@ mod tests {
     fn a_ca_that_is_good_for_more_than_module_hosts_is_not_taken() {
         let dir = tempfile::tempdir().unwrap();
         let elsewhere = vec!["goproxy.cn".parse().unwrap(), "bank.example".parse().unwrap()];
-        Authority::create(&dir.path().join("theirs"), &elsewhere, std::time::SystemTime::now(), None).unwrap();
+        Authority::create(
+            &dir.path().join("theirs"),
+            &elsewhere,
+            std::time::SystemTime::now(),
+            intercept::Making::default(),
+        )
+        .unwrap();
         let bounded_elsewhere = std::fs::read_to_string(dir.path().join("theirs/ca.pem")).unwrap();
         let mut boundless = rcgen::CertificateParams::default();
         boundless.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);

@@ -7,10 +7,14 @@
 
 mod ca;
 mod env;
+#[cfg(test)]
+mod golden;
+mod readers;
 mod resolve;
 mod run;
 mod serve;
 mod signals;
+mod stores;
 
 pub use resolve::render as render_explanation;
 
@@ -18,7 +22,6 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::SystemTime;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
@@ -49,7 +52,7 @@ fn dispatch(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         Some(("run", matches)) => run::run(settings(matches)?, &run::RunArgs::from_arg_matches(matches)?),
         Some(("resolve", matches)) => resolve_names(settings(matches)?, &resolve::Args::from_arg_matches(matches)?),
         Some(("env", matches)) => print_env(&settings(matches)?, &env::EnvArgs::from_arg_matches(matches)?),
-        Some(("ca", matches)) => tend_ca(&settings(matches)?, &ca::CaArgs::from_arg_matches(matches)?),
+        Some(("ca", matches)) => ca::tend(&ca::CaArgs::from_arg_matches(matches)?, &settings(matches)?),
         _ => unreachable!("clap wants one of the commands above"),
     }
 }
@@ -69,25 +72,10 @@ fn print_env(settings: &Settings, args: &env::EnvArgs) -> Result<ExitCode, Failu
     let listener = settings.listen[0];
     let state_dir = settings.state_dir.path.clone().unwrap_or_else(std::env::temp_dir);
     let gathered = env::gather(&env::current(), listener, &settings.intercept, &state_dir);
-    anstream::print!("{}", env::print(args.shell, &gathered));
-    for warning in &gathered.warnings {
+    anstream::print!("{}", readers::print(args.shell, &gathered));
+    for warning in env::advise(args.shell, &gathered) {
         anstream::eprintln!("goanyway: {warning}");
     }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// `goanyway ca`.
-fn tend_ca(settings: &Settings, args: &ca::CaArgs) -> Result<ExitCode, Failure> {
-    let (dir, now) = (&settings.intercept.ca_dir, SystemTime::now());
-    let text = match &args.command {
-        ca::CaCommand::Init(args) => Some(ca::init(args, dir, &settings.intercept.hosts, now)?),
-        ca::CaCommand::Show(args) => ca::show(args, dir, now)?,
-    };
-    let Some(text) = text else {
-        anstream::eprintln!("error: {}", ca::describe_absence(dir));
-        return Ok(ExitCode::from(1));
-    };
-    anstream::print!("{text}");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -126,10 +114,14 @@ fn command() -> Command {
             env::EnvArgs::augment_args(Command::new("env").about("Print the settings that a client needs")),
             &["listen", "intercept", "state_dir", "log"],
         ))
-        .subcommand(with_settings(
-            ca::CaArgs::augment_args(Command::new("ca").about("Make and show the local CA")),
-            &["intercept", "state_dir", "log"],
-        ))
+        .subcommand(
+            with_settings(
+                ca::CaArgs::augment_args(Command::new("ca").about("Make, show, rotate and hand out the local CA")),
+                &["intercept", "state_dir", "log"],
+            )
+            // Typed after the verb: goanyway ca rotate --intercept HOST
+            .mut_args(|arg| arg.global(true)),
+        )
 }
 
 /// Adds the flags of all settings under these keys.
@@ -216,6 +208,8 @@ enum Failure {
     Resolve(#[from] crate::resolve::Error),
     #[error("{0}")]
     Authority(#[from] crate::intercept::Error),
+    #[error("{0}")]
+    Store(#[from] stores::Error),
     #[error("cannot write {path}: {error}", path = path.display())]
     Write { path: PathBuf, error: std::io::Error },
     #[error("{0}")]
@@ -234,17 +228,20 @@ impl Failure {
     fn hint(&self) -> Option<&'static str> {
         match self {
             Failure::Settings(_) => Some("goanyway serve --help lists every setting, its default and its flag"),
+            Failure::Store(_) => Some(
+                "a system's store is root's to change: as root, with --ca-dir for the CA's folder; or --system none",
+            ),
             _ => None,
         }
     }
 }
 
 /// Writes a small file whole or not at all.
-fn write_aside(path: &Path, text: &str) -> Result<(), Failure> {
+fn write_aside(path: &Path, content: &[u8]) -> Result<(), Failure> {
     let failed = |error| Failure::Write { path: path.to_owned(), error };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    std::io::Write::write_all(&mut file, text.as_bytes()).map_err(failed)?;
+    std::io::Write::write_all(&mut file, content).map_err(failed)?;
     file.persist(path).map_err(|error| failed(error.error))?;
     Ok(())
 }

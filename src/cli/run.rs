@@ -1,5 +1,9 @@
 //! `goanyway run -- COMMAND`: a private proxy on free ports, one command through it, its exit code,
 //! and two lines on what was served.
+//!
+//! Whoever signals us means the command, and all that it started. Without a terminal it has a process
+//! group of its own, which gets what we are told. On a terminal it stays in ours, because a shell stops,
+//! continues and interrupts a job by its group, and what the terminal said to all is not said twice.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -26,6 +30,8 @@ pub(super) struct RunArgs {
 
 /// What a shell says of a command that is not there.
 const NOT_FOUND: u8 = 127;
+/// What a shell says of one that is there and cannot be run.
+const NOT_RUNNABLE: u8 = 126;
 /// What a shell adds to a signal's number.
 const SIGNALLED: i32 = 128;
 
@@ -67,6 +73,7 @@ fn surround(running: &Running, password: String, state_dir: Option<&Path>) -> Ve
         module_path: format!("/{password}"),
         password: Some(password),
         trust,
+        sha256: None,
     };
     let settings = env::settings(&environment, &facts);
     for warning in &settings.warnings {
@@ -88,41 +95,109 @@ async fn command(args: &RunArgs, variables: Vec<(&'static str, String)>) -> Resu
     let program = &args.command[0];
     let mut command = Command::new(program);
     command.args(&args.command[1..]).envs(variables);
-    let mut signals = Signals::listen()?;
-    let mut child = match command.spawn() {
+    let mut signals = Signals::listen()?.and_hangup()?;
+    let group = Group::choose();
+    let mut child = match group.join(&mut command).spawn() {
         Ok(child) => child,
         Err(error) => {
             anstream::eprintln!("error: cannot run {}: {error}", program.display());
-            return Ok(ExitCode::from(NOT_FOUND));
+            let absent = error.kind() == std::io::ErrorKind::NotFound;
+            return Ok(ExitCode::from(if absent { NOT_FOUND } else { NOT_RUNNABLE }));
         }
     };
-    let status = wait(&mut child, &mut signals).await?;
+    let status = wait(&mut child, group, &mut signals).await?;
     Ok(ExitCode::from(exit_code(status)))
 }
 
-/// Waits for the child and passes on what we are told: a terminal's Ctrl-C reaches it without us,
-/// a SIGTERM does not.
-async fn wait(child: &mut Child, signals: &mut Signals) -> Result<ExitStatus, Failure> {
+/// Waits for the child and passes on what we are told.
+async fn wait(child: &mut Child, group: Group, signals: &mut Signals) -> Result<ExitStatus, Failure> {
+    let mut echo = None;
     loop {
         tokio::select! {
             status = child.wait() => return Ok(status?),
-            told = signals.next() => if told == Told::Terminate { terminate(child) },
+            told = signals.next() => {
+                // What we said to our own group comes back to us.
+                if echo.take() != Some(told) {
+                    echo = group.pass_on(child, told).then_some(told);
+                }
+            }
         }
     }
 }
 
+/// Which process group the command is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Group {
+    /// One of its own.
+    Own,
+    /// Ours, which a terminal's shell governs.
+    Ours,
+}
+
 #[cfg(unix)]
-fn terminate(child: &Child) {
-    use rustix::process::{Pid, Signal, kill_process};
-    let id = child.id().and_then(|id| i32::try_from(id).ok());
-    if let Some(pid) = id.and_then(Pid::from_raw) {
-        // It may have ended this very moment; then the wait says so.
-        let _ = kill_process(pid, Signal::TERM);
+impl Group {
+    fn choose() -> Group {
+        if terminal_group().is_some() { Group::Ours } else { Group::Own }
+    }
+
+    fn join(self, command: &mut Command) -> &mut Command {
+        match self {
+            Group::Own => command.process_group(0),
+            Group::Ours => command,
+        }
+    }
+
+    /// Says it to the command's group; whether we are in that group, too. What cannot be said any more,
+    /// because all of it has ended this very moment, the wait tells.
+    fn pass_on(self, child: &Child, told: Told) -> bool {
+        use rustix::process::{Pid, Signal, getpgrp, getpid, kill_process, kill_process_group};
+        let signal = match told {
+            Told::Terminate => Signal::TERM,
+            Told::Interrupt => Signal::INT,
+            Told::Hangup => Signal::HUP,
+        };
+        let id = child.id().and_then(|id| i32::try_from(id).ok());
+        let Some(pid) = id.and_then(Pid::from_raw) else { return false };
+        match self {
+            Group::Own => {
+                let _ = kill_process_group(pid, signal);
+                false
+            }
+            // From the keyboard: everybody in the foreground has it.
+            Group::Ours if told == Told::Interrupt && terminal_group() == Some(getpgrp()) => false,
+            // A shell made the group for us alone.
+            Group::Ours if getpgrp() == getpid() => kill_process_group(getpgrp(), signal).is_ok(),
+            // A script's group, which is not ours to end.
+            Group::Ours => {
+                let _ = kill_process(pid, signal);
+                false
+            }
+        }
     }
 }
 
 #[cfg(not(unix))]
-fn terminate(_: &Child) {}
+impl Group {
+    fn choose() -> Group {
+        Group::Ours
+    }
+
+    fn join(self, command: &mut Command) -> &mut Command {
+        command
+    }
+
+    fn pass_on(self, _: &Child, _: Told) -> bool {
+        false
+    }
+}
+
+/// The group in the foreground of the terminal that governs us; nothing, if none does.
+#[cfg(unix)]
+fn terminal_group() -> Option<rustix::process::Pid> {
+    use rustix::termios::tcgetpgrp;
+    let (input, output, errors) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    tcgetpgrp(input).or_else(|_| tcgetpgrp(output)).or_else(|_| tcgetpgrp(errors)).ok()
+}
 
 fn exit_code(status: ExitStatus) -> u8 {
     #[cfg(unix)]

@@ -15,7 +15,7 @@ pub(super) fn serve(settings: Settings, ready_file: Option<&PathBuf>) -> Result<
     // Before anybody is told that we serve, and may tell us to stop.
     let mut signals = running.runtime().block_on(async { Signals::listen() })?;
     if let Some(path) = ready_file {
-        write_aside(path, &running.bound.lines())?;
+        write_aside(path, running.bound.lines().as_bytes())?;
     }
     anstream::eprint!("{}", banner.text(&running));
     let cutter = running.cutter();

@@ -6,6 +6,8 @@ pub(super) struct Signals {
     terminate: tokio::signal::unix::Signal,
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    hangup: Option<tokio::signal::unix::Signal>,
 }
 
 impl Signals {
@@ -13,21 +15,44 @@ impl Signals {
     #[cfg(unix)]
     pub(super) fn listen() -> std::io::Result<Signals> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Signals { terminate, interrupt, hangup: None })
+    }
+
+    /// Listens for the end of a terminal too, unless somebody (nohup) has seen to it that we live on.
+    #[cfg(unix)]
+    pub(super) fn and_hangup(mut self) -> std::io::Result<Signals> {
+        use tokio::signal::unix::{SignalKind, signal};
+        if !ignores_hangup() {
+            self.hangup = Some(signal(SignalKind::hangup())?);
+        }
+        Ok(self)
     }
 
     /// The next of them.
     #[cfg(unix)]
     pub(super) async fn next(&mut self) -> Told {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.terminate.recv() => Told::Terminate,
             _ = self.interrupt.recv() => Told::Interrupt,
+            _ = hangup => Told::Hangup,
         }
     }
 
     #[cfg(not(unix))]
     pub(super) fn listen() -> std::io::Result<Signals> {
         Ok(Signals {})
+    }
+
+    #[cfg(not(unix))]
+    pub(super) fn and_hangup(self) -> std::io::Result<Signals> {
+        Ok(self)
     }
 
     #[cfg(not(unix))]
@@ -47,4 +72,15 @@ pub(super) enum Told {
     Terminate,
     /// SIGINT: by a terminal, to everybody in the foreground.
     Interrupt,
+    /// SIGHUP: the terminal went.
+    Hangup,
+}
+
+/// Whether SIGHUP was set to be ignored before we began; where that cannot be told, it was not.
+#[cfg(unix)]
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // Bit 0 is signal 1.
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }

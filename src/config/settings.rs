@@ -205,6 +205,7 @@ fn understand_intercept(
         ca_dir_named: folder.named,
         hosts,
         trusted_by: read.networks("intercept.trusted_by")?,
+        state_dir: None,
     })
 }
 

@@ -29,10 +29,14 @@ use crate::admit::{Heard, Judged, Permit, Refusal};
 use crate::metrics::{By, Counter, Family, Label, Registry};
 use crate::resolve::{self, Fate, Found, Resolver};
 use crate::socket;
-use crate::target::{Host, Scheme, Target};
+use crate::target::{Host, Name, Scheme, Target};
 
 /// All of resolving, connecting and shaking hands: go waits 60 s for the answer to a CONNECT.
 const BUDGET: Duration = Duration::from_secs(50);
+
+/// How long a server may take over TLS: less than the 10 s that go gives one (net/http, transport.go,
+/// TLSHandshakeTimeout), so that whoever waits in its place has something to tell.
+const HANDSHAKE: Duration = Duration::from_secs(8);
 
 /// What an operator may say about the way out.
 #[derive(Clone, Debug, Default)]
@@ -84,6 +88,12 @@ impl Connector {
         Ok(Connector { inner: Arc::new(Inner { resolver, tls, parents: config.parents, via, attempts }) })
     }
 
+    /// Has somebody told of each host that asks for a client certificate in a handshake of ours. We show
+    /// none.
+    pub fn on_certificate_wanted(&self, tell: impl Fn(&Name) + Send + Sync + 'static) {
+        self.inner.tls.on_certificate_wanted(Arc::new(tell));
+    }
+
     /// The parent that plain http to this target goes to, for `fetch` to speak absolute form with.
     pub fn http_parent(&self, target: &Target) -> Option<Parent> {
         self.inner.parents.choose(Scheme::Http, target).cloned()
@@ -115,7 +125,7 @@ impl Connector {
             };
             let dialed = self.dial_through(parent, permit, "").await?;
             let (address, heard_from) = (dialed.address, dialed.heard_from);
-            let stream = timeout(race::ATTEMPT, self.inner.tls.handshake(dialed.stream, host)).await;
+            let stream = timeout(HANDSHAKE, self.inner.tls.handshake(dialed.stream, host)).await;
             match stream.map_err(|_| Miss::Silent).and_then(|outcome| outcome.map_err(Miss::Tls)) {
                 Ok(stream) => Ok(Dialed { stream, address, heard_from }),
                 Err(miss) => Err(Error::unreachable(permit, vec![(address, miss)])),
@@ -136,7 +146,7 @@ impl Connector {
 
     async fn connect_tls(&self, judged: Judged, host: &Host) -> Result<TlsStream<TcpStream>, Miss> {
         let stream = self.connect(judged).await?;
-        let shaken = timeout(race::ATTEMPT, self.inner.tls.handshake(stream, host)).await;
+        let shaken = timeout(HANDSHAKE, self.inner.tls.handshake(stream, host)).await;
         let outcome = shaken.map_err(|_| Miss::Silent).and_then(|outcome| outcome.map_err(Miss::Tls));
         self.count(outcome.as_ref().map_or_else(Miss::attempt, |_| Attempt::Verified));
         outcome

@@ -2,22 +2,28 @@
 //! configuration adds. No switch turns that off, and no session of one host is resumed for another.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use rustls::client::Resumption;
+use rustls::SignatureScheme;
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::target::Host;
+use crate::target::{Host, Name};
 
 /// The one TLS client of the process.
 #[derive(Clone)]
 pub struct Tls {
-    connector: TlsConnector,
+    config: Arc<ClientConfig>,
+    /// Who wants to hear of hosts that ask for client certificates.
+    told: Arc<OnceLock<Arc<Tell>>>,
 }
+
+type Tell = dyn Fn(&Name) + Send + Sync;
 
 impl Tls {
     /// Loads the roots. What cannot be read is said and left out; a named file that cannot is an error.
@@ -42,16 +48,49 @@ impl Tls {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // A mirror is dialled seldom and kept; what resumption saves is not worth sessions to guard.
         config.resumption = Resumption::disabled();
-        Tls { connector: TlsConnector::from(Arc::new(config)) }
+        Tls { config: Arc::new(config), told: Arc::default() }
+    }
+
+    /// Has somebody told of each host that asks for a client certificate; the first who says so is.
+    pub fn on_certificate_wanted(&self, tell: Arc<Tell>) {
+        let _ = self.told.set(tell);
     }
 
     /// Shakes hands over a connected stream, as whoever `host` is.
     pub async fn handshake(&self, stream: TcpStream, host: &Host) -> Result<TlsStream<TcpStream>, Error> {
-        let name = match host {
+        let server = match host {
             Host::Name(name) => ServerName::try_from(name.as_str().to_owned()).map_err(|_| Error::Name)?,
             Host::Addr(address) => ServerName::IpAddress((*address).into()),
         };
-        self.connector.connect(name, stream).await.map_err(Error::from_io)
+        let mut config = Arc::clone(&self.config);
+        if let (Some(tell), Host::Name(name)) = (self.told.get(), host) {
+            let asked = NoCertificate { name: name.clone(), tell: Arc::clone(tell) };
+            Arc::make_mut(&mut config).client_auth_cert_resolver = Arc::new(asked);
+        }
+        TlsConnector::from(config).connect(server, stream).await.map_err(Error::from_io)
+    }
+}
+
+/// Shows no certificate, and tells that one was asked for (RFC 8446 section 4.3.2).
+struct NoCertificate {
+    name: Name,
+    tell: Arc<Tell>,
+}
+
+impl std::fmt::Debug for NoCertificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "no certificate for {}", self.name)
+    }
+}
+
+impl ResolvesClientCert for NoCertificate {
+    fn resolve(&self, _issuers: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        (self.tell)(&self.name);
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
     }
 }
 

@@ -3,9 +3,12 @@
 //!
 //! It cannot hurt. Root and intermediate carry critical name constraints (RFC 5280 section 4.2.1.10):
 //! the intercepted hosts are permitted, every IPv4 and IPv6 address is excluded. Both, because Java
-//! ignores those of a trust anchor. The root's key is dropped once it has signed, so the only key on
+//! ignores those of a trust anchor. The root's key is wiped once it has signed, so the only key on
 //! disk is one that every client holds to its constraints. A CA that was loaded has proved itself: a
 //! leaf of it was verified as a client would.
+//!
+//! A rotation makes the next CA beside the one that is there, which goes on for the clients that have
+//! not heard of the new one yet ([`Earlier`]).
 
 use std::ops::Range;
 use std::path::Path;
@@ -25,6 +28,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 use super::folder::{self, Papers};
 use super::sheet::Sheet;
@@ -42,6 +46,33 @@ pub struct Authority {
     signer: Issuer<'static, KeyPair>,
     provider: Arc<CryptoProvider>,
     key_is_open: bool,
+}
+
+/// How a CA is made. By default: where there is none, and its root's key is lost.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Making<'a> {
+    /// What becomes of one that is there.
+    pub if_there: IfThere,
+    /// Where the root's key is kept.
+    pub keep_root: Option<&'a Path>,
+}
+
+/// What becomes of a CA that is there when another one is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IfThere {
+    /// It stays, and none is made.
+    #[default]
+    Refuse,
+    /// Its files are set aside, and nobody is served with it any more, nor with one before it.
+    SetAside,
+    /// Its clients are served for so long, or until it ends.
+    Overlap(Duration),
+}
+
+/// A CA before the one in use, whose clients are still served.
+pub struct Earlier {
+    pub authority: Authority,
+    pub until: SystemTime,
 }
 
 /// What the date says about a CA.
@@ -65,31 +96,57 @@ impl Authority {
     }
 
     /// Makes a CA for these hosts. Of two processes that do so at once, one makes it and the other
-    /// gets [`Error::Exists`]. The root's key is written to `keep_root`, or lost for good.
-    pub fn create(
-        dir: &Path,
-        hosts: &[HostPattern],
-        now: SystemTime,
-        keep_root: Option<&Path>,
-    ) -> Result<Authority, Error> {
+    /// gets [`Error::Exists`]. The root's key goes where the making says, or is lost for good.
+    pub fn create(dir: &Path, hosts: &[HostPattern], now: SystemTime, making: Making<'_>) -> Result<Authority, Error> {
         check_clock(now)?;
         let _lock = folder::lock(dir)?;
-        if let Some(there) = Authority::load(dir)? {
-            return Err(Error::Exists { dir: dir.to_owned(), fingerprint: there.fingerprint });
+        match making.if_there {
+            IfThere::Refuse => match Authority::load(dir)? {
+                Some(there) => Err(Error::Exists { dir: dir.to_owned(), fingerprint: there.fingerprint }),
+                None => make(dir, hosts, now, making.keep_root),
+            },
+            IfThere::SetAside => {
+                let made = make(dir, hosts, now, making.keep_root)?;
+                folder::list_earlier(dir).iter().try_for_each(|(folder, _)| folder::remove_earlier(folder))?;
+                Ok(made)
+            }
+            IfThere::Overlap(span) => {
+                let there = Authority::load(dir)?.ok_or_else(|| Error::Absent { dir: dir.to_owned() })?;
+                let until = (now + span).min(there.ends());
+                if until > now {
+                    folder::keep_earlier(dir, &there.fingerprint, until)?;
+                }
+                let made = make(dir, &there.hosts_and(hosts), now, making.keep_root)?;
+                folder::drop_aside(dir)?;
+                Ok(made)
+            }
         }
-        make(dir, hosts, now, keep_root)
     }
 
-    /// Makes a CA in place of the one that is there, whose files are set aside.
-    pub fn replace(
-        dir: &Path,
-        hosts: &[HostPattern],
-        now: SystemTime,
-        keep_root: Option<&Path>,
-    ) -> Result<Authority, Error> {
-        check_clock(now)?;
+    /// The CAs before the one in `dir` that are in order and whose time is not over, the latest first.
+    pub fn earlier(dir: &Path, now: SystemTime) -> Result<Vec<Earlier>, Error> {
+        let current = Authority::load(dir)?.map(|authority| authority.fingerprint);
+        let mut earlier = Vec::new();
+        for (folder, until) in folder::list_earlier(dir) {
+            let until = until?;
+            // One that is the current CA too was left by a rotation that broke off.
+            let read = if until > now { Authority::load(&folder)? } else { None };
+            let authority = read.filter(|authority| current.as_ref() != Some(&authority.fingerprint));
+            earlier.extend(authority.map(|authority| Earlier { authority, until }));
+        }
+        earlier.sort_by_key(|one| std::cmp::Reverse(one.authority.begins()));
+        Ok(earlier)
+    }
+
+    /// Destroys the earlier CAs whose time is over, keys and all.
+    pub(super) fn forget_earlier(dir: &Path, now: SystemTime) -> Result<(), Error> {
+        let over = |until: &Result<SystemTime, Error>| until.as_ref().is_ok_and(|until| *until <= now);
+        if !folder::list_earlier(dir).iter().any(|(_, until)| over(until)) {
+            return Ok(());
+        }
         let _lock = folder::lock(dir)?;
-        make(dir, hosts, now, keep_root)
+        let listed = folder::list_earlier(dir);
+        listed.iter().filter(|(_, until)| over(until)).try_for_each(|(folder, _)| folder::remove_earlier(folder))
     }
 
     /// The first eight hexadecimal digits of the SHA-256 of the root certificate.
@@ -105,6 +162,11 @@ impl Authority {
     /// The root certificate as clients install it.
     pub fn root_pem(&self) -> &str {
         &self.root_pem
+    }
+
+    /// The root certificate as DER.
+    pub fn root(&self) -> &CertificateDer<'static> {
+        &self.root
     }
 
     /// Whether leaves for this host count: what both certificates' own constraints say.
@@ -152,6 +214,12 @@ impl Authority {
     /// Whether others than its owner can read the key on disk.
     pub fn key_is_open(&self) -> bool {
         self.key_is_open
+    }
+
+    /// What the next CA covers: what this one does, and these. Who is intercepted today stays so.
+    fn hosts_and(&self, further: &[HostPattern]) -> Vec<HostPattern> {
+        let covered = self.permitted().iter().filter_map(|name| HostPattern::parse(name.trim_start_matches('.')).ok());
+        covered.chain(further.iter().cloned()).collect()
     }
 
     /// Signs a leaf for one host, with a key of its own.
@@ -227,7 +295,8 @@ pub fn fingerprint(root: &CertificateDer<'_>) -> String {
     digest(root)[..8].to_owned()
 }
 
-fn digest(root: &CertificateDer<'_>) -> String {
+/// The SHA-256 of a root certificate in full, for people to compare.
+pub fn digest(root: &CertificateDer<'_>) -> String {
     Sha256::digest(root).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -245,10 +314,10 @@ fn make(dir: &Path, hosts: &[HostPattern], now: SystemTime, keep_root: Option<&P
     if hosts.is_empty() {
         return Err(Error::NoHosts);
     }
-    let root_key = KeyPair::generate().map_err(unsigned)?;
+    let root_key = Zeroizing::new(KeyPair::generate().map_err(unsigned)?);
     let papers = forge(hosts, now, &root_key)?;
     if let Some(path) = keep_root {
-        folder::write_key(path, &root_key.serialize_pem())?;
+        folder::write_key(path, &Zeroizing::new(root_key.serialize_pem()))?;
     }
     drop(root_key);
     folder::write(dir, &papers)?;
@@ -396,7 +465,19 @@ mod tests {
     }
 
     fn make_ca(dir: &Path) -> Authority {
-        Authority::create(dir, &hosts(&["goproxy.cn", "*.corp.example"]), now(), None).unwrap()
+        Authority::create(dir, &hosts(&["goproxy.cn", "*.corp.example"]), now(), Making::default()).unwrap()
+    }
+
+    fn keeping(root_key: &Path) -> Making<'_> {
+        Making { keep_root: Some(root_key), ..Making::default() }
+    }
+
+    fn replace(dir: &Path, texts: &[&str], keep_root: Option<&Path>) -> Result<Authority, Error> {
+        Authority::create(dir, &hosts(texts), now(), Making { if_there: IfThere::SetAside, keep_root })
+    }
+
+    fn rotate(dir: &Path, texts: &[&str], at: SystemTime) -> Result<Authority, Error> {
+        Authority::create(dir, &hosts(texts), at, Making { if_there: IfThere::Overlap(days(30)), keep_root: None })
     }
 
     fn reload(dir: &Path) -> Result<Option<Authority>, Error> {
@@ -547,7 +628,7 @@ mod tests {
         files.sort();
         assert_eq!(files, [".lock", "README", "ca.pem", "issuer.key", "issuer.pem", "layout"]);
         let kept = dir.path().join("root.key");
-        let create = |to: &str| Authority::create(&dir.path().join(to), &hosts(&["goproxy.cn"]), now(), Some(&kept));
+        let create = |to: &str| Authority::create(&dir.path().join(to), &hosts(&["goproxy.cn"]), now(), keeping(&kept));
         let ca = create("with").unwrap();
         let key = KeyPair::from_pem(&fs::read_to_string(&kept).unwrap()).unwrap();
         assert_eq!(rcgen::PublicKeyData::der_bytes(&key), ca.root_sheet.public_key);
@@ -558,7 +639,7 @@ mod tests {
     #[test]
     fn of_many_makers_at_once_one_makes_and_all_have_it() {
         let dir = tempfile::tempdir().unwrap();
-        let make = || match Authority::create(dir.path(), &hosts(&["goproxy.cn"]), now(), None) {
+        let make = || match Authority::create(dir.path(), &hosts(&["goproxy.cn"]), now(), Making::default()) {
             Ok(ca) => (1, ca.fingerprint().to_owned()),
             Err(Error::Exists { fingerprint, .. }) => (0, fingerprint),
             Err(other) => panic!("{other}"),
@@ -595,7 +676,10 @@ mod tests {
                 Some(text) => fs::write(&path, text).unwrap(),
                 None => fs::remove_file(&path).unwrap(),
             }
-            let error = Authority::create(dir.path(), &hosts(&["goproxy.cn"]), now(), None).err().unwrap().to_string();
+            let error = Authority::create(dir.path(), &hosts(&["goproxy.cn"]), now(), Making::default())
+                .err()
+                .unwrap()
+                .to_string();
             assert!(error.contains(said), "{file}: {error}");
             assert!(error.contains(dir.path().to_str().unwrap()), "{file}: {error}");
             assert_eq!(fs::read_to_string(&path).ok(), content, "{file} was left alone");
@@ -619,14 +703,76 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("issuer.key"), "half").unwrap();
         let first = make_ca(dir.path());
-        let second = Authority::replace(dir.path(), &hosts(&["goproxy.cn"]), now(), None).unwrap();
+        let second = replace(dir.path(), &["goproxy.cn"], None).unwrap();
         assert_ne!(first.fingerprint(), second.fingerprint());
         assert_eq!(fs::read_to_string(dir.path().join("ca.pem.old")).unwrap(), first.root_pem());
         assert_eq!(reload(dir.path()).unwrap().unwrap().fingerprint(), second.fingerprint());
         let there = dir.path().join("ca.pem");
-        assert!(Authority::replace(dir.path(), &hosts(&["goproxy.cn"]), now(), Some(&there)).is_err());
-        assert!(Authority::replace(dir.path(), &[], now(), None).is_err());
+        assert!(replace(dir.path(), &["goproxy.cn"], Some(&there)).is_err());
+        assert!(replace(dir.path(), &[], None).is_err());
         assert_eq!(reload(dir.path()).unwrap().unwrap().fingerprint(), second.fingerprint(), "still in use");
+    }
+
+    #[test]
+    fn a_rotation_covers_more_and_keeps_the_one_before_for_a_while() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = make_ca(dir.path());
+        let second = rotate(dir.path(), &["athens.example"], now()).unwrap();
+        assert_ne!(first.fingerprint(), second.fingerprint());
+        assert_eq!(second.permitted(), ["athens.example", "corp.example", "goproxy.cn"]);
+        let earlier = |at| {
+            let listed = Authority::earlier(dir.path(), at).unwrap();
+            listed.into_iter().map(|one| (one.authority.fingerprint, one.until)).collect::<Vec<_>>()
+        };
+        assert_eq!(earlier(now()), [(first.fingerprint.clone(), now() + days(30))]);
+        let third = rotate(dir.path(), &[], now() + days(10)).unwrap();
+        assert_eq!(third.permitted(), second.permitted());
+        assert_eq!(earlier(now() + days(10)).len(), 2, "two rotations within a month: three chains");
+        assert_eq!(earlier(now() + days(30)), [(second.fingerprint.clone(), now() + days(40))]);
+        assert_eq!(reload(dir.path()).unwrap().unwrap().fingerprint(), third.fingerprint());
+        Authority::forget_earlier(dir.path(), now() + days(30)).unwrap();
+        let left = fs::read_dir(dir.path().join("earlier")).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(left.collect::<Vec<_>>(), [second.fingerprint.as_str()], "what is over is destroyed");
+        assert!(!dir.path().join("issuer.key.old").exists(), "no key lies about");
+        replace(dir.path(), &["goproxy.cn"], None).unwrap();
+        assert_eq!(earlier(now()), [], "a CA that is replaced at once takes those before it along");
+    }
+
+    #[test]
+    fn an_overlap_ends_with_the_ca_and_a_rotation_needs_one() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(rotate(dir.path(), &["goproxy.cn"], now()), Err(Error::Absent { .. })));
+        let first = make_ca(dir.path());
+        let late = first.ends() - days(3);
+        rotate(dir.path(), &[], late).unwrap();
+        assert_eq!(Authority::earlier(dir.path(), late).unwrap()[0].until, first.ends());
+        let over = late + days(400);
+        rotate(dir.path(), &[], over).unwrap();
+        assert_eq!(Authority::earlier(dir.path(), over).unwrap().len(), 0, "one that has ended is not kept");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn an_earlier_key_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let first = make_ca(dir.path());
+        rotate(dir.path(), &[], now()).unwrap();
+        let place = dir.path().join("earlier").join(first.fingerprint());
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&place), mode(&place.join("issuer.key"))), (0o700, 0o600));
+    }
+
+    #[test]
+    fn of_many_that_rotate_at_once_each_makes_one_and_none_is_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        make_ca(dir.path());
+        std::thread::scope(|scope| {
+            let all: Vec<_> = (0..4).map(|_| scope.spawn(|| rotate(dir.path(), &[], now()).unwrap())).collect();
+            all.into_iter().for_each(|one| drop(one.join().unwrap()));
+        });
+        assert_eq!(Authority::earlier(dir.path(), now()).unwrap().len(), 4);
+        assert!(reload(dir.path()).unwrap().is_some());
     }
 
     #[test]
@@ -634,9 +780,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let inner = dir.path().join("certs");
         let early = SystemTime::UNIX_EPOCH + RELEASED - days(1);
-        let behind = Authority::create(&inner, &hosts(&["goproxy.cn"]), early, None).err().unwrap().to_string();
+        let behind =
+            Authority::create(&inner, &hosts(&["goproxy.cn"]), early, Making::default()).err().unwrap().to_string();
         assert!(behind.contains("the clock says 2026-10-31") && behind.contains("(2026-11-01)"), "{behind}");
-        assert!(matches!(Authority::create(&inner, &[], now(), None), Err(Error::NoHosts)));
+        assert!(matches!(Authority::create(&inner, &[], now(), Making::default()), Err(Error::NoHosts)));
         assert!(reload(&inner).unwrap().is_none());
     }
 

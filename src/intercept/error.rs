@@ -28,9 +28,11 @@ pub enum Error {
     )]
     Newer { dir: PathBuf, version: u32, known: u32 },
     #[error(
-        "{dir} holds a CA already (fingerprint {fingerprint}); `goanyway ca init --force` replaces it, and clients must then trust the new one"
+        "{dir} holds a CA already (fingerprint {fingerprint}); `goanyway ca rotate` makes the next one and serves both for a while, `goanyway ca init --force` replaces it at once"
     )]
     Exists { dir: PathBuf, fingerprint: String },
+    #[error("there is no CA in {dir} to rotate; `goanyway ca init` makes one")]
+    Absent { dir: PathBuf },
     #[error(
         "the clock says {clock}, before this program was released ({released}); a CA made now would not be valid: set the clock first"
     )]

@@ -1,12 +1,14 @@
-//! Where a CA lies: `ca.pem`, `issuer.pem`, `issuer.key`, `README` and `layout` in one folder.
+//! Where a CA lies: `ca.pem`, `issuer.pem`, `issuer.key`, `README` and `layout` in one folder; those
+//! before it whose clients are still served, in `earlier/FINGERPRINT/`, with the date until when.
 //!
 //! A CA is there when `ca.pem` is: it is renamed into place last, so one that is half made is never
 //! read. Makers hold a lock; readers need none, and a folder that only can be read serves. Nothing
-//! that is there is written over: what an old CA leaves is set aside as `*.old`.
+//! that is there is written over: what a replaced CA leaves is set aside as `*.old`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use tempfile::NamedTempFile;
 
@@ -68,6 +70,68 @@ pub(super) fn write(dir: &Path, papers: &Papers) -> Result<(), Error> {
     sync_folder(dir).map_err(|why| Error::Folder { path: dir.to_owned(), why })
 }
 
+/// Copies the CA in the folder to the earlier ones, whose clients are served until then. The caller
+/// holds the lock.
+pub(super) fn keep_earlier(dir: &Path, fingerprint: &str, until: SystemTime) -> Result<(), Error> {
+    let place = dir.join(EARLIER).join(fingerprint);
+    let kept = || {
+        make_private(&dir.join(EARLIER))?;
+        let aside = tempfile::Builder::new().prefix(HALF).tempdir_in(dir.join(EARLIER))?;
+        #[cfg(unix)]
+        fs::set_permissions(aside.path(), std::os::unix::fs::PermissionsExt::from_mode(PRIVATE))?;
+        for file in [ROOT, ISSUER, KEY] {
+            // The mode comes along.
+            fs::copy(dir.join(file), aside.path().join(file))?;
+            OpenOptions::new().write(true).open(aside.path().join(file))?.sync_all()?;
+        }
+        let mut date = File::create(aside.path().join(UNTIL))?;
+        date.write_all(format!("{}\n", write_time(until)?).as_bytes())?;
+        date.sync_all()?;
+        // What a rotation left that broke off is the same CA.
+        remove_folder(&place)?;
+        fs::rename(aside.path(), &place)?;
+        sync_folder(&dir.join(EARLIER))
+    };
+    kept().map_err(|why| Error::Folder { path: place.clone(), why })
+}
+
+/// The folders of earlier CAs, and until when their clients are served.
+pub(super) fn list_earlier(dir: &Path) -> Vec<(PathBuf, Result<SystemTime, Error>)> {
+    let Ok(entries) = fs::read_dir(dir.join(EARLIER)) else { return Vec::new() };
+    let whole = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        path.is_dir() && name.is_some_and(|name| !name.starts_with(HALF))
+    };
+    let folders = entries.flatten().map(|entry| entry.path()).filter(whole);
+    folders.map(|folder| (folder.clone(), read_until(&folder))).collect()
+}
+
+/// Destroys an earlier CA with its key.
+pub(super) fn remove_earlier(folder: &Path) -> Result<(), Error> {
+    remove_folder(folder).map_err(|why| Error::Folder { path: folder.to_owned(), why })
+}
+
+/// Removes what was set aside of a CA that is kept elsewhere.
+pub(super) fn drop_aside(dir: &Path) -> Result<(), Error> {
+    for file in [ROOT, KEY, ISSUER] {
+        let path = old_name(&dir.join(file));
+        match fs::remove_file(&path) {
+            Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(Error::Folder { path, why }),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What tells that the folder holds something else than before, without reading it.
+pub(super) fn stamp(dir: &Path) -> Option<Stamp> {
+    let changed = |path: PathBuf| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    Some((changed(dir.join(ROOT))?, changed(dir.join(EARLIER))))
+}
+
+/// When `ca.pem` and the list of earlier CAs changed last.
+pub(super) type Stamp = (SystemTime, Option<SystemTime>);
+
 /// Writes a key where there is no file yet, for its owner alone.
 pub(super) fn write_key(path: &Path, pem: &str) -> Result<(), Error> {
     let written = || {
@@ -120,12 +184,36 @@ fn read_file(dir: &Path, file: &str) -> Result<Option<String>, Error> {
     }
 }
 
+fn read_until(folder: &Path) -> Result<SystemTime, Error> {
+    let text = read_file(folder, UNTIL)?.unwrap_or_default();
+    let until = text.trim().parse::<jiff::Timestamp>().map(SystemTime::from);
+    until.map_err(|_| Error::Broken {
+        path: folder.join(UNTIL),
+        what: format!("wanted a date such as 2027-01-31T00:00:00Z, and it says {:?}", text.trim()),
+    })
+}
+
+fn write_time(time: SystemTime) -> io::Result<String> {
+    jiff::Timestamp::try_from(time).map(|at| at.to_string()).map_err(io::Error::other)
+}
+
+fn remove_folder(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(why) if why.kind() != io::ErrorKind::NotFound => Err(why),
+        _ => Ok(()),
+    }
+}
+
 fn make_folder(dir: &Path) -> Result<(), Error> {
+    make_private(dir).map_err(|why| Error::Folder { path: dir.to_owned(), why })
+}
+
+fn make_private(dir: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir).map_err(|why| Error::Folder { path: dir.to_owned(), why })
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, PRIVATE);
+    builder.create(dir)
 }
 
 /// Writes a file aside, on disk and ready to be renamed. It is its owner's alone meanwhile (tempfile makes it 0600).
@@ -180,6 +268,12 @@ fn sync_folder(_dir: &Path) -> io::Result<()> {
 }
 
 const LAYOUT: u32 = 1;
+const EARLIER: &str = "earlier";
+const UNTIL: &str = "until";
+/// What is not whole yet begins with this.
+const HALF: &str = ".half";
+#[cfg(unix)]
+const PRIVATE: u32 = 0o700;
 const SECRET: u32 = 0o600;
 const PUBLIC: u32 = 0o644;
 const README: &str = "\
@@ -189,10 +283,13 @@ ca.pem      the root certificate: what clients trust. Its key was destroyed when
             (unless `goanyway ca init --keep-root FILE` said where to keep it).
 issuer.pem  the intermediate certificate, which is sent along with every leaf
 issuer.key  its key: the only secret here, of use to nobody but this goanyway. Do not copy it.
+earlier/    the CAs before this one whose clients are still served, after `goanyway ca rotate`;
+            remove a folder in it to end that at once
 layout      the version of this folder's layout
 
 Both certificates carry critical name constraints: whatever is signed with issuer.key counts for the
 module mirrors and checksum databases listed in them, and for no other host and no address.
 
-  goanyway ca show    what it covers, until when, and how a client trusts it
+  goanyway ca show      what it covers, until when, and how a client trusts it
+  goanyway ca rotate    the next one; clients of this one are served for a while
 ";

@@ -8,6 +8,8 @@ use rustls::crypto::CryptoProvider;
 use rustls::server::{Accepted, Acceptor, ClientHello};
 use rustls::{SignatureScheme, SupportedCipherSuite};
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout_at};
 
 use super::{Error, Why};
 use crate::target::Name;
@@ -19,20 +21,34 @@ pub(super) enum Opening {
     Other(Why),
 }
 
-/// Reads until the hello is whole or it is clear that none will come. What was read is in `kept`,
-/// also when the caller's deadline ends this.
-pub(super) async fn read<S>(stream: &mut S, kept: &mut Vec<u8>) -> Result<Opening, Error>
+/// Waits for a hello until `deadline`, and for its first byte only until `silence`; which of them it
+/// was, what was `kept` tells.
+pub(super) async fn await_hello<S>(
+    stream: &mut S,
+    kept: &mut Vec<u8>,
+    silence: Instant,
+    deadline: Instant,
+) -> Result<Result<Opening, Error>, Elapsed>
+where
+    S: AsyncRead + Unpin,
+{
+    kept.reserve(PIECE);
+    match timeout_at(silence, stream.take(PIECE as u64).read_buf(kept)).await? {
+        Ok(0) | Err(_) => return Ok(Err(Error::Closed)),
+        Ok(_) => {}
+    }
+    timeout_at(deadline, read(stream, kept)).await
+}
+
+/// Reads until the hello is whole or it is clear that none will come. What was read is in `kept`, which may
+/// hold its beginning already, also when the caller's deadline ends this.
+async fn read<S>(stream: &mut S, kept: &mut Vec<u8>) -> Result<Opening, Error>
 where
     S: AsyncRead + Unpin,
 {
     let mut acceptor = Acceptor::default();
-    while kept.len() < LIMIT {
-        let start = kept.len();
-        kept.reserve(PIECE);
-        let read = (&mut *stream).take(PIECE as u64).read_buf(kept).await.map_err(|_| Error::Closed)?;
-        if read == 0 {
-            return Err(Error::Closed);
-        }
+    let mut start = 0;
+    loop {
         if kept.iter().zip(OPENING).any(|(byte, expected)| *byte != expected) {
             return Ok(Opening::Other(Why::NotTls));
         }
@@ -41,8 +57,16 @@ where
             Ok(Some(accepted)) => return Ok(Opening::Hello(Box::new(accepted))),
             Err(why) => return Ok(Opening::Other(why)),
         }
+        start = kept.len();
+        if start >= LIMIT {
+            return Ok(Opening::Other(Why::BadHello));
+        }
+        kept.reserve(PIECE);
+        let read = (&mut *stream).take(PIECE as u64).read_buf(kept).await.map_err(|_| Error::Closed)?;
+        if read == 0 {
+            return Err(Error::Closed);
+        }
     }
-    Ok(Opening::Other(Why::BadHello))
 }
 
 /// Gives one piece to rustls. Bytes behind the hello would be lost to it, and nobody sends any:

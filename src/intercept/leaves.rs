@@ -50,6 +50,7 @@ const CAPACITY: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
 #[cfg(test)]
 mod tests {
+    use super::super::authority::Making;
     use super::*;
     use std::time::Duration;
 
@@ -57,7 +58,8 @@ mod tests {
     fn a_leaf_is_shown_for_two_thirds_of_its_week_and_never_before_it_is_valid() {
         let dir = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
-        let authority = Authority::create(dir.path(), &["goproxy.cn".parse().unwrap()], now, None).unwrap();
+        let authority =
+            Authority::create(dir.path(), &["goproxy.cn".parse().unwrap()], now, Making::default()).unwrap();
         let leaves = Leaves::new(Counter::default());
         let host = Name::parse("goproxy.cn").unwrap();
         let serve = |at| {
@@ -78,7 +80,8 @@ mod tests {
     fn hosts_have_leaves_of_their_own_and_the_oldest_leave_first() {
         let dir = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
-        let authority = Authority::create(dir.path(), &["*.corp.example".parse().unwrap()], now, None).unwrap();
+        let authority =
+            Authority::create(dir.path(), &["*.corp.example".parse().unwrap()], now, Making::default()).unwrap();
         let leaves = Leaves::new(Counter::default());
         for number in 0..=CAPACITY.get() {
             leaves.find(&authority, &Name::parse(&format!("h{number}.corp.example")).unwrap(), now).unwrap();

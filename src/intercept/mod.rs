@@ -7,10 +7,12 @@
 //! ClientHello, and whatever is not plainly ours to answer comes back with its bytes, to be tunnelled
 //! after all. Who refuses our certificate nevertheless is tunnelled there for an hour.
 //!
-//! The CA cannot hurt ([`Authority`]). Nothing is inferred about a client, nothing is learnt of
-//! origins, and nothing is dialled here.
+//! The CA cannot hurt ([`Authority`]). While it is rotated, the client's word chooses between the
+//! chains; another process may rotate it, and we hear of that. Nothing is inferred about a client, of
+//! origins we are told one thing ([`Interceptor::learn_client_certificates`]), and nothing is dialled.
 
 mod authority;
+mod chains;
 mod error;
 mod folder;
 mod hello;
@@ -27,7 +29,7 @@ use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
@@ -35,15 +37,15 @@ use lru::LruCache;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use rustls::server::{Accepted, ClientHello, NoServerSessionStorage, ResolvesServerCert, ResolvesServerCertUsingSni};
 use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
-pub use authority::{Authority, Health, fingerprint, is_bounded_to};
+pub use authority::{Authority, Earlier, Health, IfThere, Making, digest, fingerprint, is_bounded_to};
 pub use error::Error;
 pub use hosts::{BadPattern, HostPattern};
 pub use notice::Notice;
@@ -52,14 +54,22 @@ pub use stance::{Stance, Why};
 
 use crate::metrics::{By, Counter, Family, Registry};
 use crate::target::{Host, Name, unwrap_mapped};
+use chains::{Chain, Chains};
 use hello::Opening;
-use leaves::Leaves;
 use rejections::Rejections;
 use stance::Outcome;
 use word::Word;
 
 /// Notes a rejection, while the connection on which it came still stands.
 type Remember<'a> = dyn Fn() + Send + Sync + 'a;
+
+/// Who is to be served with which chain.
+struct Guest<'a> {
+    host: &'a Name,
+    word: Word<'a>,
+    now: SystemTime,
+    remember: &'a Remember<'a>,
+}
 
 /// What an operator may say about interception.
 #[derive(Clone, Debug)]
@@ -74,6 +84,8 @@ pub struct Config {
     pub mode: Mode,
     /// Networks whose operator says that its clients trust our CA (`intercept.trusted_by`).
     pub trusted_by: Vec<IpNet>,
+    /// Where what was learnt is kept (`state_dir`); nowhere, if it cannot be written.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// Which clients are intercepted.
@@ -113,11 +125,14 @@ pub struct Interceptor {
 
 struct Room {
     config: Config,
-    authority: Option<Authority>,
+    // Replaced whole when the CA was rotated; locked to take a handle.
+    chains: RwLock<Option<Arc<Chains>>>,
+    // When the CA's folder was looked at last, and what it was like.
+    looked: Mutex<(Instant, Option<folder::Stamp>)>,
     // What all handshakes share; each gets a copy that knows its own leaf.
     tls: ServerConfig,
-    leaves: Leaves,
     rejections: Rejections,
+    signed: Counter,
     // Foreign fingerprints that were logged; bounded, because a stranger picks them.
     said: Mutex<LruCache<String, ()>>,
     stances: Family<By<Stance>, Counter>,
@@ -128,23 +143,26 @@ impl Interceptor {
     /// Loads the CA, or makes one where there is none. What the operator should be told comes with it.
     /// Reads and writes files: for the start, not for a worker.
     pub fn open(config: Config, now: SystemTime, registry: &Registry) -> Result<(Interceptor, Vec<Notice>), Error> {
-        let mut notices = Vec::new();
-        let authority = find_authority(&config, now, &mut notices)?;
-        if let Some(authority) = &authority {
-            notice::inspect(authority, &config, now, &mut notices);
-        }
         let (signed, stances, handshakes) = (Counter::default(), Family::default(), Family::default());
+        let mut notices = Vec::new();
+        let stamp = folder::stamp(&config.ca_dir);
+        let chains = find_chains(&config, now, &signed, &mut notices)?;
+        if let Some(chains) = &chains {
+            notice::inspect(chains, &config, now, &mut notices);
+        }
         registry.room("intercept", |families| {
             families.register("leaves_signed", "Leaf certificates signed", signed.clone());
             families.register("stances", "Connections by what was decided about their TLS", Family::clone(&stances));
             families.register("handshakes", "Connections to intercept, by how it went", Family::clone(&handshakes));
         });
         let room = Room {
+            rejections: Rejections::open(config.state_dir.as_deref(), now),
             config,
-            authority,
+            // A CA that was made just now is looked at once more, which costs nothing.
+            looked: Mutex::new((Instant::now(), stamp)),
+            chains: RwLock::new(chains.map(Arc::new)),
             tls: common_tls()?,
-            leaves: Leaves::new(signed),
-            rejections: Rejections::default(),
+            signed,
             said: Mutex::new(LruCache::new(SAID)),
             stances,
             handshakes,
@@ -154,6 +172,7 @@ impl Interceptor {
 
     /// What to do with TLS to `host` from this client, whose proxy URL has this user.
     pub fn stance(&self, client: IpAddr, user: Option<&str>, host: &Host, now: SystemTime) -> Stance {
+        self.look_again();
         let stance = self.room.object(unwrap_mapped(client), user, host, now).map_or(Stance::Intercept, Stance::Tunnel);
         self.room.stances.get_or_create(&By(stance)).inc();
         stance
@@ -172,8 +191,9 @@ impl Interceptor {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let remember = || self.room.rejections.remember(unwrap_mapped(client), user, host);
-        let ended = self.end_tls(stream, host, now, &remember).await;
+        let remember = || self.room.rejections.remember(unwrap_mapped(client), user, host, now);
+        let guest = Guest { host, word: Word::of(user), now, remember: &remember };
+        let ended = self.end_tls(stream, &guest).await;
         if let Err(refused @ Error::Rejected { .. }) = &ended {
             tracing::info!(%client, user, "{refused}");
         }
@@ -181,42 +201,50 @@ impl Interceptor {
         ended
     }
 
-    /// The root certificate, as `/ca.pem` gives it.
-    pub fn root_pem(&self) -> Option<&str> {
-        self.room.authority.as_ref().map(Authority::root_pem)
+    /// This host asked us for a client certificate, which only a client of its own can show: it is
+    /// tunnelled from now on.
+    pub fn learn_client_certificates(&self, host: &Name, now: SystemTime) {
+        if self.room.config.hosts.iter().any(|pattern| pattern.matches(host)) {
+            tracing::info!(%host, "it asks for client certificates, so it is tunnelled from now on");
+            self.room.rejections.remember_host(host, now);
+        }
+    }
+
+    /// The root certificate, as `/ca.pem` gives it; during a rotation the new one, then those before it.
+    pub fn root_pem(&self) -> Option<String> {
+        self.look_again();
+        Some(self.room.chains()?.roots().map(Authority::root_pem).collect())
     }
 
     /// The system's roots and ours, as `/ca-bundle.pem` gives them. Nothing where either is missing: a
     /// bundle *replaces* a client's roots, so one with ours alone would break everything else. Reads
     /// files: not for a worker.
     pub fn bundle_pem(&self) -> Option<String> {
-        let authority = self.room.authority.as_ref()?;
-        let found = rustls_native_certs::load_native_certs();
-        for error in &found.errors {
-            tracing::debug!("system roots: {error}");
-        }
-        let ours = CertificateDer::from_pem_slice(authority.root_pem().as_bytes()).ok()?;
-        if found.certs.is_empty() { None } else { Some(bundle(&found.certs, &ours)) }
+        let chains = self.room.chains()?;
+        system_bundle(&chains.roots().map(|authority| authority.root().clone()).collect::<Vec<_>>())
     }
 
     /// The first eight hexadecimal digits of the root's SHA-256.
-    pub fn fingerprint(&self) -> Option<&str> {
-        self.room.authority.as_ref().map(Authority::fingerprint)
+    pub fn fingerprint(&self) -> Option<String> {
+        Some(self.room.chains()?.current().fingerprint().to_owned())
     }
 
-    async fn end_tls<S>(
-        &self,
-        mut stream: S,
-        host: &Name,
-        now: SystemTime,
-        remember: &Remember<'_>,
-    ) -> Result<Terminated<S>, Error>
+    /// Has the CA's folder looked at, off the worker: another process may have rotated the CA.
+    fn look_again(&self) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        if self.room.is_time_to_look() {
+            let room = Arc::clone(&self.room);
+            runtime.spawn_blocking(move || room.look(SystemTime::now()));
+        }
+    }
+
+    async fn end_tls<S>(&self, mut stream: S, guest: &Guest<'_>) -> Result<Terminated<S>, Error>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let deadline = Instant::now() + PATIENCE;
         let mut kept = Vec::new();
-        let opening = match timeout_at(deadline, hello::read(&mut stream, &mut kept)).await {
+        let opening = match hello::await_hello(&mut stream, &mut kept, Instant::now() + SILENCE, deadline).await {
             Ok(opening) => opening?,
             Err(_) if kept.is_empty() => Opening::Other(Why::Silent),
             Err(_) => return Err(Error::Slow),
@@ -226,13 +254,16 @@ impl Interceptor {
             Opening::Hello(accepted) => accepted,
             Opening::Other(why) => return passed(kept, stream, why),
         };
-        let Some(authority) = &self.room.authority else { return passed(kept, stream, Why::NoCa) };
-        if let Some(why) = hello::object(&accepted.client_hello(), &kept, host, self.provider()) {
+        let chain = match self.room.choose(&guest.word, guest.host, guest.now) {
+            Ok(chain) => chain,
+            Err(why) => return passed(kept, stream, why),
+        };
+        if let Some(why) = hello::object(&accepted.client_hello(), &kept, guest.host, self.provider()) {
             return passed(kept, stream, why);
         }
         drop(kept);
-        let leaf = self.room.leaves.find(authority, host, now)?;
-        self.shake_hands(*accepted, stream, leaf, host, deadline, remember).await
+        let leaf = chain.leaves.find(&chain.authority, guest.host, guest.now)?;
+        self.shake_hands(*accepted, stream, leaf, guest, deadline).await
     }
 
     async fn shake_hands<S>(
@@ -240,9 +271,8 @@ impl Interceptor {
         accepted: Accepted,
         stream: S,
         leaf: Arc<CertifiedKey>,
-        host: &Name,
+        guest: &Guest<'_>,
         deadline: Instant,
-        remember: &Remember<'_>,
     ) -> Result<Terminated<S>, Error>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -258,9 +288,9 @@ impl Interceptor {
                 Ok(Terminated::Tls { stream: Box::new(stream), alpn })
             }
             Ok(Err((failed, stream))) => {
-                let why = showing.explain(host, &failed);
+                let why = showing.explain(guest.host, &failed);
                 if let Error::Rejected { .. } | Error::Handshake { .. } = &why {
-                    remember();
+                    (guest.remember)();
                 }
                 // Only now: a client that sees the end and comes back at once must be known already.
                 drop(stream);
@@ -284,38 +314,72 @@ impl Room {
         if !self.config.hosts.iter().any(|pattern| pattern.matches(host)) {
             return Some(Why::NotListed);
         }
-        let Some(authority) = &self.authority else { return Some(Why::NoCa) };
-        match authority.health(now) {
-            Health::Expired => return Some(Why::Expired),
-            Health::ClockBehind => return Some(Why::ClockBehind),
-            Health::Good | Health::NearEnd => {}
+        let word = Word::of(user);
+        if word == Word::Nothing && !self.speaks_for(client) {
+            return Some(Why::SaysNothing);
         }
-        if !authority.covers(host) {
-            return Some(Why::NotCovered);
-        }
-        self.distrust(authority, client, user)
-            .or_else(|| self.rejections.holds(client, user, host).then_some(Why::Rejected))
-    }
-
-    /// Whether this client might not trust our CA: it names another, or nobody speaks for it.
-    fn distrust(&self, authority: &Authority, client: IpAddr, user: Option<&str>) -> Option<Why> {
-        match Word::of(user) {
-            Word::Ours => None,
-            Word::Named(fingerprint) if fingerprint.eq_ignore_ascii_case(authority.fingerprint()) => None,
-            Word::Named(fingerprint) => {
-                self.say_other(client, fingerprint, authority);
-                Some(Why::OtherCa)
+        if let Err(why) = self.choose(&word, host, now) {
+            if let (Why::OtherCa, Word::Named(fingerprint)) = (why, &word) {
+                self.say_other(client, fingerprint);
             }
-            Word::Nothing if self.config.mode == Mode::Always => None,
-            Word::Nothing if self.config.trusted_by.iter().any(|net| net.contains(&client)) => None,
-            Word::Nothing => Some(Why::SaysNothing),
+            return Some(why);
+        }
+        self.rejections.object(client, user, host)
+    }
+
+    /// Whether an operator says of a client without a word that it trusts our CA.
+    fn speaks_for(&self, client: IpAddr) -> bool {
+        self.config.mode == Mode::Always || self.config.trusted_by.iter().any(|net| net.contains(&client))
+    }
+
+    fn choose(&self, word: &Word<'_>, host: &Name, now: SystemTime) -> Result<Arc<Chain>, Why> {
+        self.chains().ok_or(Why::NoCa)?.choose(word, host, now).map(Arc::clone)
+    }
+
+    fn chains(&self) -> Option<Arc<Chains>> {
+        self.chains.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn is_time_to_look(&self) -> bool {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = looked.0.elapsed() >= LOOK_EVERY;
+        if due {
+            looked.0 = Instant::now();
+        }
+        due
+    }
+
+    /// Takes over a CA that another process made. What is not in order there is said, and what we have stays.
+    fn look(&self, now: SystemTime) {
+        let Some(before) = self.chains() else { return };
+        let stamp = folder::stamp(&self.config.ca_dir);
+        {
+            let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+            if stamp.is_none() || looked.1 == stamp {
+                return;
+            }
+            looked.1 = stamp;
+        }
+        match Chains::load(&self.config.ca_dir, now, &self.signed) {
+            Ok(Some((chains, broken))) => {
+                let (ours, earlier) = (chains.current().fingerprint().to_owned(), chains.earlier().len());
+                if ours != before.current().fingerprint() {
+                    tracing::info!(earlier, "the CA was rotated, its fingerprint is {ours} now");
+                }
+                if let Some(error) = broken {
+                    tracing::warn!(%error, "an earlier CA is not in order: its clients are tunnelled");
+                }
+                *self.chains.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(chains));
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, "the CA in the folder is not in order: the one before serves on"),
         }
     }
 
-    fn say_other(&self, client: IpAddr, fingerprint: &str, authority: &Authority) {
+    fn say_other(&self, client: IpAddr, fingerprint: &str) {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if said.put(fingerprint.to_ascii_lowercase(), ()).is_none() {
-            let ours = authority.fingerprint();
+            let ours = self.chains().map_or_else(String::new, |chains| chains.current().fingerprint().to_owned());
             tracing::info!(%client, "a client trusts the CA {fingerprint}, and ours is {ours}: tunnelled; `goanyway env` prints its new settings");
         }
     }
@@ -357,20 +421,33 @@ impl Alpn {
 }
 
 /// Roots as one PEM text, each once, ours last.
-pub fn bundle(roots: &[CertificateDer<'_>], ours: &CertificateDer<'_>) -> String {
-    let ours = ours.as_ref();
-    let mut others: Vec<&[u8]> = roots.iter().map(AsRef::as_ref).filter(|root| *root != ours).collect();
+pub fn bundle(roots: &[CertificateDer<'_>], ours: &[CertificateDer<'_>]) -> String {
+    let mut others: Vec<&[u8]> = roots.iter().filter(|root| !ours.contains(root)).map(AsRef::as_ref).collect();
     others.sort_unstable();
     others.dedup();
-    others.into_iter().chain([ours]).map(authority::write_pem).collect()
+    others.into_iter().chain(ours.iter().map(AsRef::as_ref)).map(authority::write_pem).collect()
 }
 
-fn find_authority(config: &Config, now: SystemTime, notices: &mut Vec<Notice>) -> Result<Option<Authority>, Error> {
+/// The system's roots and ours as one PEM text; nothing, if the system has none. Reads files.
+pub fn system_bundle(ours: &[CertificateDer<'_>]) -> Option<String> {
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::debug!("system roots: {error}");
+    }
+    if found.certs.is_empty() { None } else { Some(bundle(&found.certs, ours)) }
+}
+
+fn find_chains(
+    config: &Config,
+    now: SystemTime,
+    signed: &Counter,
+    notices: &mut Vec<Notice>,
+) -> Result<Option<Chains>, Error> {
     if config.mode == Mode::Off || config.hosts.is_empty() {
         return Ok(None);
     }
-    let notice = match load_or_make(config, now, notices) {
-        Ok(authority) => return Ok(Some(authority)),
+    let notice = match load_or_make(config, now, signed, notices) {
+        Ok(chains) => return Ok(Some(chains)),
         Err(why @ Error::ClockBehind { .. }) => Notice::ClockBehind { why: why.to_string() },
         Err(why) if why.is_folder() && !config.ca_dir_named => Notice::Unusable { why: why.to_string() },
         Err(why) => return Err(why),
@@ -379,18 +456,34 @@ fn find_authority(config: &Config, now: SystemTime, notices: &mut Vec<Notice>) -
     Ok(None)
 }
 
-fn load_or_make(config: &Config, now: SystemTime, notices: &mut Vec<Notice>) -> Result<Authority, Error> {
+fn load_or_make(
+    config: &Config,
+    now: SystemTime,
+    signed: &Counter,
+    notices: &mut Vec<Notice>,
+) -> Result<Chains, Error> {
     let dir = &config.ca_dir;
-    if let Some(authority) = Authority::load(dir)? {
-        return Ok(authority);
+    if let Err(error) = Authority::forget_earlier(dir, now) {
+        // A folder that only can be read serves; nobody is served with what is over.
+        tracing::debug!(%error, "an earlier CA could not be removed");
     }
-    match Authority::create(dir, &config.hosts, now, None) {
+    let load = |notices: &mut Vec<Notice>| {
+        let loaded = Chains::load(dir, now, signed)?;
+        Ok(loaded.map(|(chains, broken)| {
+            notices.extend(broken.map(|why| Notice::NoOverlap { why: why.to_string() }));
+            chains
+        }))
+    };
+    if let Some(chains) = load(notices)? {
+        return Ok(chains);
+    }
+    match Authority::create(dir, &config.hosts, now, Making::default()) {
         Ok(authority) => {
             notices.push(Notice::Made { dir: dir.clone(), fingerprint: authority.fingerprint().to_owned() });
-            Ok(authority)
+            Ok(Chains::of(authority, Vec::new(), signed))
         }
         // Another process was faster; what it made is ours too.
-        Err(exists @ Error::Exists { .. }) => Authority::load(dir)?.ok_or(exists),
+        Err(exists @ Error::Exists { .. }) => load(notices)?.ok_or(exists),
         Err(why) => Err(why),
     }
 }
@@ -412,6 +505,11 @@ fn common_tls() -> Result<ServerConfig, Error> {
 
 /// From the first byte awaited to the client's Finished; go itself gives up after 10 s.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Who says nothing for so long waits for the server to speak. A TLS client that was only slow is
+/// tunnelled, which breaks nothing.
+const SILENCE: Duration = Duration::from_secs(3);
+/// How long a rotation by another process may go unnoticed.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 const SAID: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
@@ -419,9 +517,11 @@ const SAID: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 mod tests {
     use super::*;
     use futures_util::FutureExt;
-    use rustls::client::{ClientConfig, EchGreaseConfig, EchMode, Resumption};
+    use rustls::client::danger::ServerCertVerifier;
+    use rustls::client::{ClientConfig, EchGreaseConfig, EchMode, Resumption, WebPkiServerVerifier};
     use rustls::crypto::aws_lc_rs::{default_provider, hpke};
-    use rustls::pki_types::ServerName;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{ServerName, UnixTime};
     use rustls::{ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore};
     use std::pin::Pin;
     use std::task::{Context, Poll};
@@ -436,20 +536,20 @@ mod tests {
         interceptor: Interceptor,
         notices: Vec<Notice>,
         registry: Registry,
-        _dir: tempfile::TempDir,
+        dir: tempfile::TempDir,
     }
 
     fn settings(dir: &std::path::Path, mode: Mode) -> Config {
         let hosts = vec![HOST.parse().unwrap(), "*.corp.example".parse().unwrap()];
         let trusted_by = vec!["10.9.0.0/16".parse().unwrap()];
-        Config { ca_dir: dir.join("certs"), ca_dir_named: false, hosts, mode, trusted_by }
+        Config { ca_dir: dir.join("certs"), ca_dir_named: false, hosts, mode, trusted_by, state_dir: None }
     }
 
     fn house(mode: Mode) -> House {
         let (dir, registry) = (tempfile::tempdir().unwrap(), Registry::default());
         let (interceptor, notices) =
             Interceptor::open(settings(dir.path(), mode), SystemTime::now(), &registry).unwrap();
-        House { interceptor, notices, registry, _dir: dir }
+        House { interceptor, notices, registry, dir }
     }
 
     impl House {
@@ -459,7 +559,7 @@ mod tests {
         }
 
         fn trusting(&self) -> ClientConfig {
-            client(self.interceptor.root_pem().unwrap())
+            client(&self.interceptor.root_pem().unwrap())
         }
 
         /// Ends the TLS of `HOST` at this end of a pipe, in the background.
@@ -469,6 +569,25 @@ mod tests {
         {
             let interceptor = self.interceptor.clone();
             tokio::spawn(async move { interceptor.terminate(near, &name(HOST), CLIENT, None, SystemTime::now()).await })
+        }
+
+        /// Which of our roots vouches for what a client with this user is shown.
+        async fn root_shown_to(&self, user: Option<&str>) -> String {
+            let (far, near) = duplex(65_536);
+            let (interceptor, user) = (self.interceptor.clone(), user.map(str::to_owned));
+            let serving = tokio::spawn(async move {
+                interceptor.terminate(near, &name(HOST), CLIENT, user.as_deref(), SystemTime::now()).await
+            });
+            let roots = self.interceptor.root_pem().unwrap();
+            let server = || ServerName::try_from(HOST).unwrap();
+            let stream = TlsConnector::from(Arc::new(client(&roots))).connect(server(), far).await.unwrap();
+            let _served = serving.await.unwrap().unwrap();
+            let chain = stream.get_ref().1.peer_certificates().unwrap();
+            let vouches = |pem: &&str| {
+                let root = verifier(pem);
+                root.verify_server_cert(&chain[0], &chain[1..], &server(), &[], UnixTime::now()).is_ok()
+            };
+            roots.split_inclusive("-----END CERTIFICATE-----\n").find(vouches).unwrap().to_owned()
         }
 
         /// Why a connection on which a client sends these bytes, and waits, comes back; all of it must.
@@ -489,9 +608,21 @@ mod tests {
         Name::parse(text).unwrap()
     }
 
-    fn client(root_pem: &str) -> ClientConfig {
+    fn roots_in(pem: &str) -> RootCertStore {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(root_pem.as_bytes()).unwrap()).unwrap();
+        for root in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+            roots.add(root.unwrap()).unwrap();
+        }
+        roots
+    }
+
+    fn verifier(pem: &str) -> Arc<WebPkiServerVerifier> {
+        let provider = Arc::new(default_provider());
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots_in(pem)), provider).build().unwrap()
+    }
+
+    fn client(root_pem: &str) -> ClientConfig {
+        let roots = roots_in(root_pem);
         let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
         let builder = builder.with_safe_default_protocol_versions().unwrap();
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
@@ -787,6 +918,57 @@ mod tests {
         assert!(matches!(&open(now - Duration::from_secs(3 * 86_400)).1[..], [Notice::ClockBehind { .. }]));
     }
 
+    fn rotate(dir: &std::path::Path, overlap: Duration) -> Authority {
+        let making = Making { if_there: IfThere::Overlap(overlap), keep_root: None };
+        Authority::create(&dir.join("certs"), &[HOST.parse().unwrap()], SystemTime::now(), making).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rotation_by_another_process_is_heard_of_and_the_word_chooses() {
+        let house = house(Mode::Auto);
+        let old = house.interceptor.fingerprint().unwrap();
+        let old_root = house.interceptor.root_pem().unwrap();
+        let new = rotate(house.dir.path(), Duration::from_secs(86_400)).fingerprint().to_owned();
+        assert_eq!(house.stance("10.7.0.1", Some(&format!("ca-{new}")), HOST), Stance::Tunnel(Why::OtherCa));
+        tokio::time::advance(LOOK_EVERY).await;
+        while house.interceptor.fingerprint().as_ref() != Some(&new) {
+            house.stance("10.7.0.1", None, HOST);
+            tokio::task::yield_now().await;
+        }
+        let roots = house.interceptor.root_pem().unwrap();
+        assert!(roots.ends_with(&old_root) && roots.matches("BEGIN").count() == 2, "the new one first");
+        for (word, root) in [(&old, &old_root), (&new, &roots.replace(&old_root, ""))] {
+            let user = format!("ca-{word}");
+            assert_eq!(house.stance("10.7.0.1", Some(&user), HOST), Stance::Intercept);
+            assert_eq!(house.root_shown_to(Some(&user)).await, *root, "{word}");
+        }
+        assert_eq!(house.root_shown_to(Some("ca")).await, old_root, "who names none was set up before");
+    }
+
+    #[test]
+    fn an_overlap_is_said_and_what_is_over_is_destroyed() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |at| Interceptor::open(settings(dir.path(), Mode::Auto), at, &Registry::default()).unwrap();
+        let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
+        let old = open(now).0.fingerprint().unwrap();
+        rotate(dir.path(), day);
+        let said = |at| open(at).1.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert!(
+            said(now)[0].starts_with(&format!("clients that trust the CA before this one ({old}) are served until"))
+        );
+        assert!(!open(now).1[0].is_trouble());
+        assert_eq!(said(now + 2 * day), [""; 0]);
+        assert!(!dir.path().join("certs/earlier").join(&old).exists());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_that_asks_for_client_certificates_is_tunnelled() {
+        let house = house(Mode::Always);
+        house.interceptor.learn_client_certificates(&name(HOST), SystemTime::now());
+        assert_eq!(house.stance("10.7.0.1", None, HOST), Stance::Tunnel(Why::ClientCertificate));
+        assert_eq!(house.stance("10.7.0.1", None, "a.corp.example"), Stance::Intercept);
+    }
+
     #[test]
     fn a_host_that_the_ca_does_not_cover_is_tunnelled_and_named() {
         let dir = tempfile::tempdir().unwrap();
@@ -798,7 +980,7 @@ mod tests {
         assert_eq!(
             notices.iter().map(ToString::to_string).collect::<Vec<_>>(),
             [
-                "athens.example is tunnelled, because the CA does not cover it; `goanyway ca init --force --intercept athens.example` makes one that does"
+                "athens.example is tunnelled, because the CA does not cover it; `goanyway ca rotate --intercept athens.example` makes one that does"
             ]
         );
         let stance = interceptor.stance(CLIENT, None, &Host::parse("athens.example").unwrap(), SystemTime::now());
@@ -831,7 +1013,7 @@ mod tests {
             starting.into_iter().map(|start| start.join().unwrap()).collect::<Vec<_>>()
         });
         let first = opened[0].0.fingerprint().unwrap();
-        assert!(opened.iter().all(|(interceptor, _)| interceptor.fingerprint() == Some(first)));
+        assert!(opened.iter().all(|(interceptor, _)| interceptor.fingerprint() == Some(first.clone())));
         assert_eq!(opened.iter().flat_map(|(_, notices)| notices).count(), 1, "one says that it made it");
     }
 
@@ -859,7 +1041,7 @@ mod tests {
         let root =
             |house: &House| CertificateDer::from_pem_slice(house.interceptor.root_pem().unwrap().as_bytes()).unwrap();
         let (ours, other) = (root(&one), root(&two));
-        let text = bundle(&[other.clone(), ours.clone(), other.clone()], &ours);
+        let text = bundle(&[other.clone(), ours.clone(), other.clone()], std::slice::from_ref(&ours));
         let read: Vec<_> = CertificateDer::pem_slice_iter(text.as_bytes()).map(Result::unwrap).collect();
         assert_eq!(read, [other, ours]);
         assert!(matches!(&one.notices[..], [Notice::Made { .. }]));

@@ -4,7 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::authority::{Authority, Health, write_date};
+use super::authority::{Health, write_date};
+use super::chains::Chains;
 use super::{Config, HostPattern, folder};
 
 /// What an operator should be told about the CA at the start.
@@ -23,6 +24,10 @@ pub enum Notice {
     /// Others than its owner can read the key. Served all the same: what a container mounts as a secret is
     /// readable by its group by design, a refusal would stop builds that work, and the constraints bound the harm.
     KeyOpen { path: PathBuf },
+    /// The CA was rotated; clients of one before are served for a while.
+    Overlap { fingerprint: String, until: SystemTime },
+    /// What is left of a rotation cannot be read; its clients are tunnelled.
+    NoOverlap { why: String },
     /// A host that is to be intercepted is outside the CA's constraints.
     NotCovered { host: HostPattern },
 }
@@ -30,7 +35,7 @@ pub enum Notice {
 impl Notice {
     /// Whether something should be done about it.
     pub fn is_trouble(&self) -> bool {
-        !matches!(self, Notice::Made { .. })
+        !matches!(self, Notice::Made { .. } | Notice::Overlap { .. })
     }
 }
 
@@ -44,12 +49,16 @@ impl fmt::Display for Notice {
             }
             Notice::Unusable { why } => write!(f, "no CA, so all TLS is tunnelled: {why}"),
             Notice::NearEnd { ends } => {
-                write!(f, "the CA ends on {}; `goanyway ca init --force` makes the next one", date(ends))
+                write!(
+                    f,
+                    "the CA ends on {}; `goanyway ca rotate` makes the next one and serves both for a while",
+                    date(ends)
+                )
             }
             Notice::Expired { ended } => {
                 write!(
                     f,
-                    "the CA ended on {}, so all TLS is tunnelled; `goanyway ca init --force` makes a new one",
+                    "the CA ended on {}, so all TLS is tunnelled; `goanyway ca rotate` makes the next one",
                     date(ended)
                 )
             }
@@ -57,18 +66,25 @@ impl fmt::Display for Notice {
             Notice::KeyOpen { path } => {
                 write!(f, "others can read the CA's key; close it: chmod 600 {}", path.display())
             }
+            Notice::Overlap { fingerprint, until } => {
+                write!(f, "clients that trust the CA before this one ({fingerprint}) are served until {}", date(until))
+            }
+            Notice::NoOverlap { why } => {
+                write!(f, "clients that trust an earlier CA are tunnelled: {why}")
+            }
             Notice::NotCovered { host } => {
                 write!(
                     f,
-                    "{host} is tunnelled, because the CA does not cover it; `goanyway ca init --force --intercept {host}` makes one that does"
+                    "{host} is tunnelled, because the CA does not cover it; `goanyway ca rotate --intercept {host}` makes one that does"
                 )
             }
         }
     }
 }
 
-/// Looks a loaded CA over.
-pub(super) fn inspect(authority: &Authority, config: &Config, now: SystemTime, notices: &mut Vec<Notice>) {
+/// Looks a loaded CA over, and those before it.
+pub(super) fn inspect(chains: &Chains, config: &Config, now: SystemTime, notices: &mut Vec<Notice>) {
+    let authority = chains.current();
     match authority.health(now) {
         Health::Good => {}
         Health::NearEnd => notices.push(Notice::NearEnd { ends: authority.ends() }),
@@ -84,4 +100,6 @@ pub(super) fn inspect(authority: &Authority, config: &Config, now: SystemTime, n
     }
     let uncovered = config.hosts.iter().filter(|host| !authority.covers(host.base()));
     notices.extend(uncovered.map(|host| Notice::NotCovered { host: host.clone() }));
+    let earlier = chains.earlier().iter().filter_map(|chain| Some((chain.authority.fingerprint(), chain.until?)));
+    notices.extend(earlier.map(|(print, until)| Notice::Overlap { fingerprint: print.to_owned(), until }));
 }

@@ -33,6 +33,8 @@ pub enum Why {
     OtherCa,
     /// The client refused our certificate within the last hour.
     Rejected,
+    /// The host asks its clients for certificates.
+    ClientCertificate,
     /// The client sent nothing: its protocol may be one where the server speaks first.
     Silent,
     /// It is not TLS.
@@ -112,6 +114,7 @@ impl Label for Why {
             Why::SaysNothing => "says-nothing",
             Why::OtherCa => "other-ca",
             Why::Rejected => "rejected",
+            Why::ClientCertificate => "client-certificate",
             Why::Silent => "silent",
             Why::NotTls => "not-tls",
             Why::BadHello => "bad-hello",

@@ -15,4 +15,6 @@ mod intercept;
 mod nonsense;
 mod privacy;
 mod resolve;
+mod run;
+mod trust;
 mod tunnel;

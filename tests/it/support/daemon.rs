@@ -101,11 +101,11 @@ impl Daemon {
     }
 
     pub fn ca_pem(&self) -> String {
-        self.running().interceptor.root_pem().unwrap().to_owned()
+        self.running().interceptor.root_pem().unwrap()
     }
 
     pub fn fingerprint(&self) -> String {
-        self.running().interceptor.fingerprint().unwrap().to_owned()
+        self.running().interceptor.fingerprint().unwrap()
     }
 
     pub fn metrics(&self) -> String {
