@@ -6,6 +6,7 @@
 //! do follows after an empty one.
 
 mod ca;
+mod cache;
 mod env;
 mod resolve;
 mod run;
@@ -49,6 +50,7 @@ fn dispatch(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         Some(("run", matches)) => run::run(settings(matches)?, &run::RunArgs::from_arg_matches(matches)?),
         Some(("resolve", matches)) => resolve_names(settings(matches)?, &resolve::Args::from_arg_matches(matches)?),
         Some(("env", matches)) => print_env(&settings(matches)?, &env::EnvArgs::from_arg_matches(matches)?),
+        Some(("cache", matches)) => cache::tend(&settings(matches)?, &cache::CacheArgs::from_arg_matches(matches)?),
         Some(("ca", matches)) => tend_ca(&settings(matches)?, &ca::CaArgs::from_arg_matches(matches)?),
         _ => unreachable!("clap wants one of the commands above"),
     }
@@ -130,6 +132,14 @@ fn command() -> Command {
             ca::CaArgs::augment_args(Command::new("ca").about("Make and show the local CA")),
             &["intercept", "state_dir", "log"],
         ))
+        .subcommand(
+            with_settings(
+                cache::CacheArgs::augment_args(Command::new("cache").about("Look at what is kept, check it, carry it")),
+                &["cache", "goproxy.sumdb", "log"],
+            )
+            // They may follow the name of what is to be done.
+            .mut_args(|arg| arg.global(true)),
+        )
 }
 
 /// Adds the flags of all settings under these keys.
@@ -216,6 +226,10 @@ enum Failure {
     Resolve(#[from] crate::resolve::Error),
     #[error("{0}")]
     Authority(#[from] crate::intercept::Error),
+    #[error("{0}")]
+    Folder(#[from] crate::cache::Error),
+    #[error("{0}")]
+    Cache(String),
     #[error("cannot write {path}: {error}", path = path.display())]
     Write { path: PathBuf, error: std::io::Error },
     #[error("{0}")]
