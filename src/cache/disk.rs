@@ -56,8 +56,11 @@ pub(super) struct Disk {
     pub(super) room: AtomicU64,
     /// What a test says of the file system, given how much of it is ours, in place of what it says itself.
     #[cfg(test)]
-    pub(super) pretended: Mutex<Option<fn(u64) -> Space>>,
+    pub(super) pretended: Mutex<Option<Pretence>>,
 }
+
+#[cfg(test)]
+pub(super) type Pretence = fn(u64) -> Space;
 
 /// What lies beside a kept file.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -58,7 +58,9 @@ pub struct Config {
 
 /// Which keys never leave to make room. What a key is about only those know who keep things.
 #[derive(Clone, Default)]
-pub struct Pins(Option<Arc<dyn Fn(&Key) -> bool + Send + Sync>>);
+pub struct Pins(Option<Arc<Covers>>);
+
+type Covers = dyn Fn(&Key) -> bool + Send + Sync;
 
 impl Pins {
     /// Those that `covers` says.
@@ -1235,7 +1237,7 @@ mod tests {
             fs::File::create(dir.path().join(format!("download/{name}.zip"))).unwrap().set_len(size).unwrap();
         };
         (0..5).for_each(|number| lay(&number.to_string(), GIB));
-        let others_fill = |filled: fn(u64) -> evict::Space| *disk.pretended.lock().unwrap() = Some(filled);
+        let others_fill = |filled: disk::Pretence| *disk.pretended.lock().unwrap() = Some(filled);
         others_fill(|ours| evict::Space { total: 100 * GIB, free: 8 * GIB - ours, is_ours: false });
         disk.survey(|_| ()).unwrap();
         fill_and_settle(&cache, "download/new.zip", &bytes(100_000)).await;

@@ -517,3 +517,301 @@ fn at(path: &Path) -> impl Fn(io::Error) -> BadBundle {
     let path = path.to_owned();
     move |why| BadBundle::Io { path: path.clone(), why }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use tempfile::{TempDir, tempdir};
+
+    use super::super::examine::{Examiner, Finding};
+    use super::super::log::tests::Book;
+    use super::super::verify;
+    use super::super::verify::tests::zipped;
+    use super::*;
+
+    const MODULE: &str = "a.example/M";
+    const GO_MOD: &str = "module a.example/M\n\ngo 1.20\n";
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+    /// A tree with two versions of a module, as a mirror that passes the database on would serve it.
+    struct Tree {
+        dir: TempDir,
+        book: Book,
+        databases: Vec<SumdbConfig>,
+    }
+
+    fn tree() -> Tree {
+        let book = Book::new("sum.test");
+        book.grow(300);
+        let tree = Tree { dir: tempdir().unwrap(), databases: Vec::new(), book };
+        for version in ["v1.0.0", "v1.1.0"] {
+            let zip = module_zip(version);
+            let (module, parsed) = (Module::new(MODULE).unwrap(), Version::new(version).unwrap());
+            let sum = verify::check_zip(io::Cursor::new(&zip), zip.len() as u64, &module, &parsed).sum.unwrap();
+            tree.book.write(MODULE, version, &sum, &verify::hash_mod(GO_MOD.as_bytes()));
+            tree.put(&format!("a.example/!m/@v/{version}.zip"), &zip);
+            tree.put(&format!("a.example/!m/@v/{version}.mod"), GO_MOD.as_bytes());
+            tree.put(&format!("a.example/!m/@v/{version}.info"), info(version).as_bytes());
+        }
+        tree.put("a.example/!m/@v/list", b"v1.0.0\nv1.1.0\n");
+        let databases = vec![SumdbConfig::parse(&tree.book.key()).unwrap().unwrap()];
+        let tree = Tree { databases, ..tree };
+        tree.write_database();
+        tree
+    }
+
+    fn module_zip(version: &str) -> Vec<u8> {
+        let (go_mod, source) = (format!("{MODULE}@{version}/go.mod"), format!("{MODULE}@{version}/m.go"));
+        zipped(&[(&go_mod, GO_MOD), (&source, &format!("package M\n\nconst Version = \"{version}\"\n"))])
+    }
+
+    fn info(version: &str) -> String {
+        format!("{{\"Version\":\"{version}\",\"Time\":\"2024-01-02T03:04:05Z\"}}")
+    }
+
+    impl Tree {
+        fn put(&self, path: &str, bytes: &[u8]) {
+            let place = self.dir.path().join(path);
+            fs::create_dir_all(place.parent().unwrap()).unwrap();
+            fs::write(place, bytes).unwrap();
+        }
+
+        /// Records, the head of now, and every tile of it.
+        fn write_database(&self) {
+            let (head, size) = (self.book.head(), self.book.size());
+            self.put("sumdb/sum.test/latest", &head);
+            for version in ["v1.0.0", "v1.1.0"] {
+                let record = self.book.record(&format!("{MODULE}@{version}")).unwrap();
+                self.put(&format!("sumdb/sum.test/lookup/a.example/!m@{version}"), &[record, head.clone()].concat());
+            }
+            for level in 0..2u8 {
+                let there = size >> (8 * level);
+                for at in 0..there.div_ceil(256) {
+                    let width = (there - at * 256).min(256) as u32;
+                    let tile = Tile::new(8, level, at, width, false);
+                    self.put(&format!("sumdb/sum.test/{}", tile.path()), &self.book.tile(&tile).unwrap());
+                }
+            }
+        }
+
+        fn import(&self, folder: &Folder) -> Result<Imported, BadBundle> {
+            import(folder, self.dir.path(), None, &self.databases, NOW)
+        }
+
+        /// What every file of a folder is worth, but for those that are right.
+        fn faults(&self, folder: &Folder) -> Vec<(String, Finding)> {
+            let examiner = Examiner::new(folder, &self.databases);
+            let look = |item: crate::cache::Item| (item.key.to_string(), examiner.examine(&item.key));
+            folder.items().unwrap().into_iter().map(look).filter(|(_, finding)| *finding != Finding::Right).collect()
+        }
+    }
+
+    fn cache() -> (TempDir, Folder) {
+        let dir = tempdir().unwrap();
+        let folder = Folder::make(dir.path()).unwrap();
+        (dir, folder)
+    }
+
+    fn paths(folder: &Folder) -> Vec<String> {
+        folder.items().unwrap().into_iter().map(|item| item.key.to_string()).collect()
+    }
+
+    #[test]
+    fn what_is_carried_in_is_verified_and_what_is_carried_out_is_the_same() {
+        let (tree, (_dir, folder)) = (tree(), cache());
+        let imported = tree.import(&folder).unwrap();
+        assert_eq!((imported.files, imported.verified, imported.records, imported.left_out), (7, 4, 2, 0));
+        assert_eq!(tree.faults(&folder), []);
+        let again = tree.import(&folder).unwrap();
+        assert_eq!((again.files, again.records, again.held), (0, 0, 7));
+
+        let out = tempdir().unwrap();
+        let exported = export(&folder, out.path(), None, None, &tree.databases).unwrap();
+        assert_eq!((exported.files, exported.zips, exported.records, exported.left_out), (7, 2, 2, vec![]));
+        for path in ["a.example/!m/@v/v1.0.0.zip", "a.example/!m/@v/list", "sumdb/sum.test/lookup/a.example/!m@v1.1.0"]
+        {
+            let (there, here) = (fs::read(tree.dir.path().join(path)), fs::read(out.path().join(path)));
+            assert_eq!(there.unwrap(), here.unwrap(), "{path}");
+        }
+        let (_other, elsewhere) = cache();
+        let carried = import(&elsewhere, out.path(), None, &tree.databases, NOW).unwrap();
+        assert_eq!((carried.files, carried.verified, carried.records), (7, 4, 2));
+        assert_eq!(tree.faults(&elsewhere), []);
+        assert!(matches!(
+            export(&folder, out.path(), None, None, &tree.databases),
+            Err(BadBundle::NotEmpty(path)) if path == out.path()
+        ));
+    }
+
+    #[test]
+    fn a_tree_with_one_wrong_file_is_refused_whole() {
+        type Harm = fn(&Tree);
+        let zip = "a.example/!m/@v/v1.0.0.zip";
+        let table: [(&str, Harm, &str, &str); 7] = [
+            (
+                "a zip of another version",
+                |tree| tree.put("a.example/!m/@v/v1.0.0.zip", &module_zip("v1.1.0")),
+                zip,
+                "its sum is",
+            ),
+            ("a cut zip", |tree| tree.put("a.example/!m/@v/v1.0.0.zip", &module_zip("v1.0.0")[..90]), zip, "not a zip"),
+            ("no zip", |tree| tree.put("a.example/!m/@v/v1.0.0.zip", b""), zip, "not a zip"),
+            (
+                "an altered go.mod",
+                |tree| tree.put("a.example/!m/@v/v1.0.0.mod", b"module a.example/M\n"),
+                "a.example/!m/@v/v1.0.0.mod",
+                "its sum is",
+            ),
+            (
+                "an .info of another version",
+                |tree| tree.put("a.example/!m/@v/v1.0.0.info", info("v1.1.0").as_bytes()),
+                "a.example/!m/@v/v1.0.0.info",
+                "not v1.0.0",
+            ),
+            (
+                "a list that is a web page",
+                |tree| tree.put("a.example/!m/@v/list", b"<html>"),
+                "a.example/!m/@v/list",
+                "no line of it is a version",
+            ),
+            (
+                "a forged record",
+                |tree| {
+                    let record = String::from_utf8(tree.book.record("a.example/M@v1.0.0").unwrap().to_vec()).unwrap();
+                    let forged =
+                        format!("{}{}", record.replace("h1:", "h1:f"), String::from_utf8_lossy(&tree.book.head()));
+                    tree.put("sumdb/sum.test/lookup/a.example/!m@v1.0.0", forged.as_bytes());
+                },
+                "sumdb/sum.test/lookup/a.example/!m@v1.0.0",
+                "does not prove it",
+            ),
+        ];
+        for (what, harm, path, why) in table {
+            let (tree, (_dir, folder)) = (tree(), cache());
+            harm(&tree);
+            let Err(BadBundle::Damaged(files)) = tree.import(&folder) else { panic!("{what} was taken") };
+            assert!(files.iter().any(|(at, said)| at == path && said.contains(why)), "{what}: {files:?}");
+            assert_eq!(paths(&folder), [""; 0], "{what}");
+        }
+    }
+
+    #[test]
+    fn without_a_database_shape_and_go_sum_decide() {
+        let (mut tree, (_dir, folder)) = (tree(), cache());
+        tree.databases.clear();
+        let go_sum = |sum: &str| GoSum::parse(&format!("{MODULE} v1.0.0 h1:{sum}\n")).unwrap();
+        let refused = import(&folder, tree.dir.path(), Some(&go_sum("other=")), &[], NOW);
+        assert!(matches!(refused, Err(BadBundle::Damaged(files)) if files[0].1.ends_with("(go.sum)")));
+        let imported = tree.import(&folder).unwrap();
+        assert_eq!((imported.files, imported.verified), (7, 0));
+    }
+
+    #[test]
+    fn a_newer_head_is_pinned_and_an_older_one_is_not() {
+        let (tree, (_dir, folder)) = (tree(), cache());
+        let pinned = |folder: &Folder| Ledger::kept(folder, &tree.databases[0]).unwrap().head.unwrap().size;
+        tree.import(&folder).unwrap();
+        assert_eq!(pinned(&folder), 302);
+        tree.book.grow(300);
+        tree.write_database();
+        tree.import(&folder).unwrap();
+        assert_eq!(pinned(&folder), 602);
+        let wrong: Vec<_> =
+            tree.faults(&folder).into_iter().filter(|(_, what)| matches!(what, Finding::Wrong(_))).collect();
+        assert_eq!(wrong, []);
+        tree.put("sumdb/sum.test/latest", &tree.book.head_at(302));
+        for version in ["v1.0.0", "v1.1.0"] {
+            fs::remove_file(tree.dir.path().join(format!("sumdb/sum.test/lookup/a.example/!m@{version}"))).unwrap();
+        }
+        tree.import(&folder).unwrap();
+        assert_eq!(pinned(&folder), 602);
+    }
+
+    #[test]
+    fn what_is_altered_behind_our_back_is_found() {
+        let (tree, (dir, folder)) = (tree(), cache());
+        tree.import(&folder).unwrap();
+        let table: [(&str, &[u8]); 4] = [
+            ("download/a.example/!m/@v/v1.0.0.zip", b"short"),
+            ("download/a.example/!m/@v/v1.1.0.mod", b"module a.example/N\n\ngo 1.20\n"),
+            ("sumdb/sum.test/lookup/a.example/!m@v1.0.0", b""),
+            ("sumdb/sum.test/head", b"nothing"),
+        ];
+        for (path, bytes) in table {
+            fs::write(dir.path().join(path), bytes).unwrap();
+        }
+        let faults = tree.faults(&folder);
+        for (path, _) in table {
+            let found = faults.iter().find(|(at, _)| at == path);
+            assert!(matches!(found, Some((_, Finding::Wrong(_)))), "{path}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_asked_for_goes_along() {
+        let (tree, (_dir, folder)) = (tree(), cache());
+        tree.import(&folder).unwrap();
+        let exported = |patterns: Option<&str>, go_sum: Option<&str>| {
+            let out = tempdir().unwrap();
+            let patterns = patterns.map(|pattern| Patterns::new(&[pattern]));
+            let go_sum = go_sum.map(|text| GoSum::parse(text).unwrap());
+            let exported = export(&folder, out.path(), patterns.as_ref(), go_sum.as_ref(), &tree.databases).unwrap();
+            (exported.files, exported.records)
+        };
+        assert_eq!(exported(Some("a.example"), None), (7, 2));
+        assert_eq!(exported(Some("b.example"), None), (0, 0));
+        assert_eq!(exported(None, Some("a.example/M v1.0.0/go.mod h1:x\n")), (2, 1));
+        assert_eq!(exported(None, Some("a.example/M v1.0.0/go.mod h1:x\na.example/M v1.0.0 h1:x\n")), (3, 1));
+        assert_eq!(exported(None, Some("")), (0, 0));
+        assert!(GoSum::parse("nonsense\n").is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_not_followed() {
+        let (tree, (_dir, folder)) = (tree(), cache());
+        let secret = tempdir().unwrap();
+        fs::write(secret.path().join("secret"), "module a.example/s\n").unwrap();
+        fs::create_dir_all(tree.dir.path().join("a.example/s/@v")).unwrap();
+        let link = tree.dir.path().join("a.example/s/@v/v1.0.0.mod");
+        std::os::unix::fs::symlink(secret.path().join("secret"), link).unwrap();
+        assert_eq!(tree.import(&folder).unwrap().files, 7);
+    }
+
+    /// The real go command, an export, no server and no network at all.
+    #[test]
+    fn go_builds_and_verifies_from_what_was_carried_out() {
+        let is_here = Command::new("go").arg("version").output().is_ok_and(|done| done.status.success());
+        if !is_here {
+            assert!(std::env::var("GOANYWAY_TEST_REQUIRE").as_deref() != Ok("all"), "this test needs go");
+            return eprintln!("skipped: go_builds_and_verifies_from_what_was_carried_out needs go");
+        }
+        let (tree, (_dir, folder)) = (tree(), cache());
+        tree.import(&folder).unwrap();
+        let (out, build) = (tempdir().unwrap(), tempdir().unwrap());
+        export(&folder, out.path(), None, None, &tree.databases).unwrap();
+        let at = |name: &str| build.path().join(name);
+        fs::write(at("go.mod"), format!("module a.example/main\n\ngo 1.20\n\nrequire {MODULE} v1.1.0\n")).unwrap();
+        let download = |database: &str| {
+            let mut go = Command::new("go");
+            go.args(["mod", "download", "-x", "all"]).current_dir(build.path()).env_clear();
+            go.env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", build.path());
+            go.env("GOPATH", at("gopath")).env("GOCACHE", at("gocache")).env("GOENV", "off");
+            go.env("GOFLAGS", "-mod=mod -modcacherw").env("GOTOOLCHAIN", "local");
+            go.env("GOPROXY", format!("file://{}", out.path().display())).env("GOSUMDB", database);
+            // Whoever is asked beyond the tree does not answer: port 9 of loopback is closed.
+            go.env("HTTPS_PROXY", "http://127.0.0.1:9").env("HTTP_PROXY", "http://127.0.0.1:9");
+            let done = go.output().unwrap();
+            (done.status.success(), String::from_utf8_lossy(&done.stderr).into_owned())
+        };
+        let (is_done, said) = download(&tree.book.key());
+        assert!(is_done, "{said}");
+        let sums = fs::read_to_string(at("go.sum")).unwrap();
+        assert!(sums.contains("a.example/M v1.1.0 h1:"), "{sums}");
+        // The same under another database's name: it is not in the tree, and nobody else is to be had.
+        fs::remove_file(at("go.sum")).unwrap();
+        let (is_done, said) = download(&Book::new("sum.other.test").key());
+        assert!(!is_done && said.contains("sum.other.test"), "{said}");
+    }
+}

@@ -161,13 +161,15 @@ pub(super) enum Proof {
     Refuted,
 }
 
+/// Reads what lies at `lookup/…`, `tile/…` or where the head is.
+type Source<'a> = Box<dyn Fn(&str) -> Option<Bytes> + Send + Sync + 'a>;
+
 /// One checksum database whose key is known, as far as a place holds it.
 pub(super) struct Ledger<'a> {
     pub name: Database,
     pub key: StandardVerifier,
     pub head: Option<Head>,
-    /// Reads what lies at `lookup/…` or `tile/…`.
-    source: Box<dyn Fn(&str) -> Option<Bytes> + Send + Sync + 'a>,
+    source: Source<'a>,
 }
 
 impl<'a> Ledger<'a> {
@@ -182,11 +184,7 @@ impl<'a> Ledger<'a> {
     }
 
     /// What a place holds of it, whose newest head lies at `head`.
-    pub(super) fn new(
-        config: &SumdbConfig,
-        source: Box<dyn Fn(&str) -> Option<Bytes> + Send + Sync + 'a>,
-        head: &str,
-    ) -> Option<Ledger<'a>> {
+    pub(super) fn new(config: &SumdbConfig, source: Source<'a>, head: &str) -> Option<Ledger<'a>> {
         let key = StandardVerifier::new(&config.key).ok()?;
         let head = source(head).and_then(|note| Head::open(&note, &key).ok());
         Some(Ledger { name: config.name.clone(), key, head, source })
