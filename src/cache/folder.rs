@@ -129,7 +129,7 @@ impl Folder {
         self.disk.dir().join(key.file_path())
     }
 
-    /// Takes files out, and tells those who serve from the folder. How many could not be.
+    /// Takes files out, and tells those who serve from the folder.
     pub fn remove(&self, keys: &[Key]) -> io::Result<()> {
         let outcomes: Vec<io::Result<()>> = keys.iter().map(|key| self.disk.remove(key)).collect();
         if !keys.is_empty() {
@@ -138,14 +138,22 @@ impl Folder {
         outcomes.into_iter().collect()
     }
 
-    /// Drops a file that is not as it was kept, if it still is not: somebody may have mended it since.
-    pub fn drop_damaged(&self, key: &Key) -> io::Result<bool> {
-        match self.disk.inspect(key) {
-            Inspected::Damaged(record, damage) => Ok(self.disk.drop_damaged(key, &record, damage)),
-            // It is wrong in what it says, or has no note.
-            Inspected::Right(_) | Inspected::Unnoted => self.disk.remove(key).map(|()| true),
-            Inspected::Gone => Ok(false),
+    /// Takes out files that are wrong, if they still are as they were: somebody may have mended one since.
+    /// How many went.
+    pub fn repair(&self, keys: &[Key]) -> io::Result<usize> {
+        let mut gone = 0;
+        for key in keys {
+            gone += usize::from(match self.disk.inspect(key) {
+                Inspected::Damaged(record, damage) => self.disk.drop_damaged(key, &record, damage),
+                // It is wrong in what it says, or has no note.
+                Inspected::Right(_) | Inspected::Unnoted => self.disk.remove(key).map(|()| true)?,
+                Inspected::Gone => false,
+            });
         }
+        if gone > 0 {
+            self.disk.announce_removal()?;
+        }
+        Ok(gone)
     }
 
     /// Keeps what is read, if it has that SHA-256 (in hexadecimal).

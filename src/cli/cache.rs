@@ -392,10 +392,8 @@ fn verify(folder: &Folder, args: &Verify, databases: &[SumdbConfig]) -> Result<E
     let is_left = SystemTime::now() - LEFT_AFTER;
     let left = unnoted.iter().filter(|item| UNIX_EPOCH + Duration::from_millis(item.used_ms) < is_left);
     if args.repair {
-        for key in wrong.iter().chain(left.map(|item| &item.key)) {
-            report.repaired += usize::from(folder.drop_damaged(key)?);
-        }
-        folder.remove(&wrong)?;
+        let going: Vec<Key> = wrong.iter().cloned().chain(left.map(|item| item.key.clone())).collect();
+        report.repaired = folder.repair(&going)?;
     }
     let is_well = wrong.is_empty() || args.repair;
     print(&if args.json { json(&report) } else { report.text(args.repair) })?;
