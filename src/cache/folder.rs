@@ -190,3 +190,99 @@ impl Folder {
         Some(Room { total: space.total, free: space.free, wanted: space.wanted(), is_ours: space.is_ours })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use tempfile::{TempDir, tempdir};
+
+    use super::super::disk::hash;
+    use super::*;
+
+    fn key(path: &str) -> Key {
+        Key::new(path).unwrap()
+    }
+
+    fn made() -> (TempDir, Folder) {
+        let dir = tempdir().unwrap();
+        let folder = Folder::make(dir.path()).unwrap();
+        (dir, folder)
+    }
+
+    fn keep(folder: &Folder, path: &str, bytes: &[u8]) {
+        folder.keep(&key(path), bytes, Note::default(), &hash(bytes)).unwrap();
+    }
+
+    fn keys(folder: &Folder) -> Vec<String> {
+        folder.items().unwrap().into_iter().map(|item| item.key.to_string()).collect()
+    }
+
+    #[test]
+    fn to_open_a_folder_changes_nothing_there() {
+        let dir = tempdir().unwrap();
+        assert!(Folder::open(&dir.path().join("nowhere")).unwrap().is_none());
+        assert!(Folder::open(dir.path()).unwrap().is_none());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_kept_is_listed_and_read() {
+        let (_dir, folder) = made();
+        keep(&folder, "download/b.mod", b"b");
+        keep(&folder, "download/a.mod", b"aa");
+        let items = folder.items().unwrap();
+        let told: Vec<_> = items.iter().map(|item| (item.key.as_str(), item.size, item.note.is_some())).collect();
+        assert_eq!(told, [("download/a.mod", 2, true), ("download/b.mod", 1, true)]);
+        assert_eq!(folder.read_small(&key("download/a.mod"), 2).unwrap().1, b"aa");
+        assert!(folder.read_small(&key("download/a.mod"), 1).is_none());
+    }
+
+    #[test]
+    fn what_is_not_what_was_judged_is_not_kept() {
+        let (dir, folder) = made();
+        let changed = folder.keep(&key("download/a.mod"), &b"changed"[..], Note::default(), &hash(b"judged"));
+        assert!(changed.unwrap_err().to_string().contains("changed while it was read"));
+        assert_eq!(keys(&folder), [""; 0]);
+        assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn repair_takes_out_what_is_wrong_or_has_no_note_and_nothing_that_was_mended() {
+        let (dir, folder) = made();
+        for path in ["download/cut.mod", "download/mended.mod", "download/bare.mod", "download/right.mod"] {
+            keep(&folder, path, b"bytes");
+        }
+        fs::write(dir.path().join("download/cut.mod"), "byt").unwrap();
+        fs::write(dir.path().join("download/mended.mod"), "by").unwrap();
+        assert!(matches!(folder.inspect(&key("download/mended.mod")), Look::Damaged("short")));
+        let removals = folder.disk.removals();
+        fs::remove_file(dir.path().join("notes/download/bare.mod.json")).unwrap();
+        assert!(matches!(folder.inspect(&key("download/bare.mod")), Look::Unnoted));
+        folder.remove(&[key("download/mended.mod")]).unwrap();
+        let found = ["download/cut.mod", "download/mended.mod", "download/bare.mod"].map(key);
+        assert_eq!(folder.repair(&found).unwrap(), 2);
+        assert_eq!(keys(&folder), ["download/right.mod"]);
+        assert_ne!(folder.disk.removals(), removals, "those who serve are told");
+    }
+
+    #[test]
+    fn the_least_needed_is_what_would_leave() {
+        let (_dir, folder) = made();
+        for path in ["download/new.zip", "download/old.zip", "download/x.mod"] {
+            keep(&folder, path, &[7; 100]);
+        }
+        let long_ago = SystemTime::now() - Duration::from_secs(1_000_000);
+        for path in [folder.path(&key("download/old.zip")), folder.disk.dir().join("notes/download/old.zip.json")] {
+            fs::File::options().write(true).open(path).unwrap().set_modified(long_ago).unwrap();
+        }
+        let items = folder.items().unwrap();
+        let least = |excess| {
+            let least = folder.least_needed(items.iter().collect(), excess);
+            least.into_iter().map(|item| item.key.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(least(50), ["download/old.zip"]);
+        assert_eq!(least(150), ["download/new.zip", "download/old.zip"]);
+        assert_eq!(least(250).len(), 3);
+    }
+}

@@ -270,7 +270,8 @@ impl Store {
     /// Whether it is time to see what must go. Where no more could leave the last time (the rest is pinned),
     /// it is tried again after some more has come.
     fn is_crowded(&self, disk: &Disk) -> bool {
-        let (total, stuck) = (disk.total(), self.stuck.load(Ordering::Relaxed));
+        let total = disk.total();
+        let stuck = self.stuck.fetch_min(total, Ordering::Relaxed).min(total);
         let is_too_much =
             || total > stuck + stuck.min(PROGRESS) && evict::bound(total, self.size, disk.space()).is_some();
         disk.wants_survey(self.size) || is_too_much()

@@ -681,3 +681,43 @@ const TREE: &str = "download";
 const LEFT_AFTER: Duration = Duration::from_secs(60);
 /// So many wrong files of a tree are told; whoever sees them knows.
 const MOST_TOLD: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selector_means_modules_and_perhaps_one_version() {
+        let table = [
+            // selector, module, version, covers, names
+            ("a.b/c", "a.b/c", "v1.0.0", true, true),
+            ("a.b/c", "a.b/c/v2", "v2.0.0", true, false),
+            ("a.b", "a.b/c", "v1.0.0", true, false),
+            ("a.b/*", "a.b/c", "v1.0.0", true, true),
+            ("a.b/c@v1.0.0", "a.b/c", "v1.0.0", true, true),
+            ("a.b/c@v1.0.0", "a.b/c", "v1.0.1", false, false),
+            ("*.b/c@v1.0.0", "a.b/c", "v1.0.0", true, true),
+            ("a.b/d", "a.b/c", "v1.0.0", false, false),
+        ];
+        for (text, module, version, covers, names) in table {
+            let selector: Selector = text.parse().unwrap();
+            let (module, version) = (Module::new(module).unwrap(), Version::new(version).unwrap());
+            let found = (selector.covers(&module, Some(&version)), selector.names(&module, Some(&version)));
+            assert_eq!(found, (covers, names), "{text} {module}@{version}");
+        }
+        let one: Selector = "a.b/c@v1.0.0".parse().unwrap();
+        assert!(!one.covers(&Module::new("a.b/c").unwrap(), None), "a list is about no version");
+        for wrong in ["", "@v1.0.0", "a.b/c@"] {
+            assert!(wrong.parse::<Selector>().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn ages_are_spans() {
+        let hours = |text: &str| text.parse::<Age>().map(|age| age.0.as_secs() / 3600);
+        assert_eq!((hours("30d"), hours("12h"), hours("1w 2d")), (Ok(720), Ok(12), Ok(216)));
+        for wrong in ["", "soon", "30", "-1d"] {
+            assert!(hours(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}
