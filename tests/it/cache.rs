@@ -138,6 +138,9 @@ async fn what_is_pruned_is_not_served_from_memory() {
     assert!(said.code == Some(0) && said.err.contains("3 files") && said.err.contains("taken out"), "{said:?}");
     assert_eq!(home.cache_json(&["stat"])["files"], 2);
     served_anew(&mirror, served.address, path).await;
+    // What it has just fetched is on its way to the disk until it has ended.
+    served.tell_to_stop();
+    served.ended();
     assert_eq!(home.cache(&["prune", "--older-than", "1d"]).out, "");
     assert_eq!(home.cache(&["prune", "--to", "0"]).code, Some(0));
     assert_eq!(home.cache_json(&["stat"])["files"], 0);
