@@ -7,6 +7,7 @@
 //! notes/<key>.json     a record for each kept file: key, note, SHA-256, time of change
 //! tmp/…                files being written, each locked by its writer
 //! evict.lock           locked by the process that evicts
+//! removals             a number, another one whenever something was taken out on purpose
 //! ```
 //!
 //! **Keeping** is: write aside, sync, take away the old record, rename the file into place, sync its
@@ -32,8 +33,8 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tempfile::TempPath;
 
-use super::evict::{Held, is_absence};
-use super::key::{EVICTING, LAYOUT, NOTES, SCRATCH, shield};
+use super::evict::{Held, Space, is_absence};
+use super::key::{EVICTING, LAYOUT, NOTES, REMOVALS, SCRATCH, shield};
 use super::{Error, Key, Note};
 
 /// The cache folder of one process, perhaps shared with others.
@@ -49,9 +50,17 @@ pub(super) struct Disk {
     /// The least that the folder had no room for, until it takes as much again; `u64::MAX` while it
     /// is well. A nearly full disk takes small files in between, which is no recovery.
     refused: AtomicU64,
+    /// Something else is mounted above: this file system is there for us alone.
+    is_own_mount: bool,
     #[cfg(test)]
     pub(super) room: AtomicU64,
+    /// What a test says of the file system, given how much of it is ours, in place of what it says itself.
+    #[cfg(test)]
+    pub(super) pretended: Mutex<Option<Pretence>>,
 }
+
+#[cfg(test)]
+pub(super) type Pretence = fn(u64) -> Space;
 
 /// What lies beside a kept file.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -88,6 +97,18 @@ impl Damage {
     }
 }
 
+/// What a close look at a kept file found.
+pub(super) enum Inspected {
+    /// As recorded, to the last byte.
+    Right(Kept),
+    /// There is neither file nor record.
+    Gone,
+    /// A file without a record: nobody is given it. An interrupted write leaves such, for a moment also
+    /// one that goes on.
+    Unnoted,
+    Damaged(Record, Damage),
+}
+
 /// A file being written. Unless it is committed it goes when this does.
 pub(super) struct Scratch {
     pub file: Arc<File>,
@@ -102,21 +123,33 @@ impl Disk {
         for folder in [dir.to_owned(), dir.join(NOTES), dir.join(SCRATCH)] {
             make_folder(&folder).map_err(refuse)?;
         }
-        let disk = Disk {
-            dir: dir.to_owned(),
-            total: AtomicU64::new(0),
-            added: AtomicU64::new(0),
-            writers: std::array::from_fn(|_| Mutex::new(())),
-            refused: AtomicU64::new(u64::MAX),
-            #[cfg(test)]
-            room: AtomicU64::new(u64::MAX),
-        };
+        let disk = Disk::new(dir);
         disk.sweep().map_err(refuse)?;
         disk.scratch().map_err(refuse)?;
         if !has_layout {
             disk.write_layout().map_err(refuse)?;
         }
         Ok(disk)
+    }
+
+    /// Opens a folder that is there already, and changes nothing; none where there is none.
+    pub(super) fn open_existing(dir: &Path) -> Result<Option<Disk>, Error> {
+        Ok(check_layout(dir)?.then(|| Disk::new(dir)))
+    }
+
+    fn new(dir: &Path) -> Disk {
+        Disk {
+            dir: dir.to_owned(),
+            total: AtomicU64::new(0),
+            added: AtomicU64::new(0),
+            writers: std::array::from_fn(|_| Mutex::new(())),
+            refused: AtomicU64::new(u64::MAX),
+            is_own_mount: is_mount(dir),
+            #[cfg(test)]
+            room: AtomicU64::new(u64::MAX),
+            #[cfg(test)]
+            pretended: Mutex::new(None),
+        }
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -135,6 +168,27 @@ impl Disk {
             }
         }
         Ok(None)
+    }
+
+    /// Looks closely at what is kept under `key`: every byte is hashed, and nothing is dropped.
+    pub(super) fn inspect(&self, key: &Key) -> Inspected {
+        for _ in 0..LOOKS {
+            let Some(record) = self.read_record(key) else {
+                let is_there = self.dir.join(key.file_path()).is_file();
+                return if is_there { Inspected::Unnoted } else { Inspected::Gone };
+            };
+            let damage = match self.open_recorded(key, &record) {
+                Ok(Some(file)) if hash_file(&file).ok().as_ref() == Some(&record.sha256) => {
+                    return Inspected::Right(Kept { file: Arc::new(file), record });
+                }
+                Ok(_) => Damage::Altered,
+                Err(damage) => damage,
+            };
+            if self.read_record(key).is_some_and(|now| now == record) {
+                return Inspected::Damaged(record, damage);
+            }
+        }
+        Inspected::Gone
     }
 
     /// Drops a file that is not as recorded, unless the record has changed since it was read.
@@ -210,6 +264,26 @@ impl Disk {
         let _ = record.and_then(|record| record.set_modified(UNIX_EPOCH + Duration::from_nanos(now)));
     }
 
+    /// The number that says what was taken out on purpose; it says nothing until something was.
+    pub(super) fn removals(&self) -> Option<String> {
+        fs::read_to_string(self.dir.join(REMOVALS)).ok()
+    }
+
+    /// Tells other processes that something was taken out, so that they forget what they have in memory.
+    pub(super) fn announce_removal(&self) -> io::Result<()> {
+        self.write_aside(&self.dir.join(REMOVALS), format!("{:016x}\n", fastrand::u64(..)).as_bytes())
+    }
+
+    /// The file system under the folder, where it can be asked.
+    pub(super) fn space(&self) -> Option<Space> {
+        #[cfg(test)]
+        if let Some(pretended) = *self.pretended.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Some(pretended(self.total()));
+        }
+        let (total, free) = measure_space(&self.dir)?;
+        Some(Space { total, free, is_ours: self.is_own_mount })
+    }
+
     /// Removes a file and its record.
     pub(super) fn remove(&self, key: &Key) -> io::Result<()> {
         let _writer = self.lock_writer(key);
@@ -255,10 +329,9 @@ impl Disk {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// Whether it is time to see what must go: too much lies there, or so much was added since the
-    /// last survey that what other processes added may matter.
-    pub(super) fn is_crowded(&self, size: u64) -> bool {
-        self.total() > size || self.added.load(Ordering::Relaxed) > size / 8
+    /// Whether so much was added since the last survey that what other processes added may matter.
+    pub(super) fn wants_survey(&self, size: u64) -> bool {
+        self.added.load(Ordering::Relaxed) > size / 8
     }
 
     /// Says that the folder does not take `length` bytes, or that it takes as much again: each once.
@@ -340,7 +413,7 @@ impl Disk {
         Err(io::Error::new(ErrorKind::WouldBlock, "new files are swept away as fast as they are made"))
     }
 
-    fn read_record(&self, key: &Key) -> Option<Record> {
+    pub(super) fn read_record(&self, key: &Key) -> Option<Record> {
         let text = fs::read(self.dir.join(key.note_path())).ok()?;
         // A record that cannot be read is none: a power cut empties files that were not synced.
         let record: Record = serde_json::from_slice(&text).ok()?;
@@ -430,7 +503,8 @@ impl Disk {
         let key = Key::new(&components?.join("/"))?;
         let note = fs::metadata(self.dir.join(key.note_path()));
         let used = note.as_ref().unwrap_or(&metadata).modified().map_or(0, since_epoch);
-        Some(Held { key, size: metadata.len(), used })
+        let written = metadata.modified().map_or(0, since_epoch);
+        Some(Held { key, size: metadata.len(), used, written })
     }
 
     fn account(&self, before: u64, after: u64) {
@@ -469,6 +543,33 @@ fn check_layout(dir: &Path) -> Result<bool, Error> {
             Err(Error::Layout { path: dir.to_owned(), known: VERSION, found: found.trim().chars().take(20).collect() })
         }
     }
+}
+
+/// Whether something is mounted at a folder. Two mounts of one device look like one.
+#[cfg(unix)]
+fn is_mount(dir: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
+    let above = fs::canonicalize(dir).ok().and_then(|dir| dir.parent().map(Path::to_owned));
+    above.is_some_and(|above| device(dir) != device(&above))
+}
+
+#[cfg(not(unix))]
+fn is_mount(_dir: &Path) -> bool {
+    false
+}
+
+/// How many bytes anybody but root may use in all, and how many of them are free: what `df` shows.
+#[cfg(unix)]
+fn measure_space(dir: &Path) -> Option<(u64, u64)> {
+    let found = rustix::fs::statvfs(dir).ok()?;
+    let usable = found.f_blocks.saturating_sub(found.f_bfree).saturating_add(found.f_bavail);
+    Some((usable.saturating_mul(found.f_frsize), found.f_bavail.saturating_mul(found.f_frsize)))
+}
+
+#[cfg(not(unix))]
+fn measure_space(_dir: &Path) -> Option<(u64, u64)> {
+    None
 }
 
 /// Reads a piece of a kept file; an error where the file ends before it.

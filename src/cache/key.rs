@@ -78,8 +78,11 @@ pub(super) const LAYOUT: &str = "layout";
 /// Locked by the process that evicts.
 pub(super) const EVICTING: &str = "evict.lock";
 
+/// Written anew whenever a file is taken out on purpose: other processes then forget what is in memory.
+pub(super) const REMOVALS: &str = "removals";
+
 /// What lies in the cache folder and is no pool of files.
-const OURS: [&str; 4] = [NOTES, SCRATCH, LAYOUT, EVICTING];
+const OURS: [&str; 5] = [NOTES, SCRATCH, LAYOUT, EVICTING, REMOVALS];
 /// File systems take 255 bytes; a note's name is `.json` longer, a shielded folder's a comma.
 const LONGEST_COMPONENT: usize = 250;
 /// Linux takes 4,096 bytes of path; half of it is left to the cache folder.
@@ -116,6 +119,7 @@ mod tests {
             "layout",
             "LAYOUT/a",
             "evict.lock",
+            "removals",
         ];
         for path in refused {
             assert_eq!(Key::new(path), None, "{path:?}");

@@ -81,6 +81,14 @@ impl Memory {
         shelf.take(key);
     }
 
+    /// Lets go of everything, and of what is being loaded.
+    pub(super) fn clear(&self) {
+        let mut shelf = self.lock();
+        shelf.loading.clear();
+        shelf.entries.clear();
+        shelf.held = 0;
+    }
+
     /// Lets no load that began before now put anything here.
     pub(super) fn spoil(&self, key: &Key) {
         self.lock().loading.remove(key);
@@ -264,6 +272,18 @@ mod tests {
                 _ => panic!("{what}"),
             }
         }
+    }
+
+    #[test]
+    fn what_is_cleared_is_gone_and_so_is_what_was_being_loaded() {
+        let memory = Memory::new(4_000);
+        keep(&memory, "a", 1_000);
+        let mut loading = ticket(&memory, "b");
+        assert!(loading.reserve(1_000));
+        memory.clear();
+        loading.fill(Note::default(), Bytes::from_static(b"old"));
+        assert_eq!((holds(&memory, "a"), holds(&memory, "b")), (false, false));
+        assert_eq!(memory.weigh(), (0, 0));
     }
 
     #[test]

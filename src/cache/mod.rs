@@ -9,13 +9,16 @@
 //! sync, and until it is done they are found where they are. Where nothing can be kept (no folder,
 //! a full disk), bytes are held in memory within bounds and passed on beyond them.
 //!
-//! Left out: who may have what, and how fresh it is (`goproxy`); order of leaving beyond last use.
+//! [`Folder`] is the same folder as the tools see it, whoever serves from it meanwhile.
+//!
+//! Left out: who may have what, and how fresh it is (`goproxy`).
 
 mod content;
 mod disk;
 mod draft;
 mod evict;
 mod flight;
+mod folder;
 mod growth;
 mod key;
 mod memory;
@@ -32,6 +35,7 @@ use tokio::runtime::Handle;
 
 pub use content::Content;
 pub use draft::Draft;
+pub use folder::{Folder, Item, Look, Room};
 pub use key::Key;
 
 use crate::metrics::Registry;
@@ -48,6 +52,32 @@ pub struct Config {
     pub size: u64,
     /// Bytes in memory.
     pub memory: u64,
+    /// What never leaves to make room.
+    pub pins: Pins,
+}
+
+/// Which keys never leave to make room. What a key is about only those know who keep things.
+#[derive(Clone, Default)]
+pub struct Pins(Option<Arc<Covers>>);
+
+type Covers = dyn Fn(&Key) -> bool + Send + Sync;
+
+impl Pins {
+    /// Those that `covers` says.
+    pub fn new(covers: impl Fn(&Key) -> bool + Send + Sync + 'static) -> Pins {
+        Pins(Some(Arc::new(covers)))
+    }
+
+    /// Whether a key is one of them.
+    pub fn cover(&self, key: &Key) -> bool {
+        self.0.as_ref().is_some_and(|covers| covers(key))
+    }
+}
+
+impl std::fmt::Debug for Pins {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "Pins(some)" } else { "Pins(none)" })
+    }
 }
 
 /// What is known about a kept file; lies beside the tree, never in it.
@@ -121,6 +151,7 @@ impl<E: Clone + Send + Sync + From<Error> + 'static> Cache<E> {
 
     /// What is held under `key`: from memory, else from disk; nothing if the file is not as noted.
     pub async fn get(&self, key: &Key) -> Option<Found> {
+        self.store.heed_removals().await;
         let ticket = match self.store.recall(key) {
             Recalled::Found(found) => return Some(found),
             Recalled::Forgotten(ticket) => ticket,
@@ -298,7 +329,7 @@ mod tests {
     }
 
     fn config(dir: &TempDir) -> Config {
-        Config { dir: Some(dir.path().to_owned()), size: 1 << 30, memory: 1 << 20 }
+        Config { dir: Some(dir.path().to_owned()), size: 1 << 30, memory: 1 << 20, pins: Pins::default() }
     }
 
     fn open_with(config: Config) -> Cache<Fault> {
@@ -310,7 +341,7 @@ mod tests {
     }
 
     fn in_memory(memory: u64) -> Cache<Fault> {
-        open_with(Config { dir: None, size: 0, memory })
+        open_with(Config { dir: None, size: 0, memory, pins: Pins::default() })
     }
 
     fn key(path: &str) -> Key {
@@ -386,7 +417,7 @@ mod tests {
     }
 
     fn kept_files(dir: &TempDir) -> Vec<String> {
-        let ours = ["layout", "evict.lock"];
+        let ours = ["layout", "evict.lock", "removals"];
         files(dir.path()).into_iter().filter(|path| !ours.contains(&path.as_str())).collect()
     }
 
@@ -723,7 +754,12 @@ mod tests {
     async fn nobody_else_looks_into_the_folder() {
         use std::os::unix::fs::PermissionsExt;
         let parent = folder();
-        let cache = open_with(Config { dir: Some(parent.path().join("x/cache")), size: 1 << 30, memory: 0 });
+        let cache = open_with(Config {
+            dir: Some(parent.path().join("x/cache")),
+            size: 1 << 30,
+            memory: 0,
+            pins: Pins::default(),
+        });
         fill_and_settle(&cache, MOD, &bytes(1)).await;
         for path in ["x/cache", "x/cache/notes", "x/cache/tmp", "x/cache/download", "x/cache/download/a.example/m/@v"] {
             let mode = fs::metadata(parent.path().join(path)).unwrap().permissions().mode();
@@ -876,7 +912,7 @@ mod tests {
         fs::write(dir.path().join("file"), "").unwrap();
         let path = dir.path().join("file/cache");
         let refused = Cache::<Fault>::open(
-            Config { dir: Some(path.clone()), size: 0, memory: 0 },
+            Config { dir: Some(path.clone()), size: 0, memory: 0, pins: Pins::default() },
             Handle::current(),
             &Registry::default(),
         );
@@ -1119,25 +1155,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn zips_leave_in_order_of_use_and_texts_stay() {
+    async fn zips_that_nobody_uses_leave_and_texts_stay() {
         let dir = folder();
-        let cache = open_with(Config { dir: Some(dir.path().to_owned()), size: 500_000, memory: 0 });
+        let cache = open_with(Config { dir: Some(dir.path().to_owned()), size: 500_000, memory: 0, ..config(&dir) });
         let zip = |number: u32| format!("download/m/@v/v{number}.zip");
         for number in 0..4 {
             fill_and_settle(&cache, &format!("download/m/@v/v{number}.mod"), &bytes(1_000)).await;
             fill_and_settle(&cache, &zip(number), &bytes(120_000)).await;
         }
-        let reader = cache.get(&key(&zip(1))).await.unwrap();
-        held(&cache, &zip(0)).await.unwrap();
+        for used in [zip(0), zip(1), zip(0), zip(1)] {
+            held(&cache, &used).await.unwrap();
+        }
         fill_and_settle(&cache, &zip(4), &bytes(120_000)).await;
         let zips: Vec<_> = files(dir.path()).into_iter().filter(|path| path.ends_with(".zip")).collect();
-        assert_eq!(zips, [zip(0), zip(1), zip(4)], "2 and 3 were used least recently");
+        assert_eq!(zips, [zip(0), zip(1), zip(4)], "2 and 3 were not used since they came");
         for number in 0..4 {
             assert_eq!(held(&cache, &format!("download/m/@v/v{number}.mod")).await.unwrap(), bytes(1_000));
         }
         assert_eq!(cache.stat().disk_bytes, 364_000);
-        fill_and_settle(&cache, &zip(5), &bytes(300_000)).await;
-        assert_eq!(held(&cache, &zip(1)).await, None);
+        let reader = cache.get(&key(&zip(4))).await.unwrap();
+        for number in [5, 6] {
+            fill_and_settle(&cache, &zip(number), &bytes(120_000)).await;
+        }
+        assert_eq!(held(&cache, &zip(4)).await, None);
         assert_eq!(read(reader).await.unwrap(), bytes(120_000), "whoever reads it goes on reading");
     }
 
@@ -1170,6 +1210,67 @@ mod tests {
         assert_eq!(files(&dir.path().join("download")).len(), 2);
     }
 
+    #[tokio::test]
+    async fn what_is_pinned_stays_when_all_else_has_left() {
+        let dir = folder();
+        let pins = Pins::new(|key| key.as_str().contains("pinned"));
+        let cache = open_with(Config { size: 250_000, pins, ..config(&dir) });
+        for number in 0..3 {
+            fill_and_settle(&cache, &format!("download/pinned{number}.zip"), &bytes(100_000)).await;
+        }
+        fill_and_settle(&cache, "download/other.zip", &bytes(40_000)).await;
+        let zips = files(&dir.path().join("download"));
+        assert!(zips.len() >= 3 && (0..3).all(|number| zips.contains(&format!("pinned{number}.zip"))), "{zips:?}");
+    }
+
+    /// A disk that others fill: the cache gives way, down to its last GiB.
+    #[tokio::test]
+    async fn a_disk_that_runs_full_is_given_room() {
+        const GIB: u64 = 1 << 30;
+        let dir = folder();
+        let cache = open_with(Config { size: 20 * GIB, ..config(&dir) });
+        let disk = cache.store.disk.clone().unwrap();
+        let lay = |name: &str, size: u64| {
+            // Empty as far as the disk is concerned: what counts is how long it says that it is.
+            fs::create_dir_all(dir.path().join("download")).unwrap();
+            fs::create_dir_all(dir.path().join("notes/download")).unwrap();
+            fs::File::create(dir.path().join(format!("download/{name}.zip"))).unwrap().set_len(size).unwrap();
+        };
+        (0..5).for_each(|number| lay(&number.to_string(), GIB));
+        let others_fill = |filled: disk::Pretence| *disk.pretended.lock().unwrap() = Some(filled);
+        others_fill(|ours| evict::Space { total: 100 * GIB, free: 8 * GIB - ours, is_ours: false });
+        disk.survey(|_| ()).unwrap();
+        fill_and_settle(&cache, "download/new.zip", &bytes(100_000)).await;
+        // 2 GiB are lacking, and half a GiB more makes it last.
+        assert_eq!(files(&dir.path().join("download")).len(), 3);
+        others_fill(|_| evict::Space { total: 100 * GIB, free: 0, is_ours: false });
+        fill_and_settle(&cache, "download/newer.zip", &bytes(100_000)).await;
+        let left: u64 = cache.stat().disk_bytes;
+        assert!(left <= GIB + 200_000, "{left}");
+        fill_and_settle(&cache, "download/newest.zip", &bytes(100_000)).await;
+        assert!(held(&cache, "download/newest.zip").await.is_some(), "the last GiB is ours");
+    }
+
+    /// Memory went on serving what another process, or a tool, had taken out.
+    #[tokio::test]
+    async fn what_is_taken_out_by_somebody_else_is_forgotten_within_a_second() {
+        let dir = folder();
+        let (cache, other) = (open(&dir), open(&dir));
+        fill_and_settle(&cache, MOD, &bytes(10)).await;
+        assert_eq!(held(&cache, MOD).await.unwrap(), bytes(10));
+        let gone = async || {
+            // A second is over: what is asked now is looked at again.
+            cache.store.forget_when_it_looked();
+            held(&cache, MOD).await
+        };
+        other.remove(&key(MOD)).await.unwrap();
+        assert_eq!(gone().await, None);
+        fill_and_settle(&cache, MOD, &bytes(20)).await;
+        let tool = Folder::open(dir.path()).unwrap().unwrap();
+        tool.remove(&[key(MOD)]).unwrap();
+        assert_eq!(gone().await, None);
+    }
+
     const KEYS: u32 = 12;
 
     fn numbered(number: u32) -> String {
@@ -1181,7 +1282,8 @@ mod tests {
     async fn a_writer_that_waits_to_be_killed() {
         // Not a test of its own: without a folder there is nothing to do.
         let Some(dir) = std::env::var_os("GOANYWAY_TEST_DIR") else { return };
-        let cache = open_with(Config { dir: Some(dir.into()), size: 1_500_000, memory: 100_000 });
+        let cache =
+            open_with(Config { dir: Some(dir.into()), size: 1_500_000, memory: 100_000, pins: Pins::default() });
         for turn in 0.. {
             let (one, other) = (numbered(turn % KEYS), numbered((turn + 5) % KEYS));
             let (long, short) = (bytes(90_000 + 1_000 * (turn as usize % 97)), bytes(100 + turn as usize % 97));

@@ -4,6 +4,7 @@
 //! for a second time. A look at the disk is one hop off the worker, whatever it takes there. The
 //! hop that keeps something also sees to it that the folder stays below its size.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -12,11 +13,11 @@ use tokio::runtime::Handle;
 use super::content::{Content, Filed};
 use super::disk::{self, Damage, Disk, Kept};
 use super::draft::Draft;
-use super::evict::{self, Uses};
+use super::evict::{self, Bound, Held, Reason, Uses};
 use super::growth::{Budget, Growth, PIECE, SMALL};
 use super::memory::{Look, Memory, Ticket};
 use super::tally::{Lookup, Tally};
-use super::{Config, Error, Found, Key, Note, Stat};
+use super::{Config, Error, Found, Key, Note, Pins, Stat};
 
 /// All that the handles of one cache share, but for the fills under way.
 pub(super) struct Store {
@@ -25,11 +26,22 @@ pub(super) struct Store {
     pub tally: Tally,
     pub runtime: Handle,
     size: u64,
+    pins: Pins,
     budget: Arc<Budget>,
     // Locked for each hit, to write down that there was one.
     uses: Mutex<Uses>,
     /// Held by the thread that evicts.
     evicting: Mutex<()>,
+    /// How many bytes lay there when no more could leave; 0 when the last eviction reached its goal.
+    stuck: AtomicU64,
+    // Locked for a look at the clock, and to note what was read.
+    removals: Mutex<Removals>,
+}
+
+/// What is known of what other processes took out.
+struct Removals {
+    checked: u64,
+    number: Option<String>,
 }
 
 /// What memory had to say.
@@ -41,19 +53,51 @@ pub(super) enum Recalled {
 impl Store {
     pub(super) fn open(config: Config, runtime: Handle, tally: Tally) -> Result<Arc<Store>, Error> {
         let disk = config.dir.as_deref().map(Disk::open).transpose()?.map(Arc::new);
+        let removals = Removals { checked: disk::now(), number: disk.as_ref().and_then(|disk| disk.removals()) };
         let store = Arc::new(Store {
             disk,
             memory: Memory::new(config.memory),
             tally,
             runtime,
             size: config.size,
+            pins: config.pins,
             budget: Arc::new(Budget::new(UNSPILLED)),
             uses: Mutex::default(),
             evicting: Mutex::default(),
+            stuck: AtomicU64::new(0),
+            removals: Mutex::new(removals),
         });
         let counting = Arc::clone(&store);
         store.runtime.spawn_blocking(move || counting.count());
         Ok(store)
+    }
+
+    /// Forgets what is in memory when another process has taken something out of the folder. Whoever is the
+    /// first in a second to look in memory sees to it; so what was taken out is served for a second at most.
+    pub(super) async fn heed_removals(self: &Arc<Store>) {
+        let now = disk::now();
+        {
+            let mut removals = self.removals();
+            if now.abs_diff(removals.checked) < HEEDED_EVERY {
+                return;
+            }
+            removals.checked = now;
+        }
+        let Some(disk) = self.disk.clone() else { return };
+        let read = self.runtime.spawn_blocking(move || disk.removals()).await;
+        let Ok(number) = read else { return };
+        let mut removals = self.removals();
+        if removals.number != number {
+            removals.number = number;
+            self.memory.clear();
+            tracing::debug!("something was taken out of the cache folder: what is in memory is forgotten");
+        }
+    }
+
+    /// Lets the next look see whether something was taken out.
+    #[cfg(test)]
+    pub(super) fn forget_when_it_looked(&self) {
+        self.removals().checked = 0;
     }
 
     /// Looks in memory.
@@ -128,7 +172,15 @@ impl Store {
     /// Forgets what is held.
     pub(super) async fn remove(self: &Arc<Store>, key: &Key) -> Result<(), Error> {
         let path = key.clone();
-        let removed = self.change_disk(move |disk| if path.is_keepable() { disk.remove(&path) } else { Ok(()) }).await;
+        let take_out = move |disk: &Disk| {
+            if path.is_keepable() {
+                disk.remove(&path)?;
+                // One that is not told serves it from memory until it forgets; the file is gone all the same.
+                let _ = disk.announce_removal();
+            }
+            Ok(())
+        };
+        let removed = self.change_disk(take_out).await;
         self.memory.remove(key);
         self.weigh();
         removed
@@ -208,11 +260,21 @@ impl Store {
         disk.report(note.length, written.as_ref().map(|_| ()));
         written.map_err(|error| disk.explain(&error))?;
         tracing::debug!(%key, length = note.length, "kept");
-        if disk.is_crowded(self.size) {
+        if self.is_crowded(disk) {
             self.evict();
         }
         self.weigh();
         Ok(())
+    }
+
+    /// Whether it is time to see what must go. Where no more could leave the last time (the rest is pinned),
+    /// it is tried again after some more has come.
+    fn is_crowded(&self, disk: &Disk) -> bool {
+        let total = disk.total();
+        let stuck = self.stuck.fetch_min(total, Ordering::Relaxed).min(total);
+        let is_too_much =
+            || total > stuck + stuck.min(PROGRESS) && evict::bound(total, self.size, disk.space()).is_some();
+        disk.wants_survey(self.size) || is_too_much()
     }
 
     /// The second best place, where there is no disk or it is full.
@@ -226,7 +288,7 @@ impl Store {
     fn count(&self) {
         let Some(disk) = self.disk.as_deref() else { return };
         match disk.survey(|_| ()) {
-            Ok(()) if disk.is_crowded(self.size) => self.evict(),
+            Ok(()) if self.is_crowded(disk) => self.evict(),
             Ok(()) => self.weigh(),
             Err(error) => tracing::warn!(%error, folder = %disk.dir().display(), "could not count the cache folder"),
         }
@@ -246,16 +308,35 @@ impl Store {
         let Some(_one_process) = disk.lock_eviction()? else { return Ok(()) };
         let mut held = Vec::new();
         disk.survey(|file| held.push(file))?;
-        self.uses().correct(&mut held);
-        let leaving = evict::choose(held, self.size);
-        let gone: Vec<u64> =
-            leaving.iter().filter(|file| disk.remove(&file.key).is_ok()).map(|file| file.size).collect();
-        if !gone.is_empty() {
-            let bytes = gone.iter().sum();
-            self.tally.evict(gone.len() as u64, bytes);
-            tracing::info!(files = gone.len(), bytes, left = disk.total(), "made room in the cache folder");
-        }
+        let bound = evict::bound(disk.total(), self.size, disk.space());
+        held.retain(|file| !self.pins.cover(&file.key));
+        let excess = bound.map_or(0, |bound| disk.total().saturating_sub(bound.goal));
+        // Some 20 ms for 100,000 files, once for each tenth of the folder that is written.
+        let mut leaving = evict::choose(held, excess, &mut self.uses());
+        leaving.retain(|file| disk.remove(&file.key).is_ok());
+        self.tell_leaving(disk, &leaving, bound);
+        let is_enough = bound.is_none_or(|bound| disk.total() <= bound.goal);
+        self.stuck.store(if is_enough { 0 } else { disk.total() }, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Says in one line what went and why.
+    fn tell_leaving(&self, disk: &Disk, gone: &[Held], bound: Option<Bound>) {
+        let (files, bytes) = (gone.len(), gone.iter().map(|file| file.size).sum::<u64>());
+        let reason = bound.map_or(Reason::Absences, |bound| bound.reason).describe();
+        if let Some(oldest) = gone.iter().map(|file| file.used).min() {
+            self.tally.evict(files as u64, bytes);
+            let oldest = spell_time(oldest);
+            tracing::info!(reason, files, bytes, %oldest, left = disk.total(), "made room in the cache folder; oldest is the last use of what went");
+        }
+        if let Some(bound) = bound.filter(|bound| disk.total() > bound.goal) {
+            tracing::warn!(
+                reason,
+                left = disk.total(),
+                goal = bound.goal,
+                "nothing more may leave the cache folder: the rest is pinned (cache.pins), or cannot be removed"
+            );
+        }
     }
 
     /// Brings the gauges up to date.
@@ -264,11 +345,23 @@ impl Store {
         self.tally.weigh(stat.disk_bytes, stat.memory_bytes);
     }
 
+    fn removals(&self) -> MutexGuard<'_, Removals> {
+        self.removals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn uses(&self) -> MutexGuard<'_, Uses> {
         self.uses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+fn spell_time(ns: u64) -> String {
+    jiff::Timestamp::from_nanosecond(i128::from(ns)).map_or_else(|_| "unknown".to_owned(), |at| format!("{at:.0}"))
+}
+
+/// What must have come after an eviction that could not reach its goal, before the next is tried.
+const PROGRESS: u64 = 64 << 20;
+/// How often somebody looks whether another process took something out: a second.
+const HEEDED_EVERY: u64 = 1_000_000_000;
 /// How much all fills together may hold in memory when no disk takes it.
 const UNSPILLED: u64 = 64 << 20;
 /// What is longer is never taken into memory.

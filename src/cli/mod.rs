@@ -6,6 +6,7 @@
 //! do follows after an empty one.
 
 mod ca;
+mod cache;
 mod env;
 #[cfg(test)]
 mod golden;
@@ -53,6 +54,7 @@ fn dispatch(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         Some(("resolve", matches)) => resolve_names(settings(matches)?, &resolve::Args::from_arg_matches(matches)?),
         Some(("env", matches)) => print_env(&settings(matches)?, &env::EnvArgs::from_arg_matches(matches)?),
         Some(("ca", matches)) => ca::tend(&ca::CaArgs::from_arg_matches(matches)?, &settings(matches)?),
+        Some(("cache", matches)) => cache::tend(&settings(matches)?, &cache::CacheArgs::from_arg_matches(matches)?),
         _ => unreachable!("clap wants one of the commands above"),
     }
 }
@@ -120,6 +122,14 @@ fn command() -> Command {
                 &["intercept", "state_dir", "log"],
             )
             // Typed after the verb: goanyway ca rotate --intercept HOST
+            .mut_args(|arg| arg.global(true)),
+        )
+        .subcommand(
+            with_settings(
+                cache::CacheArgs::augment_args(Command::new("cache").about("Look at what is kept, check it, carry it")),
+                &["cache", "goproxy.sumdb", "log"],
+            )
+            // They may follow the name of what is to be done.
             .mut_args(|arg| arg.global(true)),
         )
 }
@@ -210,6 +220,10 @@ enum Failure {
     Authority(#[from] crate::intercept::Error),
     #[error("{0}")]
     Store(#[from] stores::Error),
+    #[error("{0}")]
+    Folder(#[from] crate::cache::Error),
+    #[error("{0}")]
+    Cache(String),
     #[error("cannot write {path}: {error}", path = path.display())]
     Write { path: PathBuf, error: std::io::Error },
     #[error("{0}")]

@@ -91,9 +91,9 @@ impl Settings {
         let mut notices = Vec::new();
         let admit = understand_admit(&read)?;
         let upstreams = read.list::<Base>("goproxy.upstreams")?;
-        let private = match read.list::<Patterns>("goproxy.private")? {
+        let private = match read.patterns("goproxy.private")? {
             listed if listed.is_empty() => folders::go_private(around),
-            listed => listed.into_iter().flat_map(|patterns| patterns.0).collect(),
+            listed => listed,
         };
         let goproxy = understand_goproxy(&read, upstreams.clone(), private.clone())?;
         let intercept = understand_intercept(&read, around)?;
@@ -111,6 +111,7 @@ impl Settings {
                 dir: None,
                 size: read.parsed::<Size>("cache.size")?.map_or(defaults::CACHE_SIZE, |size| size.0),
                 memory: read.parsed::<Size>("cache.memory")?.map_or_else(folders::cache_memory, |size| size.0),
+                pins: goproxy::pin_modules(&read.patterns("cache.pins")?),
             },
             intercept,
             resolve,
@@ -294,6 +295,10 @@ impl Reader<'_> {
     fn list_or<T: FromStr<Err: Display>>(&self, key: &'static str, default: Vec<T>) -> Result<Vec<T>, Error> {
         let listed = self.list(key)?;
         Ok(if listed.is_empty() { default } else { listed })
+    }
+
+    fn patterns(&self, key: &'static str) -> Result<Vec<String>, Error> {
+        Ok(self.list::<Patterns>(key)?.into_iter().flat_map(|patterns| patterns.0).collect())
     }
 
     fn suffixes(&self, key: &'static str) -> Result<Vec<Name>, Error> {

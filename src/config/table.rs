@@ -60,6 +60,7 @@ pub static ROWS: &[Row] = &[
     row("cache.dir", "cache-dir", "DIR", One, "where modules are kept", "goanyway in the cache folder"),
     row("cache.size", "cache-size", "SIZE", One, "the most that is kept on disk", "20GiB"),
     row("cache.memory", "cache-memory", "SIZE", One, "the most that is kept in memory", "256MiB or an eighth of the memory limit"),
+    row("cache.pins", "", "PATTERNS", Add, "modules that never leave the cache to make room", "none"),
     row("state_dir", "state-dir", "DIR", One, "what is learnt: names, health", "goanyway in the state folder"),
     row("intercept.ca_dir", "ca-dir", "DIR", One, "the local CA", "goanyway/certs in the data folder"),
     row("intercept.hosts", "intercept", "HOST", Add, "hosts whose TLS is ended here", "the known mirrors and checksum databases"),

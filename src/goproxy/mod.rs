@@ -11,12 +11,15 @@
 //! `respond`'s; the order in which files leave the disk, which is `cache`'s.
 
 mod answer;
+mod bundle;
 mod defaults;
+mod examine;
 mod failure;
 mod files;
 mod log;
 mod mirrors;
 mod path;
+mod places;
 mod policy;
 mod pools;
 mod store;
@@ -34,9 +37,12 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::runtime::Handle;
 
+pub use bundle::{BadBundle, Exported, GoSum, Imported, export, import};
 pub use defaults::{describe as describe_default, hosts as default_hosts, mirrors as default_mirrors};
+pub use examine::{Examiner, Finding, is_vouched};
 pub use failure::{Complaint, Failure, Kind, Said};
 pub use path::{Database, Module, ModuleRequest, NotOurs, Version, Why};
+pub use places::{Filed, Sort, pin_modules};
 pub use policy::Patterns;
 pub use sumdb::{BadSumdb, SumdbConfig};
 pub use tally::{Served, Totals};

@@ -314,7 +314,7 @@ fn proxy(config: Config, cache: Cache<Failure>, net: Arc<Net>) -> Goproxy {
 }
 
 fn cache_in_memory() -> Cache<Failure> {
-    let config = cache::Config { dir: None, size: 0, memory: 256 << 20 };
+    let config = cache::Config { dir: None, size: 0, memory: 256 << 20, pins: cache::Pins::default() };
     Cache::open(config, Handle::current(), &Registry::default()).unwrap()
 }
 
@@ -798,7 +798,11 @@ async fn a_slow_zip_is_let_go_when_its_time_is_over() {
 #[tokio::test(start_paused = true)]
 async fn a_zip_that_there_is_no_room_for_goes_through() {
     let net = Arc::new(Net::default());
-    let cache = Cache::open(cache::Config { dir: None, size: 0, memory: 1 }, Handle::current(), &Registry::default());
+    let cache = Cache::open(
+        cache::Config { dir: None, size: 0, memory: 1, pins: cache::Pins::default() },
+        Handle::current(),
+        &Registry::default(),
+    );
     let config = Config {
         sumdb: Vec::new(),
         hold: 1 << 30,
@@ -924,7 +928,12 @@ async fn a_silent_mirror_holds_up_few_lists_although_all_are_asked() {
 async fn on_disk_it_is_the_tree_that_go_reads_as_file_urls_and_damage_is_found_out() {
     let folder = tempfile::tempdir().unwrap();
     let open = || {
-        let config = cache::Config { dir: Some(folder.path().to_owned()), size: 1 << 30, memory: 0 };
+        let config = cache::Config {
+            dir: Some(folder.path().to_owned()),
+            size: 1 << 30,
+            memory: 0,
+            pins: cache::Pins::default(),
+        };
         Cache::open(config, Handle::current(), &Registry::default()).unwrap()
     };
     let (book, net) = (book(), Arc::new(Net::default()));
@@ -1325,7 +1334,12 @@ async fn nobody_joins_another_hosts_refusal() {
 async fn processes_that_share_a_folder_follow_each_others_head() {
     let folder = tempfile::tempdir().unwrap();
     let open = || {
-        let config = cache::Config { dir: Some(folder.path().to_owned()), size: 1 << 30, memory: 64 << 20 };
+        let config = cache::Config {
+            dir: Some(folder.path().to_owned()),
+            size: 1 << 30,
+            memory: 64 << 20,
+            pins: cache::Pins::default(),
+        };
         Cache::open(config, Handle::current(), &Registry::default()).unwrap()
     };
     let (book, net) = (Book::new("sum.test"), Arc::new(Net::default()));

@@ -5,6 +5,7 @@
 #[allow(dead_code, reason = "two test binaries share one vocabulary, and each speaks a part of it")]
 mod support;
 
+mod cache;
 mod cli;
 mod clients;
 mod dns;

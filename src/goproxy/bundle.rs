@@ -1,0 +1,817 @@
+//! Modules carried from one cache to another: out as a `GOPROXY=file://` tree with its checksum database,
+//! in again only after everything in it was looked at.
+//!
+//! **Out**: files are hashed as they are copied, so nothing damaged leaves. In our own folder records and
+//! the tree head lie apart; in the tree each lookup ends in the one pinned head, and the tiles lie beside it
+//! that a fresh go command needs to believe them, so it verifies with no network at all.
+//!
+//! **In**: two walks. The first judges every file: a record must be proven by the tree, a `.mod` or `.zip`
+//! must have the sum that the record (or a go.sum) names and the shape of its kind, an `.info` its version. One
+//! wrong file, and nothing of the tree is kept. The second walk keeps what is not held yet, if it still is what was
+//! judged. A newer tree head is pinned if it contains the one that is held. The download folder of a
+//! GOMODCACHE is such a tree too.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tlog_tiles::Tile;
+
+use super::examine::{LONGEST, Ledger, Proof, judge_file, judge_text};
+use super::log::{Claim, Head, Record, Sums};
+use super::path::{Module, ModuleRequest, Version};
+use super::places::{Filed, Sort, read};
+use super::policy::{self, Patterns};
+use super::pools::TREE;
+use super::store::{Facts, MIRROR, VERIFIED};
+use super::sumdb::SumdbConfig;
+use crate::cache::{Folder, Key, Look, Note};
+
+/// The sums of a go.sum file: which module versions a build is made of.
+#[derive(Clone, Debug, Default)]
+pub struct GoSum(HashMap<(String, String), Vec<String>>);
+
+impl GoSum {
+    /// Reads `MODULE VERSION[/go.mod] h1:SUM` lines.
+    pub fn parse(text: &str) -> Result<GoSum, String> {
+        let mut sums = GoSum::default();
+        for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            match line.split_whitespace().collect::<Vec<_>>()[..] {
+                [module, version, sum] if sum.starts_with("h1:") => {
+                    sums.0.entry((module.to_owned(), version.to_owned())).or_default().push(sum.to_owned());
+                }
+                // go skips what another hash algorithm made (cmd/go/internal/modfetch, readGoSum).
+                [_, _, _] => {}
+                _ => return Err(format!("line {} is no line of a go.sum: {line:?}", at + 1)),
+            }
+        }
+        Ok(sums)
+    }
+
+    fn sums(&self, module: &Module, version: &Version) -> Sums {
+        let find = |version: String| self.0.get(&(module.to_string(), version)).cloned().unwrap_or_default();
+        Sums { zip: find(version.to_string()), go_mod: find(format!("{version}/go.mod")) }
+    }
+
+    /// Whether a build with this go.sum may ask for the file.
+    fn names(&self, request: &ModuleRequest) -> bool {
+        match request {
+            ModuleRequest::Zip { module, version } => !self.sums(module, version).zip.is_empty(),
+            ModuleRequest::Mod { module, version } => !self.sums(module, version).go_mod.is_empty(),
+            ModuleRequest::Info { module, version } => {
+                let sums = self.sums(module, version);
+                !(sums.zip.is_empty() && sums.go_mod.is_empty())
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What was copied out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exported {
+    /// Files of modules, and their bytes.
+    pub files: u64,
+    pub bytes: u64,
+    /// Module versions with a zip.
+    pub zips: u64,
+    /// Records of checksum databases.
+    pub records: u64,
+    /// What could not go along, and why.
+    pub left_out: Vec<(String, String)>,
+}
+
+/// What was taken in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Files that are kept now and were not, and their bytes.
+    pub files: u64,
+    pub bytes: u64,
+    /// Of those, the ones that a checksum database vouches for.
+    pub verified: u64,
+    /// Records that are kept now.
+    pub records: u64,
+    /// Files that were held already.
+    pub held: u64,
+    /// Records and tiles that nothing proves, and files that are none of ours: left out.
+    pub left_out: u64,
+}
+
+/// Why a tree was not copied or not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum BadBundle {
+    #[error("{} is not empty; name a folder that is not there yet", .0.display())]
+    NotEmpty(PathBuf),
+    #[error("{} is no folder laid out as a module proxy: it holds no module file", .0.display())]
+    NoTree(PathBuf),
+    /// Paths and reasons; nothing was kept.
+    #[error("{} of its files are not what they should be", .0.len())]
+    Damaged(Vec<(String, String)>),
+    #[error("{}: {why}", path.display())]
+    Io { path: PathBuf, why: io::Error },
+}
+
+/// Copies the modules that `patterns` and `go_sum` name (none: all) into the new folder `to`.
+pub fn export(
+    folder: &Folder,
+    to: &Path,
+    patterns: Option<&Patterns>,
+    go_sum: Option<&GoSum>,
+    databases: &[SumdbConfig],
+) -> Result<Exported, BadBundle> {
+    let is_empty = fs::read_dir(to).map_or(true, |mut entries| entries.next().is_none());
+    if !is_empty {
+        return Err(BadBundle::NotEmpty(to.to_owned()));
+    }
+    let mut exported = Exported::default();
+    let mut versions = BTreeSet::new();
+    for item in folder.items().map_err(at(folder.dir()))? {
+        let Filed { request: Some(request), sort: Sort::Zip | Sort::Mod | Sort::Info | Sort::List } =
+            Filed::of(&item.key)
+        else {
+            continue;
+        };
+        let is_wanted = request.module().is_some_and(|module| patterns.is_none_or(|patterns| patterns.cover(module)))
+            && go_sum.is_none_or(|go_sum| go_sum.names(&request));
+        if !is_wanted || item.note.is_none() {
+            continue;
+        }
+        let place = to.join(request.file());
+        match folder.inspect(&item.key) {
+            Look::Right(note, file) => exported.bytes += copy(file, &place, note.at_ms).map_err(at(&place))?,
+            Look::Damaged(how) => {
+                exported.left_out.push((request.file(), format!("{how}: not as it was kept")));
+                continue;
+            }
+            Look::Gone | Look::Unnoted => continue,
+        }
+        exported.files += 1;
+        if let ModuleRequest::Zip { module, version } | ModuleRequest::Mod { module, version } = &request {
+            exported.zips += u64::from(matches!(request, ModuleRequest::Zip { .. }));
+            versions.insert((module.clone(), version.clone()));
+        }
+    }
+    for config in databases {
+        export_records(folder, to, &versions, config, &mut exported)?;
+    }
+    Ok(exported)
+}
+
+/// Writes the records of these versions, each with the pinned head, and the tiles that prove them.
+fn export_records(
+    folder: &Folder,
+    to: &Path,
+    versions: &BTreeSet<(Module, Version)>,
+    config: &SumdbConfig,
+    exported: &mut Exported,
+) -> Result<(), BadBundle> {
+    let Some(ledger) = Ledger::kept(folder, config) else { return Ok(()) };
+    let Some(head) = ledger.head.clone() else { return Ok(()) };
+    let root = to.join("sumdb").join(config.name.as_str());
+    let put = |rest: &str, bytes: &[u8]| {
+        let place = root.join(rest);
+        write_new(&place, bytes).map_err(at(&place))
+    };
+    let mut tiles = BTreeMap::new();
+    let before = exported.records;
+    for (module, version) in versions {
+        let Some(record) = ledger.record(module, version) else { continue };
+        let what = format!("lookup/{}@{}", module.escaped(), version.escaped());
+        match ledger.prove(&head, &Claim::Record(&record)) {
+            Proof::Holds(used) => {
+                tiles.extend(used.into_iter().map(|(tile, data)| (tile.path(), data)));
+                put(&what, &[record.text, head.note.clone()].concat())?;
+                exported.records += 1;
+            }
+            Proof::Lacks(tile) => exported.left_out.push((what, format!("{} is not held", tile.path()))),
+            Proof::Refuted => exported.left_out.push((what, "the signed tree does not prove it".to_owned())),
+        }
+    }
+    if exported.records == before {
+        return Ok(());
+    }
+    tiles.iter().try_for_each(|(path, data)| put(path, data))?;
+    put("latest", &head.note)?;
+    // go asks for this first, and wants no more of it than that it is there.
+    put("supported", b"")
+}
+
+/// Judges the tree at `from`, and keeps it if all of it is right.
+pub fn import(
+    folder: &Folder,
+    from: &Path,
+    go_sum: Option<&GoSum>,
+    databases: &[SumdbConfig],
+    now: SystemTime,
+) -> Result<Imported, BadBundle> {
+    let mut paths = Vec::new();
+    list(from, "", &mut paths).map_err(at(from))?;
+    let (mut imported, mut damaged) = (Imported::default(), Vec::new());
+    let read: Vec<(String, Option<ModuleRequest>)> =
+        paths.into_iter().map(|path| (path.clone(), read(&path))).collect();
+    imported.left_out += read.iter().filter(|(path, request)| request.is_none() && !is_go_s_own(path)).count() as u64;
+    let requests: Vec<(String, ModuleRequest)> =
+        read.into_iter().filter_map(|(path, request)| Some((path, request?))).collect();
+    if requests.is_empty() {
+        return Err(BadBundle::NoTree(from.to_owned()));
+    }
+    let kept: Vec<Ledger<'_>> = databases.iter().filter_map(|config| Ledger::kept(folder, config)).collect();
+    let mut books = Vec::new();
+    for (config, kept) in databases.iter().zip(&kept) {
+        let Some(book) = Book::open(from, config, kept, &requests) else { continue };
+        books.push(book);
+    }
+    for book in &mut books {
+        book.prove_all(&requests, &mut damaged, &mut imported);
+    }
+    let judge = Judge { from, go_sum, books: &books, kept: &kept, folder, now };
+    let mut keeping = Vec::new();
+    for (path, request) in &requests {
+        match judge.judge(path, request) {
+            Ok(Some(file)) => keeping.push(file),
+            Ok(None) => imported.held += u64::from(request_is_file(request)),
+            Err(why) => damaged.push((path.clone(), why)),
+        }
+    }
+    if !damaged.is_empty() {
+        return Err(BadBundle::Damaged(damaged));
+    }
+    for book in &books {
+        book.keep(folder, now, &mut imported)?;
+    }
+    for file in keeping {
+        file.keep(folder, &mut imported)?;
+    }
+    Ok(imported)
+}
+
+/// Judges the module files of a tree.
+struct Judge<'a> {
+    from: &'a Path,
+    go_sum: Option<&'a GoSum>,
+    books: &'a [Book<'a>],
+    kept: &'a [Ledger<'a>],
+    folder: &'a Folder,
+    now: SystemTime,
+}
+
+/// A file that is right and not held yet.
+struct Keeping {
+    source: PathBuf,
+    key: Key,
+    note: Note,
+    sha256: String,
+}
+
+impl Judge<'_> {
+    /// Nothing where it is held already, or where it is for the databases to say.
+    fn judge(&self, path: &str, request: &ModuleRequest) -> Result<Option<Keeping>, String> {
+        if !request_is_file(request) {
+            return Ok(None);
+        }
+        let source = self.from.join(path);
+        let mut file = File::open(&source).map_err(|why| why.to_string())?;
+        let length = file.metadata().map_err(|why| why.to_string())?.len();
+        let mut facts = Facts::from([(MIRROR.to_owned(), format!("file://{}", self.from.display()))]);
+        if let ModuleRequest::Mod { module, version } | ModuleRequest::Zip { module, version } = request {
+            let is_vouched = self.vouch(request, module, version, &mut file, length)?;
+            facts.insert(VERIFIED.to_owned(), if is_vouched { "yes" } else { "no" }.to_owned());
+        } else {
+            let mut text = Vec::new();
+            Read::by_ref(&mut file).take(LONGEST).read_to_end(&mut text).map_err(|why| why.to_string())?;
+            judge_text(request, &text)?;
+        }
+        let key = Key::new(&format!("{TREE}/{}", request.file())).ok_or("it has no place in a cache")?;
+        let sha256 = hash(&mut file).map_err(|why| why.to_string())?;
+        // What is held and right stays: a list may be newer, a zip another of the same files.
+        if matches!(self.folder.inspect(&key), Look::Right(..)) {
+            return Ok(None);
+        }
+        let at_ms = if request.is_immutable() { policy::millis(self.now) } else { changed_ms(&source) };
+        Ok(Some(Keeping { source, key, note: Note { at_ms, length, facts }, sha256 }))
+    }
+
+    /// Whether a database vouches for a file. A go.sum must agree too, but is not a database.
+    fn vouch(
+        &self,
+        request: &ModuleRequest,
+        module: &Module,
+        version: &Version,
+        file: &mut File,
+        length: u64,
+    ) -> Result<bool, String> {
+        let listed = self.go_sum.map(|go_sum| go_sum.sums(module, version)).unwrap_or_default();
+        let recorded = self.books.iter().find_map(|book| book.sums(module, version));
+        let recorded = recorded.or_else(|| {
+            let record = self.kept.iter().find_map(|ledger| ledger.record(module, version))?;
+            Some(record.sums(module, version))
+        });
+        let recorded = recorded.unwrap_or_default();
+        let is_vouched = judge_file(request, &mut *file, length, &recorded).map_err(|why| why.to_string())?;
+        if !(listed.zip.is_empty() && listed.go_mod.is_empty()) {
+            file.rewind().map_err(|why| why.to_string())?;
+            judge_file(request, file, length, &listed).map_err(|why| format!("{why} (go.sum)"))?;
+        }
+        Ok(is_vouched)
+    }
+}
+
+impl Keeping {
+    fn keep(self, folder: &Folder, imported: &mut Imported) -> Result<(), BadBundle> {
+        let file = File::open(&self.source).map_err(at(&self.source))?;
+        imported.verified += u64::from(self.note.facts.get(VERIFIED).is_some_and(|verified| verified == "yes"));
+        (imported.files, imported.bytes) = (imported.files + 1, imported.bytes + self.note.length);
+        folder.keep(&self.key, file, self.note, &self.sha256).map_err(at(&self.source))
+    }
+}
+
+/// What a tree holds of a checksum database, as far as it is proven.
+struct Book<'a> {
+    ledger: Ledger<'a>,
+    /// The head that everything is proven under: the newer one of the tree's and the folder's.
+    head: Head,
+    /// Whether that is the tree's.
+    is_news: bool,
+    records: BTreeMap<(Module, Version), Record>,
+    tiles: BTreeMap<String, Vec<u8>>,
+}
+
+impl<'a> Book<'a> {
+    /// Nothing where neither the tree nor the folder has a head of it.
+    fn open(
+        from: &'a Path,
+        config: &SumdbConfig,
+        kept: &'a Ledger<'a>,
+        requests: &[(String, ModuleRequest)],
+    ) -> Option<Book<'a>> {
+        let root = from.join("sumdb").join(config.name.as_str());
+        let source = move |rest: &str| {
+            let file = File::open(root.join(rest)).ok()?;
+            let mut bytes = Vec::new();
+            file.take(LONGEST).read_to_end(&mut bytes).ok()?;
+            Some(Bytes::from(bytes))
+        };
+        let ledger = Ledger::new(config, Box::new(source), "latest")?;
+        let offered =
+            ledger.head.clone().into_iter().chain(heads(from, &ledger, requests)).max_by_key(|head| head.size);
+        let pinned = kept.head.clone();
+        let ledger = ledger.backed_by(kept);
+        let mut tiles = BTreeMap::new();
+        let newer = offered.filter(|offered| pinned.as_ref().is_none_or(|pinned| pinned.size < offered.size));
+        // Its own tiles make its hash; those of an older tree's right edge make it contain that.
+        let contained =
+            newer.filter(|newer| match ledger.prove(newer, &Claim::Contains(pinned.as_ref().unwrap_or(newer))) {
+                Proof::Holds(used) => {
+                    tiles.extend(used.into_iter().map(|(tile, data): (Tile, Vec<u8>)| (tile.path(), data)));
+                    true
+                }
+                _ => false,
+            });
+        let is_news = contained.is_some();
+        let head = contained.or(pinned)?;
+        Some(Book { ledger, head, is_news, records: BTreeMap::new(), tiles })
+    }
+
+    /// Proves the records of the tree; one that the database refutes is damage, one that cannot be proven stays out.
+    fn prove_all(
+        &mut self,
+        requests: &[(String, ModuleRequest)],
+        damaged: &mut Vec<(String, String)>,
+        imported: &mut Imported,
+    ) {
+        for (path, request) in requests {
+            let ModuleRequest::SumLookup { database, module, version } = request else { continue };
+            if *database != self.ledger.name {
+                continue;
+            }
+            let Some(record) = self.ledger.record(module, version) else {
+                damaged.push((path.clone(), format!("no record of {module}@{version}")));
+                continue;
+            };
+            if record.id >= self.head.size {
+                imported.left_out += 1;
+                continue;
+            }
+            match self.ledger.prove(&self.head, &Claim::Record(&record)) {
+                Proof::Holds(used) => {
+                    self.tiles.extend(used.into_iter().map(|(tile, data)| (tile.path(), data)));
+                    self.records.insert((module.clone(), version.clone()), record);
+                }
+                Proof::Lacks(_) => imported.left_out += 1,
+                Proof::Refuted => {
+                    damaged.push((path.clone(), format!("the signed tree of {database} does not prove it")));
+                }
+            }
+        }
+    }
+
+    fn sums(&self, module: &Module, version: &Version) -> Option<Sums> {
+        Some(self.records.get(&(module.clone(), version.clone()))?.sums(module, version))
+    }
+
+    /// Tiles first, then records, then the head: at any moment what is held can be proven.
+    fn keep(&self, folder: &Folder, now: SystemTime, imported: &mut Imported) -> Result<(), BadBundle> {
+        let put = |rest: &str, bytes: &[u8]| -> Result<bool, BadBundle> {
+            let Some(key) = Key::new(&format!("sumdb/{}/{rest}", self.ledger.name)) else { return Ok(false) };
+            if folder.read_small(&key, LONGEST).is_some_and(|(_, held)| held == bytes) {
+                return Ok(false);
+            }
+            let note = Note { at_ms: policy::millis(now), ..Note::default() };
+            let sha256 = hash(&mut io::Cursor::new(bytes)).map_err(at(folder.dir()))?;
+            folder.keep(&key, bytes, note, &sha256).map_err(at(&folder.path(&key))).map(|()| true)
+        };
+        for (path, data) in &self.tiles {
+            put(path, data)?;
+        }
+        for ((module, version), record) in &self.records {
+            let rest = format!("lookup/{}@{}", module.escaped(), version.escaped());
+            imported.records += u64::from(put(&rest, &record.text)?);
+        }
+        if self.is_news {
+            put("head", &self.head.note)?;
+        }
+        Ok(())
+    }
+}
+
+/// The heads at the ends of a tree's lookups: the download folder of a GOMODCACHE has no other.
+fn heads(from: &Path, ledger: &Ledger<'_>, requests: &[(String, ModuleRequest)]) -> Vec<Head> {
+    let lookups = requests.iter().filter(
+        |(_, request)| matches!(request, ModuleRequest::SumLookup { database, .. } if *database == ledger.name),
+    );
+    let head = |(path, _): &(String, ModuleRequest)| {
+        let answer = Bytes::from(fs::read(from.join(path)).ok()?);
+        Head::open(&Record::split(&answer).ok()?.1, &ledger.key).ok()
+    };
+    lookups.filter_map(head).collect()
+}
+
+fn request_is_file(request: &ModuleRequest) -> bool {
+    use ModuleRequest::{Info, Latest, List, Mod, Zip};
+    matches!(request, Info { .. } | Latest { .. } | List { .. } | Mod { .. } | Zip { .. })
+}
+
+/// What go keeps beside the files in its own download folder.
+fn is_go_s_own(path: &str) -> bool {
+    [".lock", ".ziphash", ".partial"].iter().any(|ending| path.ends_with(ending)) || path == "lock"
+}
+
+/// Every file below a folder, as paths with slashes. Links are not followed: they lead out of the tree.
+fn list(root: &Path, below: &str, paths: &mut Vec<String>) -> io::Result<()> {
+    let mut entries = fs::read_dir(root.join(below))?.collect::<io::Result<Vec<_>>>()?;
+    entries.sort_unstable_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
+        let path = if below.is_empty() { name } else { format!("{below}/{name}") };
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            list(root, &path, paths)?;
+        } else if kind.is_file() {
+            paths.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Copies to a new file that others may read, with the time at which it was fetched.
+fn copy(file: impl Read, place: &Path, at_ms: u64) -> io::Result<u64> {
+    let mut new = create(place)?;
+    let copied = io::copy(&mut io::BufReader::with_capacity(256 << 10, file), &mut new)?;
+    new.set_modified(SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(at_ms))?;
+    Ok(copied)
+}
+
+fn write_new(place: &Path, bytes: &[u8]) -> io::Result<()> {
+    create(place)?.write_all(bytes)
+}
+
+fn create(place: &Path) -> io::Result<File> {
+    if let Some(folder) = place.parent() {
+        DirBuilder::new().recursive(true).create(folder)?;
+    }
+    File::create_new(place)
+}
+
+fn changed_ms(path: &Path) -> u64 {
+    fs::metadata(path).and_then(|metadata| metadata.modified()).map_or(0, policy::millis)
+}
+
+/// The SHA-256 of a file from its first byte, in hexadecimal.
+fn hash(file: &mut (impl Read + Seek)) -> io::Result<String> {
+    file.rewind()?;
+    let mut hasher = Sha256::new();
+    let mut piece = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            read => hasher.update(&piece[..read]),
+        }
+    }
+}
+
+fn at(path: &Path) -> impl Fn(io::Error) -> BadBundle {
+    let path = path.to_owned();
+    move |why| BadBundle::Io { path: path.clone(), why }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use tempfile::{TempDir, tempdir};
+
+    use super::super::examine::{Examiner, Finding};
+    use super::super::log::tests::Book;
+    use super::super::verify;
+    use super::super::verify::tests::zipped;
+    use super::*;
+
+    const MODULE: &str = "a.example/M";
+    const GO_MOD: &str = "module a.example/M\n\ngo 1.20\n";
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+    /// A tree with two versions of a module, as a mirror that passes the database on would serve it.
+    struct Tree {
+        dir: TempDir,
+        book: Book,
+        databases: Vec<SumdbConfig>,
+    }
+
+    fn tree() -> Tree {
+        let book = Book::new("sum.test");
+        book.grow(300);
+        let tree = Tree { dir: tempdir().unwrap(), databases: Vec::new(), book };
+        for version in ["v1.0.0", "v1.1.0"] {
+            let zip = module_zip(version);
+            let (module, parsed) = (Module::new(MODULE).unwrap(), Version::new(version).unwrap());
+            let sum = verify::check_zip(io::Cursor::new(&zip), zip.len() as u64, &module, &parsed).sum.unwrap();
+            tree.book.write(MODULE, version, &sum, &verify::hash_mod(GO_MOD.as_bytes()));
+            tree.put(&format!("a.example/!m/@v/{version}.zip"), &zip);
+            tree.put(&format!("a.example/!m/@v/{version}.mod"), GO_MOD.as_bytes());
+            tree.put(&format!("a.example/!m/@v/{version}.info"), info(version).as_bytes());
+        }
+        tree.put("a.example/!m/@v/list", b"v1.0.0\nv1.1.0\n");
+        let databases = vec![SumdbConfig::parse(&tree.book.key()).unwrap().unwrap()];
+        let tree = Tree { databases, ..tree };
+        tree.write_database();
+        tree
+    }
+
+    fn module_zip(version: &str) -> Vec<u8> {
+        let (go_mod, source) = (format!("{MODULE}@{version}/go.mod"), format!("{MODULE}@{version}/m.go"));
+        zipped(&[(&go_mod, GO_MOD), (&source, &format!("package M\n\nconst Version = \"{version}\"\n"))])
+    }
+
+    fn info(version: &str) -> String {
+        format!("{{\"Version\":\"{version}\",\"Time\":\"2024-01-02T03:04:05Z\"}}")
+    }
+
+    impl Tree {
+        fn put(&self, path: &str, bytes: &[u8]) {
+            let place = self.dir.path().join(path);
+            fs::create_dir_all(place.parent().unwrap()).unwrap();
+            fs::write(place, bytes).unwrap();
+        }
+
+        /// Records, the head of now, and every tile of it.
+        fn write_database(&self) {
+            let (head, size) = (self.book.head(), self.book.size());
+            self.put("sumdb/sum.test/latest", &head);
+            for version in ["v1.0.0", "v1.1.0"] {
+                let record = self.book.record(&format!("{MODULE}@{version}")).unwrap();
+                self.put(&format!("sumdb/sum.test/lookup/a.example/!m@{version}"), &[record, head.clone()].concat());
+            }
+            for level in 0..2u8 {
+                let there = size >> (8 * level);
+                for at in 0..there.div_ceil(256) {
+                    let width = (there - at * 256).min(256) as u32;
+                    let tile = Tile::new(8, level, at, width, false);
+                    self.put(&format!("sumdb/sum.test/{}", tile.path()), &self.book.tile(&tile).unwrap());
+                }
+            }
+        }
+
+        fn import(&self, folder: &Folder) -> Result<Imported, BadBundle> {
+            import(folder, self.dir.path(), None, &self.databases, NOW)
+        }
+
+        /// What every file of a folder is worth, but for those that are right.
+        fn faults(&self, folder: &Folder) -> Vec<(String, Finding)> {
+            let examiner = Examiner::new(folder, &self.databases);
+            let look = |item: crate::cache::Item| (item.key.to_string(), examiner.examine(&item.key));
+            folder.items().unwrap().into_iter().map(look).filter(|(_, finding)| *finding != Finding::Right).collect()
+        }
+    }
+
+    fn cache() -> (TempDir, Folder) {
+        let dir = tempdir().unwrap();
+        let folder = Folder::make(dir.path()).unwrap();
+        (dir, folder)
+    }
+
+    fn paths(folder: &Folder) -> Vec<String> {
+        folder.items().unwrap().into_iter().map(|item| item.key.to_string()).collect()
+    }
+
+    #[test]
+    fn what_is_carried_in_is_verified_and_what_is_carried_out_is_the_same() {
+        let (tree, (_dir, folder)) = (tree(), cache());
+        let imported = tree.import(&folder).unwrap();
+        assert_eq!((imported.files, imported.verified, imported.records, imported.left_out), (7, 4, 2, 0));
+        assert_eq!(tree.faults(&folder), []);
+        let again = tree.import(&folder).unwrap();
+        assert_eq!((again.files, again.records, again.held), (0, 0, 7));
+
+        let out = tempdir().unwrap();
+        let exported = export(&folder, out.path(), None, None, &tree.databases).unwrap();
+        assert_eq!((exported.files, exported.zips, exported.records, exported.left_out), (7, 2, 2, vec![]));
+        for path in ["a.example/!m/@v/v1.0.0.zip", "a.example/!m/@v/list", "sumdb/sum.test/lookup/a.example/!m@v1.1.0"]
+        {
+            let (there, here) = (fs::read(tree.dir.path().join(path)), fs::read(out.path().join(path)));
+            assert_eq!(there.unwrap(), here.unwrap(), "{path}");
+        }
+        let (_other, elsewhere) = cache();
+        let carried = import(&elsewhere, out.path(), None, &tree.databases, NOW).unwrap();
+        assert_eq!((carried.files, carried.verified, carried.records), (7, 4, 2));
+        assert_eq!(tree.faults(&elsewhere), []);
+        assert!(matches!(
+            export(&folder, out.path(), None, None, &tree.databases),
+            Err(BadBundle::NotEmpty(path)) if path == out.path()
+        ));
+    }
+
+    #[test]
+    fn a_tree_with_one_wrong_file_is_refused_whole() {
+        type Harm = fn(&Tree);
+        let zip = "a.example/!m/@v/v1.0.0.zip";
+        let table: [(&str, Harm, &str, &str); 7] = [
+            (
+                "a zip of another version",
+                |tree| tree.put("a.example/!m/@v/v1.0.0.zip", &module_zip("v1.1.0")),
+                zip,
+                "its sum is",
+            ),
+            ("a cut zip", |tree| tree.put("a.example/!m/@v/v1.0.0.zip", &module_zip("v1.0.0")[..90]), zip, "not a zip"),
+            ("no zip", |tree| tree.put("a.example/!m/@v/v1.0.0.zip", b""), zip, "not a zip"),
+            (
+                "an altered go.mod",
+                |tree| tree.put("a.example/!m/@v/v1.0.0.mod", b"module a.example/M\n"),
+                "a.example/!m/@v/v1.0.0.mod",
+                "its sum is",
+            ),
+            (
+                "an .info of another version",
+                |tree| tree.put("a.example/!m/@v/v1.0.0.info", info("v1.1.0").as_bytes()),
+                "a.example/!m/@v/v1.0.0.info",
+                "not v1.0.0",
+            ),
+            (
+                "a list that is a web page",
+                |tree| tree.put("a.example/!m/@v/list", b"<html>"),
+                "a.example/!m/@v/list",
+                "no line of it is a version",
+            ),
+            (
+                "a forged record",
+                |tree| {
+                    let record = String::from_utf8(tree.book.record("a.example/M@v1.0.0").unwrap().to_vec()).unwrap();
+                    let forged =
+                        format!("{}{}", record.replace("h1:", "h1:f"), String::from_utf8_lossy(&tree.book.head()));
+                    tree.put("sumdb/sum.test/lookup/a.example/!m@v1.0.0", forged.as_bytes());
+                },
+                "sumdb/sum.test/lookup/a.example/!m@v1.0.0",
+                "does not prove it",
+            ),
+        ];
+        for (what, harm, path, why) in table {
+            let (tree, (_dir, folder)) = (tree(), cache());
+            harm(&tree);
+            let Err(BadBundle::Damaged(files)) = tree.import(&folder) else { panic!("{what} was taken") };
+            assert!(files.iter().any(|(at, said)| at == path && said.contains(why)), "{what}: {files:?}");
+            assert_eq!(paths(&folder), [""; 0], "{what}");
+        }
+    }
+
+    #[test]
+    fn without_a_database_shape_and_go_sum_decide() {
+        let (mut tree, (_dir, folder)) = (tree(), cache());
+        tree.databases.clear();
+        let go_sum = |sum: &str| GoSum::parse(&format!("{MODULE} v1.0.0 h1:{sum}\n")).unwrap();
+        let refused = import(&folder, tree.dir.path(), Some(&go_sum("other=")), &[], NOW);
+        assert!(matches!(refused, Err(BadBundle::Damaged(files)) if files[0].1.ends_with("(go.sum)")));
+        let imported = tree.import(&folder).unwrap();
+        assert_eq!((imported.files, imported.verified), (7, 0));
+    }
+
+    #[test]
+    fn a_newer_head_is_pinned_and_an_older_one_is_not() {
+        let (tree, (_dir, folder)) = (tree(), cache());
+        let pinned = |folder: &Folder| Ledger::kept(folder, &tree.databases[0]).unwrap().head.unwrap().size;
+        tree.import(&folder).unwrap();
+        assert_eq!(pinned(&folder), 302);
+        tree.book.grow(300);
+        tree.write_database();
+        tree.import(&folder).unwrap();
+        assert_eq!(pinned(&folder), 602);
+        let wrong: Vec<_> =
+            tree.faults(&folder).into_iter().filter(|(_, what)| matches!(what, Finding::Wrong(_))).collect();
+        assert_eq!(wrong, []);
+        tree.put("sumdb/sum.test/latest", &tree.book.head_at(302));
+        for version in ["v1.0.0", "v1.1.0"] {
+            fs::remove_file(tree.dir.path().join(format!("sumdb/sum.test/lookup/a.example/!m@{version}"))).unwrap();
+        }
+        tree.import(&folder).unwrap();
+        assert_eq!(pinned(&folder), 602);
+    }
+
+    #[test]
+    fn what_is_altered_behind_our_back_is_found() {
+        let (tree, (dir, folder)) = (tree(), cache());
+        tree.import(&folder).unwrap();
+        let table: [(&str, &[u8]); 4] = [
+            ("download/a.example/!m/@v/v1.0.0.zip", b"short"),
+            ("download/a.example/!m/@v/v1.1.0.mod", b"module a.example/N\n\ngo 1.20\n"),
+            ("sumdb/sum.test/lookup/a.example/!m@v1.0.0", b""),
+            ("sumdb/sum.test/head", b"nothing"),
+        ];
+        for (path, bytes) in table {
+            fs::write(dir.path().join(path), bytes).unwrap();
+        }
+        let faults = tree.faults(&folder);
+        for (path, _) in table {
+            let found = faults.iter().find(|(at, _)| at == path);
+            assert!(matches!(found, Some((_, Finding::Wrong(_)))), "{path}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_asked_for_goes_along() {
+        let (tree, (_dir, folder)) = (tree(), cache());
+        tree.import(&folder).unwrap();
+        let exported = |patterns: Option<&str>, go_sum: Option<&str>| {
+            let out = tempdir().unwrap();
+            let patterns = patterns.map(|pattern| Patterns::new(&[pattern]));
+            let go_sum = go_sum.map(|text| GoSum::parse(text).unwrap());
+            let exported = export(&folder, out.path(), patterns.as_ref(), go_sum.as_ref(), &tree.databases).unwrap();
+            (exported.files, exported.records)
+        };
+        assert_eq!(exported(Some("a.example"), None), (7, 2));
+        assert_eq!(exported(Some("b.example"), None), (0, 0));
+        assert_eq!(exported(None, Some("a.example/M v1.0.0/go.mod h1:x\n")), (2, 1));
+        assert_eq!(exported(None, Some("a.example/M v1.0.0/go.mod h1:x\na.example/M v1.0.0 h1:x\n")), (3, 1));
+        assert_eq!(exported(None, Some("")), (0, 0));
+        assert!(GoSum::parse("nonsense\n").is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_not_followed() {
+        let (tree, (_dir, folder)) = (tree(), cache());
+        let secret = tempdir().unwrap();
+        fs::write(secret.path().join("secret"), "module a.example/s\n").unwrap();
+        fs::create_dir_all(tree.dir.path().join("a.example/s/@v")).unwrap();
+        let link = tree.dir.path().join("a.example/s/@v/v1.0.0.mod");
+        std::os::unix::fs::symlink(secret.path().join("secret"), link).unwrap();
+        assert_eq!(tree.import(&folder).unwrap().files, 7);
+    }
+
+    /// The real go command, an export, no server and no network at all.
+    #[test]
+    fn go_builds_and_verifies_from_what_was_carried_out() {
+        let is_here = Command::new("go").arg("version").output().is_ok_and(|done| done.status.success());
+        if !is_here {
+            assert!(std::env::var("GOANYWAY_TEST_REQUIRE").as_deref() != Ok("all"), "this test needs go");
+            return eprintln!("skipped: go_builds_and_verifies_from_what_was_carried_out needs go");
+        }
+        let (tree, (_dir, folder)) = (tree(), cache());
+        tree.import(&folder).unwrap();
+        let (out, build) = (tempdir().unwrap(), tempdir().unwrap());
+        export(&folder, out.path(), None, None, &tree.databases).unwrap();
+        let at = |name: &str| build.path().join(name);
+        fs::write(at("go.mod"), format!("module a.example/main\n\ngo 1.20\n\nrequire {MODULE} v1.1.0\n")).unwrap();
+        let download = |database: &str| {
+            let mut go = Command::new("go");
+            go.args(["mod", "download", "-x", "all"]).current_dir(build.path()).env_clear();
+            go.env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", build.path());
+            go.env("GOPATH", at("gopath")).env("GOCACHE", at("gocache")).env("GOENV", "off");
+            go.env("GOFLAGS", "-mod=mod -modcacherw").env("GOTOOLCHAIN", "local");
+            go.env("GOPROXY", format!("file://{}", out.path().display())).env("GOSUMDB", database);
+            // Whoever is asked beyond the tree does not answer: port 9 of loopback is closed.
+            go.env("HTTPS_PROXY", "http://127.0.0.1:9").env("HTTP_PROXY", "http://127.0.0.1:9");
+            let done = go.output().unwrap();
+            (done.status.success(), String::from_utf8_lossy(&done.stderr).into_owned())
+        };
+        let (is_done, said) = download(&tree.book.key());
+        assert!(is_done, "{said}");
+        let sums = fs::read_to_string(at("go.sum")).unwrap();
+        assert!(sums.contains("a.example/M v1.1.0 h1:"), "{sums}");
+        // The same under another database's name: it is not in the tree, and nobody else is to be had.
+        fs::remove_file(at("go.sum")).unwrap();
+        let (is_done, said) = download(&Book::new("sum.other.test").key());
+        assert!(!is_done && said.contains("sum.other.test"), "{said}");
+    }
+}
