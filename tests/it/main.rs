@@ -11,5 +11,6 @@ mod forward;
 mod goproxy;
 mod hostile;
 mod intercept;
+mod proxy;
 mod resolve;
 mod tunnel;
