@@ -41,7 +41,7 @@ use crate::tunnel::{Ending, Tunnels};
 
 /// A client that has finished sending may still listen (`printf … | nc`): so long an answer to it
 /// may take before it is taken for gone, as curl, go and browsers are.
-const LISTENS: Duration = Duration::from_secs(1);
+const LISTENS: Duration = Duration::from_secs(3);
 
 /// The same between two pieces of an answer's body, as long as a half-open tunnel.
 const STILL_LISTENS: Duration = Duration::from_secs(60);

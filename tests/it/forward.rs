@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::client::{connect, get, get_through, raw, read_answer, request};
+use crate::support::authority::Authority;
+use crate::support::client::{connect, get, get_through, handshake, raw, read_answer, request, roots};
 use crate::support::daemon::goanyway;
 use crate::support::mirror::Mirror;
 use crate::support::origin::{Origin, closed_port, scripted, text};
@@ -134,6 +135,46 @@ async fn protocols_are_switched_where_the_origin_agrees() {
     assert_eq!(frames, b"early\n\nlate");
 }
 
+/// The same on an intercepted host: what is no module request passes through, switches too.
+#[tokio::test]
+async fn protocols_are_switched_on_intercepted_hosts_too() {
+    let authority = Authority::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = listener.local_addr().unwrap();
+    let mut config = (*authority.server(&["mirror.example"])).clone();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let serving = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = tokio_rustls::TlsAcceptor::from(Arc::new(config)).accept(stream).await.unwrap();
+        read_head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 101 Over\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\nfirst").await.unwrap();
+        let mut heard = [0; 9];
+        stream.read_exact(&mut heard).await.unwrap();
+        stream.write_all(b"last").await.unwrap();
+        stream.shutdown().await.unwrap();
+        heard
+    });
+    let pem = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&pem, authority.pem()).unwrap();
+    let proxy = goanyway()
+        .with("fetch.extra_roots", &pem.path().display().to_string())
+        .with("intercept.hosts", "mirror.example")
+        .knowing("mirror.example", origin)
+        .start();
+    let user = format!("ca-{}", proxy.fingerprint());
+    let target = format!("mirror.example:{}", origin.port());
+    let (answer, stream) = connect(proxy.address(), &target, Some(&user)).await;
+    assert_eq!(answer.status, 200, "{}", answer.reason);
+    let mut client = handshake(stream, "mirror.example", roots(&proxy.ca_pem()), &[b"http/1.1"]).await.unwrap();
+    let head = format!("GET /chat HTTP/1.1\r\nHost: {target}\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\nearly");
+    client.write_all(head.as_bytes()).await.unwrap();
+    assert!(read_head(&mut client).await.starts_with("HTTP/1.1 101"));
+    client.write_all(b"late").await.unwrap();
+    let mut heard = [0; 9];
+    client.read_exact(&mut heard).await.unwrap();
+    assert_eq!((&heard, &serving.await.unwrap()), (b"firstlast", b"earlylate"));
+}
+
 /// The client was told to go on before the origin had said a word.
 #[tokio::test]
 async fn whether_a_body_may_come_is_the_origins_word() {
@@ -173,7 +214,7 @@ fn expecting(origin: std::net::SocketAddr) -> String {
     format!("PUT http://{origin}/ HTTP/1.1\r\nHost: {origin}\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
 }
 
-async fn read_head(stream: &mut TcpStream) -> String {
+async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.unwrap());
@@ -219,6 +260,25 @@ async fn what_may_have_had_an_effect_is_never_sent_twice() {
         assert_eq!(request(&mut client, &ask).await.status, status, "{method}");
         assert_eq!(std::mem::take(&mut *heard.lock().unwrap()), lines, "{method}");
     }
+}
+
+/// The same while a tunnel is dialled: an address that swallows what it is sent was waited for, and
+/// the place in the house with it.
+#[tokio::test]
+async fn a_dial_ends_when_its_client_leaves() {
+    let swallowing = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    swallowing.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    swallowing.listen(0).unwrap();
+    let silent = swallowing.local_addr().unwrap().as_socket().unwrap();
+    // Its queue is full, and the kernel drops what comes.
+    let _filling = TcpStream::connect(silent).await.unwrap();
+    let proxy = goanyway().and("admit.ports", &silent.port().to_string()).start();
+    let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+    client.write_all(format!("CONNECT {silent} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+    client.shutdown().await.unwrap();
+    // An attempt alone would be given ten seconds.
+    let answer = tokio::time::timeout(std::time::Duration::from_secs(8), read_answer(&mut client)).await.unwrap();
+    assert_eq!((answer.status, answer.header("connection")), (408, Some("close")));
 }
 
 /// Nobody looked whether the client was still there: the origin worked for nobody until it was done.

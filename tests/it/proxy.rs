@@ -214,6 +214,13 @@ const REQUESTS: &[Row] = &[
         &["x=y"],
     ),
     passed(
+        "trailers of a request",
+        "9110 6.5",
+        "POST http://{origin}/ HTTP/1.1\r\nHost: {origin}\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n",
+        &["trailer: x-sum", "\r\n0\r\nx-sum: 1\r\n\r\n"],
+        &[],
+    ),
+    passed(
         "Connection: content-length",
         "9110 7.6.1",
         "POST http://{origin}/ HTTP/1.1\r\nHost: {origin}\r\nConnection: content-length\r\nContent-Length: 5\r\n\r\nhello",
