@@ -5,6 +5,8 @@
 use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use crate::target::Scheme;
+
 /// Fields that mean one connection only, whether `Connection` names them or not.
 const HOP_BY_HOP: [HeaderName; 10] = [
     header::CONNECTION,
@@ -41,11 +43,14 @@ impl Asked {
         Asked { protocols, trailers }
     }
 
-    /// Asks the next hop.
-    pub fn put_on(&self, headers: &mut HeaderMap) {
+    /// Asks the next hop, which is spoken to by `scheme`.
+    pub fn put_on(&self, headers: &mut HeaderMap, scheme: Scheme) {
         if self.trailers {
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
-            headers.append(header::CONNECTION, HeaderValue::from_static("te"));
+            // Over TLS the hop may turn out to be HTTP/2, where hyper takes off what `Connection` names.
+            if scheme == Scheme::Http {
+                headers.append(header::CONNECTION, HeaderValue::from_static("te"));
+            }
         }
         if let Ok(protocols) = HeaderValue::from_str(&self.protocols.join(", "))
             && !self.protocols.is_empty()
@@ -184,12 +189,15 @@ mod tests {
     #[test]
     fn what_was_asked_for_is_asked_for_again() {
         let mut headers = HeaderMap::new();
-        Asked { protocols: vec!["websocket".to_owned()], trailers: true }.put_on(&mut headers);
+        Asked { protocols: vec!["websocket".to_owned()], trailers: true }.put_on(&mut headers, Scheme::Http);
         assert_eq!(
             (&headers["te"], &headers["upgrade"]),
             (&"trailers".parse().unwrap(), &"websocket".parse().unwrap())
         );
         assert_eq!(tokens(&headers, &header::CONNECTION).collect::<Vec<_>>(), ["te", "upgrade"]);
+        let mut headers = HeaderMap::new();
+        Asked { protocols: Vec::new(), trailers: true }.put_on(&mut headers, Scheme::Https);
+        assert_eq!((&headers["te"], headers.get("connection")), (&"trailers".parse().unwrap(), None));
         let asked = Asked::of(&fields(&[("te", "deflate, Trailers;q=0.5")]), Version::HTTP_2);
         assert!(asked.trailers && asked.protocols.is_empty());
     }
