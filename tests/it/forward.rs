@@ -2,6 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
+use http_body_util::BodyExt;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -173,6 +176,56 @@ async fn protocols_are_switched_on_intercepted_hosts_too() {
     let mut heard = [0; 9];
     client.read_exact(&mut heard).await.unwrap();
     assert_eq!((&heard, &serving.await.unwrap()), (b"firstlast", b"earlylate"));
+}
+
+/// What gRPC lives on: trailers of both sides, over HTTP/2 at both ends.
+#[tokio::test]
+async fn trailers_go_both_ways_over_http_2() {
+    let authority = Authority::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = listener.local_addr().unwrap();
+    let tls = tokio_rustls::TlsAcceptor::from(authority.server(&["mirror.example"]));
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let stream = tls.accept(stream).await.unwrap();
+        let service = service_fn(|request: http::Request<hyper::body::Incoming>| async move {
+            let te = request.headers().get("te").is_some_and(|te| te == "trailers");
+            let asked = request.into_body().collect().await.unwrap();
+            let sum = asked.trailers().and_then(|trailers| trailers.get("x-sum")).cloned().unwrap();
+            Ok::<_, std::convert::Infallible>(http::Response::new(with_trailers(if te { "te" } else { "" }, sum)))
+        });
+        let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+    });
+    let pem = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&pem, authority.pem()).unwrap();
+    let proxy = goanyway()
+        .with("fetch.extra_roots", &pem.path().display().to_string())
+        .with("intercept.hosts", "mirror.example")
+        .knowing("mirror.example", origin)
+        .start();
+    let (user, target) = (format!("ca-{}", proxy.fingerprint()), format!("mirror.example:{}", origin.port()));
+    let (_, stream) = connect(proxy.address(), &target, Some(&user)).await;
+    let stream = handshake(stream, "mirror.example", roots(&proxy.ca_pem()), &[b"h2"]).await.unwrap();
+    let (mut sending, driving) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(driving);
+    let request = http::Request::post(format!("https://{target}/grpc")).header("te", "trailers");
+    let request = request.body(with_trailers("body", "7".parse().unwrap())).unwrap();
+    let answer = sending.send_request(request).await.unwrap().into_body().collect().await.unwrap();
+    assert_eq!(answer.trailers().unwrap()["x-sum"], "7");
+    assert_eq!(answer.to_bytes(), "te");
+}
+
+type Framed = http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, std::convert::Infallible>;
+
+fn with_trailers(text: &'static str, sum: http::HeaderValue) -> Framed {
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("x-sum", sum);
+    let data = http_body::Frame::data(bytes::Bytes::from_static(text.as_bytes()));
+    let frames = futures_util::stream::iter([Ok(data), Ok(http_body::Frame::trailers(trailers))]);
+    http_body_util::StreamBody::new(frames).boxed_unsync()
 }
 
 /// The client was told to go on before the origin had said a word.
