@@ -14,10 +14,11 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures_util::stream;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::{Body as _, Frame, Incoming};
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -25,21 +26,25 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::accept::{self, Arrival};
-use crate::admit::{Admission, Client, Dialect, Ends, Permit};
+use crate::admit::{Admission, Client, Dialect, Ends, Permit, Standing};
 use crate::cache::Content;
-use crate::classify::{self, Guarded, Intent, Verdict};
+use crate::classify::{self, Guarded, Intent, Keeper, Left};
 use crate::connect::Connector;
 use crate::fetch::{self, Body};
 use crate::forward::{self, Forwarder, Identity};
 use crate::goproxy::{self, Goproxy, ModuleRequest, Place, Reply};
 use crate::intercept::{Alpn, Interceptor, Replayed, Stance, Terminated};
 use crate::respond::{self, Id, Trouble};
-use crate::socket;
+use crate::socket::{self, Cut, Edge};
 use crate::target::{Base, Host, Name, Scheme, Target, unwrap_mapped};
-use crate::tunnel::Tunnels;
+use crate::tunnel::{Ending, Tunnels};
 
-/// A head that comes slower is not worth waiting for.
-const HEAD_PATIENCE: Duration = Duration::from_secs(15);
+/// A client that has finished sending may still listen (`printf … | nc`): so long an answer to it
+/// may take before it is taken for gone, as curl, go and browsers are.
+const LISTENS: Duration = Duration::from_secs(3);
+
+/// The same between two pieces of an answer's body, as long as a half-open tunnel.
+const STILL_LISTENS: Duration = Duration::from_secs(60);
 
 /// How often a quiet HTTP/2 client is asked whether it is still there.
 const H2_PING: Duration = Duration::from_secs(60);
@@ -78,6 +83,26 @@ impl Ours {
     }
 }
 
+impl Ours {
+    /// Whether a request in origin form is for us. A page whose name was made to resolve to loopback
+    /// (DNS rebinding) would read what only this host may: there we answer to addresses, single
+    /// labels, `localhost` and names that the operator gave us. Beyond loopback a service has the
+    /// names that its network gives it.
+    fn answer_to<B>(&self, request: &Request<B>, local: SocketAddr) -> Result<(), Trouble> {
+        let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        match Target::parse_authority(host, 80).map(|target| target.host) {
+            Ok(Host::Name(name)) if unwrap_mapped(local.ip()).is_loopback() && !self.is_local(&name) => {
+                Err(Trouble::Foreign(name))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_local(&self, name: &Name) -> bool {
+        name.is_single_label() || name.is_under("localhost") || self.names.contains(name)
+    }
+}
+
 /// One worker: the rooms, and connections to origins of its own.
 pub struct Worker {
     pub rooms: Arc<Rooms>,
@@ -92,9 +117,39 @@ pub struct Worker {
 #[derive(Clone)]
 struct Door {
     ends: Ends,
-    verdict: Verdict,
+    side: Side,
+}
+
+/// What a client's connection can be asked and told while it is served.
+#[derive(Clone)]
+struct Side {
+    /// The hand on its head guard; HTTP/2 needs none.
+    keeper: Option<Keeper>,
+    /// What ends it in a reset, where nothing else would show that an answer is not whole.
+    cut: Option<Cut>,
     /// Kept by whatever the connection turns into: a tunnel takes room, too.
     place: Arc<accept::Place>,
+}
+
+impl Side {
+    /// What this side was refused for, in a head or in a body.
+    fn refused(&self) -> Option<classify::Fault> {
+        self.keeper.as_ref().and_then(Keeper::refused)
+    }
+
+    /// What came of `answering`, unless the client left before. It is lent: moved, it would take its
+    /// room twice, in every connection.
+    async fn unless_left<T>(
+        &self,
+        answering: Pin<&mut impl Future<Output = Result<T, Trouble>>>,
+    ) -> Result<T, Trouble> {
+        let Some(keeper) = &self.keeper else { return answering.await };
+        tokio::select! {
+            biased;
+            outcome = answering => outcome,
+            () = gone(keeper, LISTENS) => Err(Trouble::Left),
+        }
+    }
 }
 
 /// A client that is to be intercepted, answered 200 already.
@@ -104,7 +159,7 @@ struct Guest {
     permit: Permit,
     name: Name,
     id: Id,
-    _place: Arc<accept::Place>,
+    place: Arc<accept::Place>,
 }
 
 /// An intercepted connection: whose it is, and the one host that it leads to.
@@ -113,15 +168,18 @@ struct Inside {
     peer: SocketAddr,
     client: Client,
     base: Base,
-    verdict: Option<Verdict>,
+    side: Side,
 }
 
 impl Worker {
     /// Serves one connection to its end.
     pub async fn serve(self: Arc<Self>, arrival: Arrival) {
         let ends = Ends { peer: arrival.peer, local: arrival.local };
-        let guarded = Guarded::new(arrival.stream);
-        let door = Door { ends, verdict: guarded.verdict(), place: Arc::new(arrival.place) };
+        let edge = Edge::new(arrival.stream);
+        let cut = Some(edge.cut());
+        let guarded = Guarded::new(edge);
+        let side = Side { keeper: Some(guarded.keeper()), cut, place: Arc::new(arrival.place) };
+        let door = Door { ends, side };
         let worker = Arc::clone(&self);
         let service = service_fn(move |request| {
             let (worker, door) = (Arc::clone(&worker), door.clone());
@@ -148,20 +206,22 @@ impl Worker {
     /// The corridor itself.
     async fn answer(self: Arc<Self>, door: Door, request: Request<Incoming>) -> Response<Body> {
         let id = Id::draw();
-        let connect = request.method() == Method::CONNECT;
-        let opened = classify::opens_the_gate(&request);
+        let (connect, version) = (request.method() == Method::CONNECT, request.version());
         let line = Line::of(&request, &self.rooms.admission, door.ends.peer, id);
-        let outcome = Arc::clone(&self).dispatch(door, request, id).await;
-        let mut response = outcome.unwrap_or_else(|trouble| {
+        let side = door.side.clone();
+        let answering = std::pin::pin!(Arc::clone(&self).dispatch(door, request, id));
+        let outcome = side.unless_left(answering).await;
+        let response = outcome.unwrap_or_else(|trouble| {
+            let trouble = side.refused().map_or(trouble, Trouble::Request);
             line.trouble(&trouble);
             let us = self.rooms.identity.pseudonym();
             if connect { respond::refuse_connect(&trouble, id, us) } else { respond::refuse(&trouble, id, us) }
         });
-        if opened {
-            close(&mut response);
-        }
         line.answered(&response);
-        response
+        match side.cut {
+            Some(cut) if version < Version::HTTP_11 => response.map(|body| cutting(body, cut)),
+            _ => response,
+        }
     }
 
     async fn dispatch(
@@ -170,7 +230,7 @@ impl Worker {
         request: Request<Incoming>,
         id: Id,
     ) -> Result<Response<Body>, Trouble> {
-        if let Some(fault) = door.verdict.refused() {
+        if let Some(fault) = door.side.refused() {
             return Err(fault.into());
         }
         match classify::intent(&request)? {
@@ -179,7 +239,10 @@ impl Worker {
                 self.own(door, &path, &request).await
             }
             Intent::Forward { base, path } => self.forward(door, base, &path, request).await,
-            Intent::Origin { path } => self.own(door, &path, &request).await,
+            Intent::Origin { path } => {
+                self.rooms.ours.answer_to(&request, door.ends.local)?;
+                self.own(door, &path, &request).await
+            }
         }
     }
 
@@ -200,10 +263,10 @@ impl Worker {
         let stance = self.rooms.interceptor.stance(client.address, client.user.as_deref(), &target.host, now);
         tracing::debug!(%id, %target, ?stance, "connect");
         if let (Stance::Intercept, Host::Name(name)) = (&stance, &target.host) {
-            let guest = Guest { peer: door.ends.peer, client, permit, name: name.clone(), id, _place: door.place };
+            let guest = Guest { peer: door.ends.peer, client, permit, name: name.clone(), id, place: door.side.place };
             let worker = Arc::clone(&self);
             self.tasks.spawn(async move {
-                if let Some((stream, early)) = taken_over(request).await {
+                if let Some((stream, early)) = taken_over(hyper::upgrade::on(request)).await {
                     worker.intercept(guest, Replayed::new(early, stream)).await;
                 }
             });
@@ -211,9 +274,9 @@ impl Worker {
         }
         let dialed = self.rooms.connector.dial(&permit, &Identity::before(request.headers())).await?;
         tracing::debug!(%id, address = %dialed.address, heard_from = %dialed.heard_from, "tunnel stands");
-        let (tunnels, place) = (self.rooms.tunnels.clone(), door.place);
+        let (tunnels, place) = (self.rooms.tunnels.clone(), door.side.place);
         self.tasks.spawn(async move {
-            if let Some((stream, early)) = taken_over(request).await {
+            if let Some((stream, early)) = taken_over(hyper::upgrade::on(request)).await {
                 let carried = tunnels.relay(stream, dialed.stream, early).await;
                 tracing::debug!(%id, up = carried.up, down = carried.down, ending = ?carried.ending, "tunnel ended");
             }
@@ -225,13 +288,14 @@ impl Worker {
     /// Ends TLS for an admitted host and serves what comes out of it; what cannot be ended is
     /// carried on as a tunnel, its first bytes replayed.
     async fn intercept(self: Arc<Self>, guest: Guest, stream: Replayed<TcpStream>) {
-        let Guest { peer, client, permit, name, id, _place } = guest;
+        let Guest { peer, client, permit, name, id, place } = guest;
         let (user, now) = (client.user.clone(), SystemTime::now());
         match self.rooms.interceptor.terminate(stream, &name, client.address, user.as_deref(), now).await {
             Ok(Terminated::Tls { stream, alpn }) => {
                 let target = permit.target().clone();
                 let base = Base { scheme: Scheme::Https, target, path: String::new() };
-                self.serve_inside(Inside { peer, client, base, verdict: None }, stream, alpn).await;
+                let side = Side { keeper: None, cut: None, place };
+                self.serve_inside(Inside { peer, client, base, side }, stream, alpn).await;
             }
             Ok(Terminated::Passed { stream, why }) => {
                 tracing::debug!(%id, host = %name, ?why, "passed on unread");
@@ -260,13 +324,14 @@ impl Worker {
             let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             builder.timer(TokioTimer::new()).max_concurrent_streams(250);
             // A client that went without a word is noticed, and its place is free again.
-            builder.keep_alive_interval(H2_PING).keep_alive_timeout(HEAD_PATIENCE);
+            builder.keep_alive_interval(H2_PING).keep_alive_timeout(classify::HEAD_PATIENCE);
             let serving = builder.serve_connection(TokioIo::new(stream), serve(inside));
             self.until_drained(serving, |serving| serving.graceful_shutdown()).await
         } else {
             let guarded = Guarded::new(stream);
-            let inside = Inside { verdict: Some(guarded.verdict()), ..inside };
-            let serving = http1().serve_connection(TokioIo::new(guarded), serve(inside));
+            let side = Side { keeper: Some(guarded.keeper()), ..inside.side };
+            let inside = Inside { side, ..inside };
+            let serving = http1().serve_connection(TokioIo::new(guarded), serve(inside)).with_upgrades();
             self.until_drained(serving, |serving| serving.graceful_shutdown()).await
         };
         if let Err(error) = ended {
@@ -276,23 +341,26 @@ impl Worker {
 
     async fn answer_inside(self: Arc<Self>, inside: Inside, request: Request<Incoming>) -> Response<Body> {
         let id = Id::draw();
-        // A CONNECT opens the gate like a chunked request, and here none is ever granted.
-        let opened = classify::opens_the_gate(&request) || request.method() == Method::CONNECT;
-        let opened = opened && inside.verdict.is_some();
+        // None is ever granted here, and what follows one was not checked.
+        let connect = request.method() == Method::CONNECT;
         let line = Line::of(&request, &self.rooms.admission, inside.peer, id);
-        let mut response = self.dispatch_inside(inside, request).await.unwrap_or_else(|trouble| {
+        let side = inside.side.clone();
+        let answering = std::pin::pin!(self.dispatch_inside(inside, request));
+        let outcome = side.unless_left(answering).await;
+        let mut response = outcome.unwrap_or_else(|trouble| {
+            let trouble = side.refused().map_or(trouble, Trouble::Request);
             line.trouble(&trouble);
             respond::refuse(&trouble, id, self.rooms.identity.pseudonym())
         });
-        if opened {
-            close(&mut response);
+        if connect && side.keeper.is_some() {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         line.answered(&response);
         response
     }
 
     async fn dispatch_inside(&self, inside: Inside, request: Request<Incoming>) -> Result<Response<Body>, Trouble> {
-        if let Some(fault) = inside.verdict.as_ref().and_then(Verdict::refused) {
+        if let Some(fault) = inside.side.refused() {
             return Err(fault.into());
         }
         let Intent::Origin { path } = classify::intent(&request)? else { return Err(Trouble::Misdirected) };
@@ -303,7 +371,33 @@ impl Worker {
         if let Some(wanted) = self.module_request(&request, &place, &path) {
             return self.module(&wanted, &place).await;
         }
-        Ok(self.forwarder.pass(inside.client.standing, &inside.base, &path, request).await?)
+        self.pass(inside.client.standing, &inside.base, &path, request, inside.side).await
+    }
+
+    /// Passes a request on. Where the answer switches protocols, both ends become a tunnel.
+    async fn pass(
+        &self,
+        standing: Standing,
+        base: &Base,
+        path: &str,
+        mut request: Request<Incoming>,
+        side: Side,
+    ) -> Result<Response<Body>, Trouble> {
+        let near = hyper::upgrade::on(&mut request);
+        let keeper = side.keeper.clone();
+        let mut response = self.forwarder.pass(standing, base, path, request, keeper.as_ref()).await?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            keeper.iter().for_each(Keeper::open);
+            let far = hyper::upgrade::on(&mut response);
+            self.tasks.spawn(carry(self.rooms.tunnels.clone(), near, far, side));
+            return Ok(response);
+        }
+        Ok(match keeper {
+            Some(keeper) => {
+                response.map(|body| fetch::abandoned(body, async move { gone(&keeper, STILL_LISTENS).await }))
+            }
+            None => response,
+        })
     }
 
     /// Absolute form: a module host's requests are recognised, everything else passes through.
@@ -322,12 +416,15 @@ impl Worker {
             }
         }
         self.rooms.admission.target(client.standing, Dialect::Http, &base.target)?;
-        Ok(self.forwarder.pass(client.standing, &base, path, request).await?)
+        self.pass(client.standing, &base, path, request, door.side).await
     }
 
     /// Origin form: modules, and the few files of our own.
     async fn own(&self, door: Door, path: &str, request: &Request<Incoming>) -> Result<Response<Body>, Trouble> {
         let (standing, path) = self.rooms.admission.origin(door.ends, path)?;
+        if request.method() == Method::OPTIONS && path == "*" {
+            return Ok(forward::own_options());
+        }
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return Err(Trouble::Method);
         }
@@ -366,22 +463,49 @@ impl Worker {
 
 fn http1() -> hyper::server::conn::http1::Builder {
     let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE).max_headers(100).half_close(true);
+    // The guard has patience of its own, and says so before it closes.
+    builder.timer(TokioTimer::new()).header_read_timeout(None).max_headers(100).half_close(true);
     builder
 }
 
-/// The last answer of its connection: what follows it was never checked.
-fn close(response: &mut Response<Body>) {
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+/// The client's socket after our 200, with what it sent early.
+async fn taken_over(switching: OnUpgrade) -> Option<(TcpStream, Bytes)> {
+    let parts = switching.await.ok()?.downcast::<TokioIo<Guarded<Edge>>>().ok()?;
+    let (edge, held) = parts.io.into_inner().into_parts();
+    let early = if held.is_empty() { parts.read_buf } else { [parts.read_buf, held].concat().into() };
+    Some((edge.into_inner(), early))
 }
 
-/// The client's socket after our 200, with what it sent early.
-async fn taken_over(request: Request<Incoming>) -> Option<(TcpStream, Bytes)> {
-    let upgraded = hyper::upgrade::on(request).await.ok()?;
-    let parts = upgraded.downcast::<TokioIo<Guarded<TcpStream>>>().ok()?;
-    let (stream, held) = parts.io.into_inner().into_parts();
-    let early = if held.is_empty() { parts.read_buf } else { [parts.read_buf, held].concat().into() };
-    Some((stream, early))
+/// Carries what two sides say that have switched protocols; what either said early comes first.
+async fn carry(tunnels: Tunnels, near: OnUpgrade, far: OnUpgrade, side: Side) {
+    let (Ok(near), Ok(far)) = tokio::join!(near, far) else { return };
+    let (mut near, mut far) = (TokioIo::new(near), TokioIo::new(far));
+    let carried = tunnels.carry(&mut near, &mut far).await;
+    if carried.ending == Ending::Reset {
+        side.cut.iter().for_each(Cut::tell);
+    }
+    tracing::debug!(up = carried.up, down = carried.down, ending = ?carried.ending, "switched protocol ended");
+}
+
+/// Returns when a client has left; one that has merely finished sending is given so long.
+async fn gone(keeper: &Keeper, patience: Duration) {
+    match keeper.left().await {
+        Left::Reset => {}
+        Left::Finished => tokio::time::sleep(patience).await,
+    }
+}
+
+/// A body for HTTP/1.0, where its end is the connection's: one that breaks off ends in a reset.
+fn cutting(body: Body, cut: Cut) -> Body {
+    if body.is_end_stream() {
+        body
+    } else {
+        body.map_err(move |error| {
+            cut.tell();
+            error
+        })
+        .boxed_unsync()
+    }
 }
 
 /// What was read of a stream that is passed on, and the bare socket, which a tunnel can splice.

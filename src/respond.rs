@@ -14,6 +14,7 @@ use hyper::ext::ReasonPhrase;
 
 use crate::admit::Refusal;
 use crate::fetch::{self, Body};
+use crate::target::Name;
 use crate::{classify, connect, forward, goproxy, resolve};
 
 /// The longest reason phrase: what fits a terminal line or two beside go's own words.
@@ -58,6 +59,12 @@ pub enum Trouble {
     /// A request for another host than the one this connection was opened for.
     #[error("this connection leads to another host")]
     Misdirected,
+    /// A request in origin form for another host than us.
+    #[error("this proxy is not called {0}; if it is, its listen_names want to have it")]
+    Foreign(Name),
+    /// Whoever asked has left.
+    #[error("the client had finished sending, and the answer took too long to believe that it still listens")]
+    Left,
     /// Something of ours that is not there, with the reason.
     #[error("{0}")]
     Absent(&'static str),
@@ -78,7 +85,8 @@ impl Trouble {
             Trouble::Forward(forward::Failure::Fetch(error)) => of_fetch(error),
             Trouble::Module(failure) => failure.status(),
             Trouble::Path(_) | Trouble::Absent(_) => StatusCode::NOT_FOUND,
-            Trouble::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Trouble::Misdirected | Trouble::Foreign(_) => StatusCode::MISDIRECTED_REQUEST,
+            Trouble::Left => StatusCode::REQUEST_TIMEOUT,
             Trouble::Method => StatusCode::METHOD_NOT_ALLOWED,
         }
     }
@@ -86,7 +94,9 @@ impl Trouble {
     /// The word that RFC 9209 section 2.3 has for it.
     fn token(&self) -> &'static str {
         match self {
-            Trouble::Request(_) | Trouble::Misdirected | Trouble::Method => "http_request_error",
+            Trouble::Request(_) | Trouble::Misdirected | Trouble::Foreign(_) | Trouble::Left | Trouble::Method => {
+                "http_request_error"
+            }
             Trouble::Refused(Refusal::Address { .. } | Refusal::Denied(_) | Refusal::Metadata) => {
                 "destination_ip_prohibited"
             }
@@ -104,9 +114,14 @@ impl Trouble {
     /// Whether it is the fault of whoever asked: then the log says it at debug only.
     pub fn is_the_clients(&self) -> bool {
         match self {
-            Trouble::Request(_) | Trouble::Path(_) | Trouble::Misdirected | Trouble::Absent(_) | Trouble::Method => {
-                true
-            }
+            Trouble::Request(_)
+            | Trouble::Path(_)
+            | Trouble::Misdirected
+            | Trouble::Foreign(_)
+            | Trouble::Left
+            | Trouble::Absent(_)
+            | Trouble::Method => true,
+            Trouble::Forward(forward::Failure::Fetch(fetch::Error::Request(_))) => true,
             Trouble::Module(failure) => failure.status().is_client_error(),
             _ => false,
         }
@@ -114,10 +129,15 @@ impl Trouble {
 
     /// What to type next, where there is something.
     fn hint(&self) -> Option<String> {
+        self.unresolved().map(|failure| format!("goanyway resolve {}", failure.name()))
+    }
+
+    /// The look-up that failed, if it was one.
+    fn unresolved(&self) -> Option<&resolve::Failure> {
         match self {
             Trouble::Connect(connect::Error::Unresolved(failure))
             | Trouble::Forward(forward::Failure::Fetch(fetch::Error::Connect(connect::Error::Unresolved(failure)))) => {
-                Some(format!("goanyway resolve {}", failure.name()))
+                Some(failure)
             }
             _ => None,
         }
@@ -162,7 +182,7 @@ pub fn refuse(trouble: &Trouble, id: Id, us: &str) -> Response<Body> {
     text.push_str(&clip(&shown, BODY_BYTES - text.len() - tail.len()));
     text.push_str(&tail);
     let mut response = answer(trouble, &text, id, us);
-    if matches!(trouble, Trouble::Request(_)) {
+    if matches!(trouble, Trouble::Request(_) | Trouble::Left) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -195,9 +215,7 @@ fn answer(trouble: &Trouble, text: &str, id: Id, us: &str) -> Response<Body> {
 fn proxy_status(trouble: &Trouble, id: Id, us: &str) -> String {
     let details = trouble.to_string().replace(['"', '\\'], "'");
     let mut status = format!("{us}; error={}; details=\"{} [{id}]\"", trouble.token(), clip(&printable(&details), 200));
-    if let Trouble::Connect(connect::Error::Unresolved(failure)) = trouble
-        && let Some(rcode) = failure.rcode()
-    {
+    if let Some(rcode) = trouble.unresolved().and_then(resolve::Failure::rcode) {
         status.push_str(&format!("; rcode=\"{rcode}\""));
     }
     status

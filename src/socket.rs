@@ -9,13 +9,16 @@ use std::future::Future;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hickory_net::runtime::iocompat::AsyncIoTokioAsStd;
 use hickory_net::runtime::{RuntimeProvider, TokioHandle};
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::Interest;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
 /// How many connections may wait for `accept`.
@@ -211,6 +214,95 @@ pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_nodelay(true)?;
     socket.connect(address).await
+}
+
+/// Has a connection end in a reset and not in what looks like an orderly end: what was still to be
+/// said will not be.
+pub fn reset_on_close(stream: &TcpStream) {
+    // A socket that takes no more options is gone already.
+    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+/// A client's connection, which can be made to end in a reset by somebody who does not hold it.
+#[derive(Debug)]
+pub struct Edge {
+    // Absent once it was taken over.
+    stream: Option<TcpStream>,
+    cut: Cut,
+}
+
+/// Cuts the connection that it belongs to: once told, that ends in a reset.
+#[derive(Clone, Debug, Default)]
+pub struct Cut(Arc<AtomicBool>);
+
+impl Cut {
+    /// From now on the connection ends in a reset.
+    pub fn tell(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Edge {
+    /// Nothing is cut yet.
+    pub fn new(stream: TcpStream) -> Edge {
+        Edge { stream: Some(stream), cut: Cut::default() }
+    }
+
+    /// The means to cut it.
+    pub fn cut(&self) -> Cut {
+        self.cut.clone()
+    }
+
+    /// The connection itself, for whoever takes it over.
+    pub fn into_inner(mut self) -> TcpStream {
+        self.stream.take().expect("taken by `into_inner` alone, which ends it")
+    }
+
+    fn stream(self: Pin<&mut Self>) -> Pin<&mut TcpStream> {
+        Pin::new(self.get_mut().stream.as_mut().expect("taken by `into_inner` alone, which ends it"))
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        if let Some(stream) = &self.stream
+            && self.cut.0.load(Ordering::Relaxed)
+        {
+            reset_on_close(stream);
+        }
+    }
+}
+
+impl AsyncRead for Edge {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Edge {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream().poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.stream().poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
 }
 
 /// A UDP socket of its own port, connected, so that refusals come back and strangers' packets stay out.

@@ -1,21 +1,26 @@
 //! Bytes both ways between a client and an origin, untouched.
 //!
 //! Half-close is relayed: what one side still has to say after the other has finished arrives, for
-//! at most a minute. A tunnel in which nothing moves for ten minutes ends. While a flow is idle it
+//! at most a minute. A reset of one side becomes a reset of the other. A tunnel in which nothing moves for ten minutes ends. While a flow is idle it
 //! holds no buffer: each worker lends one scratch buffer for the length of a read and a write, and
 //! a flow keeps only what could not be written. Once a direction is bulky its bytes move inside
 //! the kernel (`splice`) through a pooled 1 MiB pipe, which goes back to the pool when it idles.
 
 use std::cell::RefCell;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, split};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::metrics::{By, Counter, Family, Gauge, Label, Registry};
+use crate::socket;
 
 /// No byte either way for so long ends a tunnel.
 const IDLE: Duration = Duration::from_secs(600);
@@ -55,6 +60,27 @@ impl Tunnels {
             Ok(()) => run(&client, &origin, &life).await,
             Err(_) => Ending::Broken,
         };
+        if ending == Ending::Reset {
+            // What one side was told by a reset the other is not told by an orderly end.
+            socket::reset_on_close(&client);
+            socket::reset_on_close(&origin);
+        }
+        self.finish(&life, ending)
+    }
+
+    /// The same for streams that the kernel cannot join: protocols that were switched to by an upgrade.
+    /// Whoever has the streams hands on a reset.
+    pub async fn carry<C, O>(&self, client: &mut C, origin: &mut O) -> Carried
+    where
+        C: AsyncRead + AsyncWrite + Unpin,
+        O: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.open.inc();
+        let life = Life::default();
+        let ((client_in, client_out), (origin_in, origin_out)) = (split(client), split(origin));
+        let up = copy(client_in, origin_out, Direction::Up, &life);
+        let down = copy(origin_in, client_out, Direction::Down, &life);
+        let ending = both(up, down, &life).await;
         self.finish(&life, ending)
     }
 
@@ -83,7 +109,9 @@ pub struct Carried {
 pub enum Ending {
     /// Both sides finished.
     Finished,
-    /// A side reset the connection, or could not be written to.
+    /// A side reset the connection, and so did we to the other.
+    Reset,
+    /// A side could not be written to.
     Broken,
     /// Nothing moved for too long.
     Idle,
@@ -95,6 +123,7 @@ impl Label for Ending {
     fn label(&self) -> &'static str {
         match self {
             Ending::Finished => "finished",
+            Ending::Reset => "reset",
             Ending::Broken => "broken",
             Ending::Idle => "idle",
         }
@@ -179,15 +208,23 @@ enum Cut {
 }
 
 async fn run(client: &TcpStream, origin: &TcpStream, life: &Life) -> Ending {
-    let mut up = std::pin::pin!(pump(client, origin, Direction::Up, life));
-    let mut down = std::pin::pin!(pump(origin, client, Direction::Down, life));
+    both(pump(client, origin, Direction::Up, life), pump(origin, client, Direction::Down, life), life).await
+}
+
+/// Both directions to their ends.
+async fn both<U, D>(up: U, down: D, life: &Life) -> Ending
+where
+    U: Future<Output = Result<(), Cut>>,
+    D: Future<Output = Result<(), Cut>>,
+{
+    let (mut up, mut down) = (std::pin::pin!(up), std::pin::pin!(down));
     let first = tokio::select! {
         ended = &mut up => (Direction::Up, ended),
         ended = &mut down => (Direction::Down, ended),
         () = life.idle_for(IDLE) => return Ending::Idle,
     };
     if first.1 == Err(Cut::Read) {
-        return Ending::Broken;
+        return Ending::Reset;
     }
     // A side that takes no more may have said why before it went: that is still carried over.
     let broken = first.1.is_err();
@@ -199,9 +236,43 @@ async fn run(client: &TcpStream, origin: &TcpStream, life: &Life) -> Ending {
         }
     };
     tokio::select! {
-        ended = second => if ended.is_ok() && !broken { Ending::Finished } else { Ending::Broken },
+        ended = second => match ended {
+            Ok(()) if !broken => Ending::Finished,
+            Err(Cut::Read) if !broken => Ending::Reset,
+            _ => Ending::Broken,
+        },
         () = life.idle_for(HALF_OPEN) => Ending::Idle,
     }
+}
+
+/// One direction of two streams, to its end; then the end is passed on.
+async fn copy<R, W>(mut from: R, mut to: W, direction: Direction, life: &Life) -> Result<(), Cut>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    loop {
+        let piece = poll_fn(|cx| read_lent(&mut from, cx)).await.map_err(|_| Cut::Read)?;
+        if piece.is_empty() {
+            break;
+        }
+        to.write_all(&piece).await.map_err(|_| Cut::Write)?;
+        to.flush().await.map_err(|_| Cut::Write)?;
+        life.moved(direction, piece.len() as u64);
+    }
+    // The other side may be gone already: nobody is left to be told.
+    let _ = to.shutdown().await;
+    Ok(())
+}
+
+/// What is there to be read, read into the lent buffer: a stream that waits holds none.
+fn read_lent<R: AsyncRead + Unpin>(from: &mut R, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    LENT.with_borrow_mut(|scratch| {
+        scratch.resize(SCRATCH, 0);
+        let mut room = ReadBuf::new(scratch);
+        ready!(Pin::new(from).poll_read(cx, &mut room))?;
+        Poll::Ready(Ok(Bytes::copy_from_slice(room.filled())))
+    })
 }
 
 /// Counts piece by piece: a side that reads slowly is not an idle one.
@@ -499,15 +570,34 @@ mod tests {
         assert_eq!(heard, "413");
     }
 
+    /// A reset became an orderly end: a download that broke off looked whole to a client that reads to
+    /// the end.
     #[tokio::test]
-    async fn a_reset_ends_the_other_side() {
-        let mut rig = tunnel(b"").await;
-        socket2::SockRef::from(&rig.origin).set_linger(Some(Duration::ZERO)).unwrap();
-        drop(rig.origin);
-        let mut heard = Vec::new();
-        // Whether the client sees a reset or an end, it is not left waiting.
-        let _ = rig.client.read_to_end(&mut heard).await;
-        assert_eq!(rig.carried.await.unwrap().ending, Ending::Broken);
+    async fn a_reset_of_one_side_is_a_reset_of_the_other() {
+        for origin_resets in [true, false] {
+            let rig = tunnel(b"").await;
+            let (resets, mut hears) = if origin_resets { (rig.origin, rig.client) } else { (rig.client, rig.origin) };
+            socket::reset_on_close(&resets);
+            drop(resets);
+            let heard = hears.read_to_end(&mut Vec::new()).await;
+            assert_eq!(heard.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+            assert_eq!(rig.carried.await.unwrap().ending, Ending::Reset);
+        }
+    }
+
+    #[tokio::test]
+    async fn streams_are_carried_like_sockets() {
+        let ((mut client, mut client_end), (mut origin, mut origin_end)) = (pair().await, pair().await);
+        let carried = tokio::spawn(async move { Tunnels::default().carry(&mut client_end, &mut origin_end).await });
+        client.write_all(b"question").await.unwrap();
+        client.shutdown().await.unwrap();
+        let (mut up, mut down) = (String::new(), String::new());
+        origin.read_to_string(&mut up).await.unwrap();
+        origin.write_all(b"answer").await.unwrap();
+        origin.shutdown().await.unwrap();
+        client.read_to_string(&mut down).await.unwrap();
+        assert_eq!((up.as_str(), down.as_str()), ("question", "answer"));
+        assert_eq!(carried.await.unwrap(), Carried { up: 8, down: 6, ending: Ending::Finished });
     }
 
     #[tokio::test(start_paused = true)]

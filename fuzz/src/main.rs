@@ -19,8 +19,10 @@ mod target;
 
 #[path = "../../src/classify"]
 mod classify {
+    pub mod chunks;
     pub mod guard;
     pub mod head;
+    pub mod keeper;
 }
 
 #[path = "../../src/cache"]

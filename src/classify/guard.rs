@@ -1,53 +1,53 @@
 //! The head guard: a stream through which hyper sees only heads that [`check`] has passed.
 //!
 //! It collects bytes to the empty line, checks the head, and lets exactly that head and its body
-//! through before it looks at the next. After a chunked request, a CONNECT or an upgrade the gate
-//! stands open for good, so those answers close the connection or take it over. A refused head
-//! never reaches hyper: it gets a small one of ours in its place, and the [`Verdict`] beside the
-//! stream tells the service why, so that `respond` still writes the answer.
+//! through, chunked ones too, before it looks at the next. A refused head never reaches hyper: it
+//! gets a small one of ours in its place, and the [`Keeper`] beside the stream tells the service
+//! why, so that `respond` still writes the answer. A malformed chunk ends the body in an error. A
+//! head that does not come in time is refused like a bad one; a connection on which none begins is
+//! ended. While an answer is waited for, the guard looks whether its client is still there.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::head::{Fault, Framing, MAX_HEAD, MAX_LINE, check};
+use super::chunks::Chunks;
+use super::head::{Fault, Framing, HEAD_PATIENCE, MAX_HEAD, MAX_LINE, check};
+use super::keeper::{Keeper, Left};
 
 /// The head that hyper reads in place of a refused one.
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
 /// How much is read at once while a head is collected.
 const PIECE: usize = 4 * 1024;
-
-/// Why a connection's next request was refused, once one was.
-#[derive(Clone, Default)]
-pub struct Verdict(Arc<OnceLock<Fault>>);
-
-impl Verdict {
-    /// The fault, once there was one.
-    pub fn refused(&self) -> Option<Fault> {
-        self.0.get().copied()
-    }
-}
+/// How long a connection is kept for its next request: longer than Go's own client keeps it (90 s),
+/// so that it is never closed under a request.
+const IDLE_PATIENCE: Duration = Duration::from_secs(120);
 
 /// A stream whose request heads are checked as they pass.
 pub struct Guarded<S> {
     inner: S,
     gate: Gate,
-    verdict: Verdict,
+    keeper: Keeper,
+    wait: Wait,
+    /// An interim response that is being written.
+    aside: Bytes,
 }
 
 impl<S> Guarded<S> {
     /// Watches over the heads that come out of `inner`.
     pub fn new(inner: S) -> Guarded<S> {
-        Guarded { inner, gate: Gate::default(), verdict: Verdict::default() }
+        Guarded { inner, gate: Gate::default(), keeper: Keeper::default(), wait: Wait::default(), aside: Bytes::new() }
     }
 
-    /// What this stream was refused for, to be looked at by the service.
-    pub fn verdict(&self) -> Verdict {
-        self.verdict.clone()
+    /// The service's hand on this stream.
+    pub fn keeper(&self) -> Keeper {
+        self.keeper.clone()
     }
 
     /// The stream, and what was read from it but not yet passed on.
@@ -65,17 +65,22 @@ struct Gate {
     /// How much of `held` was searched for the end of the head.
     searched: usize,
     state: State,
+    /// Whether no head has passed yet.
+    is_first: bool,
 }
 
 enum State {
     Head,
     Body(u64),
+    Chunked(Chunks),
     Open,
+    /// Nothing more is read.
+    Ended,
 }
 
 impl Default for Gate {
     fn default() -> Gate {
-        Gate { held: BytesMut::new(), passing: 0, searched: 0, state: State::Head }
+        Gate { held: BytesMut::new(), passing: 0, searched: 0, state: State::Head, is_first: true }
     }
 }
 
@@ -85,25 +90,27 @@ impl Gate {
         if self.passing > 0 {
             return Ok(true);
         }
-        match self.state {
+        match &mut self.state {
             State::Open => self.passing = self.held.len(),
             State::Body(0) => self.state = State::Head,
-            State::Body(ref mut left) => {
+            State::Body(left) => {
                 let take = (self.held.len() as u64).min(*left);
                 *left -= take;
                 self.passing = take as usize;
             }
-            State::Head => {}
+            State::Chunked(chunks) if chunks.is_over() => self.state = State::Head,
+            State::Chunked(chunks) => self.passing = chunks.follow(&self.held)?,
+            State::Head | State::Ended => {}
         }
         if matches!(self.state, State::Head)
             && let Some(end) = self.find_end()?
         {
             self.state = match check(&self.held[..end])? {
                 Framing::Length(length) => State::Body(length),
+                Framing::Chunked => State::Chunked(Chunks::default()),
                 Framing::Open => State::Open,
             };
-            self.passing = end;
-            self.searched = 0;
+            (self.passing, self.searched, self.is_first) = (end, 0, false);
         }
         Ok(self.passing > 0)
     }
@@ -134,10 +141,20 @@ impl Gate {
         }
     }
 
+    /// Whether hyper has a head, and not yet all of the body that belongs to it.
+    fn is_within_a_body(&self) -> bool {
+        match &self.state {
+            State::Body(left) => *left > 0,
+            State::Chunked(chunks) => !chunks.is_over(),
+            State::Head | State::Open | State::Ended => false,
+        }
+    }
+
+    /// Puts the stand-in where the refused head was.
     fn refuse(&mut self) {
         self.held = BytesMut::from(STAND_IN);
         self.passing = STAND_IN.len();
-        self.state = State::Open;
+        self.state = State::Ended;
     }
 
     fn pass(&mut self, buf: &mut ReadBuf<'_>) {
@@ -147,66 +164,162 @@ impl Gate {
         self.passing -= length;
     }
 
-    /// How much hyper may read straight from the stream: nothing while a head is collected.
+    /// How much hyper may read straight from the stream: nothing while something is to be looked at.
     fn straight(&self) -> Option<u64> {
-        match self.state {
+        match &self.state {
             State::Open => Some(u64::MAX),
-            State::Body(left) if left > 0 => Some(left),
+            State::Body(left) if *left > 0 => Some(*left),
+            State::Chunked(chunks) => chunks.data_left(),
             _ => None,
         }
+    }
+
+    /// Counts what hyper read straight from the stream.
+    fn count(&mut self, read: usize) {
+        match &mut self.state {
+            State::Body(left) => *left -= read as u64,
+            State::Chunked(chunks) => chunks.skip(read as u64),
+            State::Head | State::Open | State::Ended => {}
+        }
+    }
+}
+
+/// How long the next head is waited for.
+#[derive(Default)]
+struct Wait {
+    // Made at the first wait and set anew for each later one.
+    timer: Option<Pin<Box<Sleep>>>,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Stage {
+    /// Nothing is waited for.
+    #[default]
+    Not,
+    /// A connection's first head must come as a whole: whoever connects has something to say.
+    First,
+    /// The next head need not begin yet.
+    Idle,
+    /// It has begun.
+    Head,
+}
+
+impl Wait {
+    /// Whether the present wait has lasted too long; the timer wakes the task when it has.
+    fn is_over(&mut self, begun: bool, is_first: bool, cx: &mut Context<'_>) -> bool {
+        let stage = match (is_first, begun) {
+            (true, _) => Stage::First,
+            (false, true) => Stage::Head,
+            (false, false) => Stage::Idle,
+        };
+        let timer = if stage == self.stage { self.timer.as_mut() } else { None };
+        let timer = match timer {
+            Some(timer) => timer,
+            None => {
+                self.stage = stage;
+                let patience = if stage == Stage::Idle { IDLE_PATIENCE } else { HEAD_PATIENCE };
+                let due = Instant::now() + patience;
+                let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+                timer.as_mut().reset(due);
+                timer
+            }
+        };
+        timer.as_mut().poll(cx).is_ready()
+    }
+
+    fn end(&mut self) {
+        self.stage = Stage::Not;
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.keeper.is_open() {
+            this.gate.state = State::Open;
+        }
         loop {
             match this.gate.advance() {
                 Ok(true) => {
+                    this.wait.end();
                     this.gate.pass(buf);
                     return Poll::Ready(Ok(()));
                 }
                 Ok(false) => {}
+                Err(fault) if this.gate.is_within_a_body() => {
+                    this.keeper.refuse(fault);
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)));
+                }
                 Err(fault) => {
-                    // Set once: the first refusal ends the connection.
-                    let _ = this.verdict.0.set(fault);
+                    this.keeper.refuse(fault);
                     this.gate.refuse();
                     continue;
                 }
             }
-            if let Some(limit) = this.gate.straight() {
-                return read_straight(this, limit, cx, buf);
+            if matches!(this.gate.state, State::Ended) {
+                return Poll::Ready(Ok(()));
             }
-            if ready!(collect(&mut this.inner, &mut this.gate.held, cx))? == 0 {
-                // The stream ended within a head, or between two: hyper tells which.
-                this.gate.state = State::Open;
-                if this.gate.held.is_empty() {
-                    return Poll::Ready(Ok(()));
-                }
+            if let Some(limit) = this.gate.straight() {
+                return this.read_straight(limit, cx, buf);
+            }
+            if ready!(this.collect(cx))? == 0 {
+                // The stream ended within a head or a body, or between two: hyper tells which.
+                this.gate.state = if this.gate.held.is_empty() { State::Ended } else { State::Open };
             }
         }
     }
 }
 
-fn read_straight<S: AsyncRead + Unpin>(
-    this: &mut Guarded<S>,
-    limit: u64,
-    cx: &mut Context<'_>,
-    buf: &mut ReadBuf<'_>,
-) -> Poll<io::Result<()>> {
-    let State::Body(left) = &mut this.gate.state else {
-        return Pin::new(&mut this.inner).poll_read(cx, buf);
-    };
-    let room = buf.remaining().min(usize::try_from(limit).unwrap_or(usize::MAX));
-    let mut part = ReadBuf::new(buf.initialize_unfilled_to(room));
-    ready!(Pin::new(&mut this.inner).poll_read(cx, &mut part))?;
-    let read = part.filled().len();
-    buf.advance(read);
-    *left -= read as u64;
-    Poll::Ready(Ok(()))
+impl<S: AsyncRead + Unpin> Guarded<S> {
+    fn read_straight(&mut self, limit: u64, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let room = buf.remaining().min(usize::try_from(limit).unwrap_or(usize::MAX));
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(room));
+        ready!(Pin::new(&mut self.inner).poll_read(cx, &mut part))?;
+        let read = part.filled().len();
+        buf.advance(read);
+        self.gate.count(read);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads on; a head that does not come in time is as good as the end of the stream, or a fault
+    /// where it has begun.
+    fn collect(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match read_piece(&mut self.inner, &mut self.gate.held, cx) {
+            Poll::Pending if matches!(self.gate.state, State::Head) => {}
+            outcome => return outcome,
+        }
+        let begun = !self.gate.held.is_empty();
+        if !self.wait.is_over(begun, self.gate.is_first, cx) {
+            return Poll::Pending;
+        }
+        if begun {
+            self.keeper.refuse(Fault::SlowHead);
+            self.gate.refuse();
+            return Poll::Ready(Ok(STAND_IN.len()));
+        }
+        Poll::Ready(Ok(0))
+    }
+
+    /// Looks whether the client is still there, as far as that can be told without reading past what
+    /// may be held.
+    fn watch(&mut self, cx: &mut Context<'_>) {
+        while self.keeper.is_watched() && self.gate.held.len() < PIECE && !self.gate.is_within_a_body() {
+            match read_piece(&mut self.inner, &mut self.gate.held, cx) {
+                Poll::Ready(Ok(0)) => self.keeper.has_left(Left::Finished),
+                Poll::Ready(Err(_)) => self.keeper.has_left(Left::Reset),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => return,
+            }
+        }
+    }
 }
 
-fn collect<S: AsyncRead + Unpin>(inner: &mut S, held: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+fn read_piece<S: AsyncRead + Unpin>(
+    inner: &mut S,
+    held: &mut BytesMut,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
     let mut piece = [0u8; PIECE];
     let mut room = ReadBuf::new(&mut piece);
     ready!(Pin::new(inner).poll_read(cx, &mut room))?;
@@ -214,13 +327,37 @@ fn collect<S: AsyncRead + Unpin>(inner: &mut S, held: &mut BytesMut, cx: &mut Co
     Poll::Ready(Ok(room.filled().len()))
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
+    /// Writes the interim response that was begun.
+    fn finish_aside(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.aside.has_remaining() {
+            let written = ready!(Pin::new(&mut self.inner).poll_write(cx, &self.aside))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.aside.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(cx, bytes)
+        let this = self.get_mut();
+        ready!(this.finish_aside(cx))?;
+        Pin::new(&mut this.inner).poll_write(cx, bytes)
     }
 
+    /// hyper has nothing left to write when it gets here: between two messages there is room for an
+    /// interim response, and time for a look at the client.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+        let this = self.get_mut();
+        ready!(this.finish_aside(cx))?;
+        this.aside = this.keeper.take_aside().into();
+        ready!(this.finish_aside(cx))?;
+        ready!(Pin::new(&mut this.inner).poll_flush(cx))?;
+        this.watch(cx);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -232,7 +369,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, slices)
+        let this = self.get_mut();
+        ready!(this.finish_aside(cx))?;
+        Pin::new(&mut this.inner).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -249,18 +388,21 @@ mod tests {
     async fn passed(bytes: &[u8], piece: usize) -> (Vec<u8>, Option<Fault>) {
         let (mut client, server) = tokio::io::duplex(1 << 20);
         let mut guarded = Guarded::new(server);
-        let verdict = guarded.verdict();
+        let keeper = guarded.keeper();
         for part in bytes.chunks(piece) {
             client.write_all(part).await.unwrap();
         }
         drop(client);
         let mut read = Vec::new();
-        guarded.read_to_end(&mut read).await.unwrap();
-        (read, verdict.refused())
+        // A malformed chunk is an error.
+        let _ = guarded.read_to_end(&mut read).await;
+        (read, keeper.refused())
     }
 
     const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     const POST: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+    const CHUNKED: &[u8] =
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;x\r\nhello\r\n0\r\nX: y\r\n\r\n";
     const TWO_LENGTHS: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
 
     #[tokio::test]
@@ -270,6 +412,112 @@ mod tests {
         for piece in [1, 2, 3, 7, 64, 4096] {
             assert_eq!(passed(&pipelined, piece).await, (expected.clone(), None), "pieces of {piece}");
         }
+    }
+
+    /// After a chunked body the gate stood open, and the connection had to be closed.
+    #[tokio::test]
+    async fn a_head_after_a_chunked_body_is_checked_again() {
+        let good = [CHUNKED, GET, CHUNKED, POST].concat();
+        let bad = [CHUNKED, TWO_LENGTHS, GET].concat();
+        for piece in [1, 2, 3, 7, 64, 4096] {
+            assert_eq!(passed(&good, piece).await, (good.clone(), None), "pieces of {piece}");
+            let (read, fault) = passed(&bad, piece).await;
+            assert!(read.starts_with(&[CHUNKED, STAND_IN].concat()), "{}", String::from_utf8_lossy(&read));
+            assert_eq!(fault, Some(Fault::TransferEncoding));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_malformed_chunk_ends_the_body_and_the_reading() {
+        let head: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for piece in [1, 50, 4096] {
+            let read = passed(&[head, b"3\r\nabc\r\n0x3\r\nabc\r\n", GET].concat(), piece).await;
+            assert_eq!(read, ([head, b"3\r\nabc\r\n0"].concat(), Some(Fault::Chunk)));
+        }
+    }
+
+    /// A guarded stream with these bytes read, and its other end.
+    async fn waiting(bytes: &[u8]) -> (tokio::io::DuplexStream, Guarded<tokio::io::DuplexStream>) {
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        client.write_all(bytes).await.unwrap();
+        (client, Guarded::new(server))
+    }
+
+    /// It was closed without a word, and a kept connection with it that had nothing to say for so long.
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_head_is_refused_and_an_idle_connection_ended() {
+        let (_client, mut guarded) = waiting(b"GET / HTTP/1.1\r\nHo").await;
+        let begun = Instant::now();
+        guarded.read_to_end(&mut Vec::new()).await.unwrap_or_default();
+        assert_eq!((guarded.keeper().refused(), begun.elapsed()), (Some(Fault::SlowHead), HEAD_PATIENCE));
+
+        let (_client, mut guarded) = waiting(b"").await;
+        let begun = Instant::now();
+        assert_eq!(guarded.read_to_end(&mut Vec::new()).await.unwrap(), 0);
+        assert_eq!((guarded.keeper().refused(), begun.elapsed()), (None, HEAD_PATIENCE));
+
+        let (_client, mut guarded) = waiting(GET).await;
+        let begun = Instant::now();
+        assert_eq!(guarded.read_to_end(&mut Vec::new()).await.unwrap(), GET.len());
+        assert_eq!((guarded.keeper().refused(), begun.elapsed()), (None, IDLE_PATIENCE));
+
+        let (mut client, mut guarded) = waiting(GET).await;
+        guarded.read_exact(&mut vec![0; GET.len()]).await.unwrap();
+        let late = async {
+            tokio::time::sleep(IDLE_PATIENCE / 2).await;
+            client.write_all(b"G").await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        let (begun, mut rest) = (Instant::now(), Vec::new());
+        tokio::select! {
+            _ = guarded.read_to_end(&mut rest) => {}
+            () = late => {}
+        }
+        let waited = IDLE_PATIENCE / 2 + HEAD_PATIENCE;
+        assert_eq!((guarded.keeper().refused(), begun.elapsed()), (Some(Fault::SlowHead), waited));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_during_a_wait_is_noticed_and_what_it_said_first_is_kept() {
+        let (mut client, mut guarded) = waiting(GET).await;
+        guarded.read_exact(&mut vec![0; GET.len()]).await.unwrap();
+        client.write_all(POST).await.unwrap();
+        drop(client);
+        let keeper = guarded.keeper();
+        let left = tokio::join!(keeper.left(), guarded.flush()).0;
+        assert_eq!(left, Left::Finished);
+        let mut rest = Vec::new();
+        guarded.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, POST);
+    }
+
+    #[tokio::test]
+    async fn a_word_aside_is_written_between_two_messages() {
+        let (mut client, mut guarded) = waiting(b"").await;
+        let keeper = guarded.keeper();
+        guarded.write_all(b"rest of one answer.").await.unwrap();
+        keeper.say_aside(b"hint.");
+        guarded.write_all(b"still rest.").await.unwrap();
+        guarded.flush().await.unwrap();
+        keeper.say_aside(b"too late");
+        keeper.hush();
+        guarded.write_all(b"answer.").await.unwrap();
+        guarded.shutdown().await.unwrap();
+        let mut heard = String::new();
+        client.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "rest of one answer.still rest.hint.answer.");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_looked_at_once_protocols_were_switched() {
+        let frames: &[u8] = b"\x81\x85\n\n\n";
+        let (client, mut guarded) = waiting(&[GET, frames].concat()).await;
+        drop(client);
+        guarded.read_exact(&mut vec![0; GET.len()]).await.unwrap();
+        guarded.keeper().open();
+        let mut rest = Vec::new();
+        guarded.read_to_end(&mut rest).await.unwrap();
+        assert_eq!((rest.as_slice(), guarded.keeper().refused()), (frames, None));
     }
 
     #[tokio::test]

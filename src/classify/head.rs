@@ -5,6 +5,8 @@
 //! alone, doubled Host or Content-Length, a CONNECT with a body. Each is a 400 and the end of the
 //! connection, since the next request could begin anywhere.
 
+use std::time::Duration;
+
 use http::StatusCode;
 
 use crate::target::{BadTarget, Target};
@@ -16,13 +18,17 @@ pub const MAX_LINE: usize = 16 * 1024;
 /// The most fields in a head.
 pub const MAX_FIELDS: usize = 100;
 
+/// How long a head may take from its first byte on.
+pub const HEAD_PATIENCE: Duration = Duration::from_secs(15);
+
 /// Where the body of a request ends, for the guard to count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     /// After so many bytes.
     Length(u64),
-    /// The guard cannot tell (chunked), or no further request follows (CONNECT, an upgrade): the
-    /// rest of the connection passes unread, and the answer must close it or take it over.
+    /// With its last chunk.
+    Chunked,
+    /// No further request follows a CONNECT: the answer takes the connection over or closes it.
     Open,
 }
 
@@ -45,6 +51,12 @@ pub enum Fault {
     ContentLength,
     #[error("Transfer-Encoding must be `chunked`, once, alone, in HTTP/1.1 and without Content-Length")]
     TransferEncoding,
+    #[error("a chunk of the body is malformed")]
+    Chunk,
+    #[error("a trailer of the body is malformed, or the trailers are too many")]
+    Trailers,
+    #[error("the head did not come within {} s", HEAD_PATIENCE.as_secs())]
+    SlowHead,
     #[error("a CONNECT has no body")]
     ConnectBody,
     #[error("a CONNECT names a bare host and port")]
@@ -67,6 +79,7 @@ impl Fault {
         match self {
             Fault::LongLine => StatusCode::URI_TOO_LONG,
             Fault::LongHead => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Fault::SlowHead => StatusCode::REQUEST_TIMEOUT,
             Fault::Expectation => StatusCode::EXPECTATION_FAILED,
             Fault::Method => StatusCode::METHOD_NOT_ALLOWED,
             _ => StatusCode::BAD_REQUEST,
@@ -98,8 +111,11 @@ pub fn check(head: &[u8]) -> Result<Framing, Fault> {
     if connect && (chunked || length.is_some_and(|length| length > 0)) {
         return Err(Fault::ConnectBody);
     }
-    let upgrade = fields.all("upgrade").next().is_some();
-    Ok(if connect || chunked || upgrade { Framing::Open } else { Framing::Length(length.unwrap_or(0)) })
+    Ok(match (connect, chunked) {
+        (true, _) => Framing::Open,
+        (false, true) => Framing::Chunked,
+        (false, false) => Framing::Length(length.unwrap_or(0)),
+    })
 }
 
 /// Every LF follows a CR, every CR precedes an LF, and there is no NUL.
@@ -181,8 +197,8 @@ mod tests {
         assert_eq!(checked("GET / HTTP/1.1\r\nHost: a.example:8080\r\n\r\n"), Ok(Framing::Length(0)));
         assert_eq!(checked("GET / HTTP/1.0\r\n\r\n"), Ok(Framing::Length(0)));
         assert_eq!(with("Content-Length: 5\r\n"), Ok(Framing::Length(5)));
-        assert_eq!(with("Transfer-Encoding: Chunked\r\n"), Ok(Framing::Open));
-        assert_eq!(with("Connection: upgrade\r\nUpgrade: websocket\r\n"), Ok(Framing::Open));
+        assert_eq!(with("Transfer-Encoding: Chunked\r\n"), Ok(Framing::Chunked));
+        assert_eq!(with("Connection: upgrade\r\nUpgrade: websocket\r\n"), Ok(Framing::Length(0)));
         assert_eq!(checked("CONNECT a.example:443 HTTP/1.0\r\n\r\n"), Ok(Framing::Open));
         assert_eq!(
             checked("CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\nContent-Length: 0\r\n\r\n"),

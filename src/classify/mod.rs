@@ -4,13 +4,16 @@
 //! bytes and refuses whatever two readers could frame differently, before hyper, which is lenient,
 //! sees it. Then [`intent`] tells from the parsed head which of the three dialects is spoken.
 
+mod chunks;
 mod guard;
 mod head;
+mod keeper;
 
 use http::{Method, Request, Version, header};
 
-pub use guard::{Guarded, Verdict};
-pub use head::{Fault, Framing, check};
+pub use guard::Guarded;
+pub use head::{Fault, Framing, HEAD_PATIENCE, check};
+pub use keeper::{Keeper, Left};
 
 use crate::target::{BadTarget, Base, Scheme, Target};
 
@@ -60,14 +63,6 @@ pub fn intent<B>(request: &Request<B>) -> Result<Intent, Fault> {
         (None, Some(_)) => Err(Fault::AuthorityForm),
         (None, None) => Ok(Intent::Origin { path: path.to_owned() }),
     }
-}
-
-/// Whether the guard could not follow this request to its end, so that its answer must close the
-/// connection. A CONNECT is not among them: a granted one takes the connection over.
-pub fn opens_the_gate<B>(request: &Request<B>) -> bool {
-    let headers = request.headers();
-    request.method() != Method::CONNECT
-        && (headers.contains_key(header::TRANSFER_ENCODING) || headers.contains_key(header::UPGRADE))
 }
 
 #[cfg(test)]

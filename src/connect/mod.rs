@@ -99,6 +99,11 @@ impl Connector {
         self.inner.parents.choose(Scheme::Http, target).cloned()
     }
 
+    /// Whether this target is connected to by ourselves, and not by a parent.
+    pub fn is_direct(&self, scheme: Scheme, target: &Target) -> bool {
+        self.inner.parents.choose(scheme, target).is_none()
+    }
+
     /// Connects, for a tunnel. `before` is the `Via` that the request for it came with: a parent is
     /// told, since only whoever finds its own name there can end a loop of proxies.
     pub async fn dial(&self, permit: &Permit, before: &str) -> Result<Dialed<TcpStream>, Error> {

@@ -1,6 +1,7 @@
 //! Bodies that may move slowly but may not stand still: a response's that is watched piece by piece,
 //! and a request's that puts off the deadline for its answer while it moves.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,6 +41,40 @@ impl HttpBody for Stalling {
         let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limit)));
         match timer.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Some(Err(Error::Stalled(limit)))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// A body that breaks off once `end` is over, if it stands still then: nobody listens any more.
+pub fn abandoned(inner: Body, end: impl Future<Output = ()> + Send + 'static) -> Body {
+    if inner.is_end_stream() { inner } else { Abandoned { inner, end: Box::pin(end) }.boxed_unsync() }
+}
+
+struct Abandoned {
+    inner: Body,
+    end: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl HttpBody for Abandoned {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = self.get_mut();
+        if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
+            return Poll::Ready(frame);
+        }
+        match this.end.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Some(Err(Error::Broken("nobody listens any more".to_owned())))),
             Poll::Pending => Poll::Pending,
         }
     }

@@ -3,27 +3,31 @@
 //! Every stage has a deadline of its own (connecting and TLS in `connect`, the first byte and the
 //! stall between bytes here); there is no limit on a body that moves. Connections are kept and
 //! used again, apart for each standing, so that none ever carries somebody's request further than
-//! its own permit would. Redirects are followed here where asked, without credentials to another
+//! its own permit would. A kept connection may die as it is used: whatever may have had an effect is
+//! never sent twice, what cannot have had one is sent again. Redirects are followed here where asked, without credentials to another
 //! host. Which server to ask, and whether to ask again, is `goproxy`'s to decide.
 
 mod body;
 mod wire;
 
+use std::io::ErrorKind;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
+use hyper::body::Body as _;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-pub use body::stalling;
+pub use body::{abandoned, stalling};
 
 use crate::admit::{Admission, Refusal, Standing};
 use crate::connect::{self, Connector};
 use crate::target::{BadTarget, Base, Target};
-use wire::Wire;
+use wire::{Past, Wire};
 
 /// A body in either direction.
 pub type Body = UnsyncBoxBody<Bytes, Error>;
@@ -97,6 +101,27 @@ impl Fetcher {
         if let Some(authorization) = self.parent_authorization(request.uri()) {
             request.headers_mut().insert(header::PROXY_AUTHORIZATION, authorization);
         }
+        let again = repeatable(&request);
+        let mut tries = KEPT;
+        loop {
+            match (self.send_once(standing, request, patience).await, &again) {
+                (Ok(response), _) => return Ok(response),
+                // As many kept connections may have died as are kept; then one is new.
+                (Err(Failed { on_a_kept_connection: true, .. }), Some(head)) if tries > 0 => {
+                    tries -= 1;
+                    request = Request::from_parts(head.clone(), empty());
+                }
+                (Err(failed), _) => return Err(failed.error),
+            }
+        }
+    }
+
+    async fn send_once(
+        &self,
+        standing: Standing,
+        request: Request<Body>,
+        patience: Patience,
+    ) -> Result<Response<Body>, Failed> {
         let client = match standing {
             Standing::Configured => &self.configured,
             Standing::Local => &self.local,
@@ -106,10 +131,20 @@ impl Fetcher {
         let (body, pace) = body::paced(body);
         tokio::select! {
             answer = client.request(Request::from_parts(head, body)) => match answer {
-                Ok(response) => Ok(response.map(|body| stalling(body, patience.stall))),
-                Err(error) => Err(Error::from_client(&error)),
+                Ok(response) => {
+                    if let Some(past) = response.extensions().get::<Past>() {
+                        past.used.store(true, Ordering::Relaxed);
+                    }
+                    Ok(response.map(|body| stalling(body, patience.stall)))
+                }
+                Err(error) => {
+                    let on_a_kept_connection = died(&error) && was_kept(&error);
+                    Err(Failed { error: Error::from_client(&error), on_a_kept_connection })
+                }
             },
-            () = pace.still_for(patience.first_byte) => Err(Error::Silent(patience.first_byte)),
+            () = pace.still_for(patience.first_byte) => {
+                Err(Failed { error: Error::Silent(patience.first_byte), on_a_kept_connection: false })
+            }
         }
     }
 
@@ -137,15 +172,70 @@ impl Fetcher {
             let response = self.send(*standing, request(base, path, &headers)?, patience).await?;
             let Some(next) = redirect(&response, base, path)? else { return Ok(response) };
             if next.0.target != base.target {
-                // Another host is anybody's host: it gets no credentials and no more reach than a stranger has.
                 headers.remove(header::AUTHORIZATION);
                 headers.remove(header::COOKIE);
-                place = (Standing::Remote, next.0, next.1);
+                let inside = response.extensions().get::<Past>().is_some_and(|past| past.inside);
+                place = (sent_on(*standing, inside), next.0, next.1);
             } else {
                 place = (*standing, next.0, next.1);
             }
         }
         Err(Error::Redirected(format!("more than {HOPS} times")))
+    }
+}
+
+/// A request that came to nothing.
+struct Failed {
+    error: Error,
+    /// It may be sent again, if it may be sent twice: the connection had been kept too long.
+    on_a_kept_connection: bool,
+}
+
+/// The head of a request that may be sent twice (RFC 9110 section 9.2.2) and has no body to be lost.
+fn repeatable(request: &Request<Body>) -> Option<http::request::Parts> {
+    let bare = request.body().is_end_stream() && request.method().is_idempotent();
+    bare.then(|| {
+        let mut head = Request::new(()).into_parts().0;
+        head.method = request.method().clone();
+        head.uri = request.uri().clone();
+        head.version = request.version();
+        head.headers = request.headers().clone();
+        head.extensions = request.extensions().clone();
+        head
+    })
+}
+
+/// Whether the connection ended without a word, as opposed to saying something strange.
+fn died(error: &hyper_util::client::legacy::Error) -> bool {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = source {
+        let by_hyper = cause.downcast_ref::<hyper::Error>();
+        let by_system = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        let gone = matches!(by_system, Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe));
+        if gone || by_hyper.is_some_and(|error| error.is_incomplete_message() || error.is_canceled()) {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
+}
+
+fn was_kept(error: &hyper_util::client::legacy::Error) -> bool {
+    let mut extensions = http::Extensions::new();
+    if let Some(connected) = error.connect_info() {
+        connected.get_extras(&mut extensions);
+    }
+    extensions.get::<Past>().is_some_and(|past| past.used.load(Ordering::Relaxed))
+}
+
+/// How far a redirect to another host may lead. That host is anybody's, and so gets no more reach
+/// than a stranger has; a client on this host could go there itself; and a configured server that is
+/// in the operator's own network sends to others there, as an object store beside a mirror.
+fn sent_on(standing: Standing, inside: bool) -> Standing {
+    match standing {
+        Standing::Local => Standing::Local,
+        Standing::Configured if inside => Standing::Local,
+        Standing::Configured | Standing::Remote => Standing::Remote,
     }
 }
 
@@ -274,6 +364,19 @@ mod tests {
         for (to, server, path) in table {
             let (next, next_path) = join(&base, "/m/@v/v1.0.0.zip", to).unwrap();
             assert_eq!((next.to_string().as_str(), next_path.as_str()), (server, path), "{to}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_leads_no_further_than_whoever_it_was_said_to_could_go() {
+        let table = [
+            (Standing::Configured, true, Standing::Local),
+            (Standing::Configured, false, Standing::Remote),
+            (Standing::Local, false, Standing::Local),
+            (Standing::Remote, true, Standing::Remote),
+        ];
+        for (standing, inside, further) in table {
+            assert_eq!(sent_on(standing, inside), further, "{standing:?}, from inside: {inside}");
         }
     }
 

@@ -4,6 +4,8 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 
 use http::Uri;
@@ -16,8 +18,8 @@ use tower_service::Service;
 
 use super::Error;
 use crate::admit::{Admission, Dialect, Permit, Standing};
-use crate::connect::{Connector, speaks_h2};
-use crate::target::{Base, Scheme};
+use crate::connect::{Connector, Dialed, speaks_h2};
+use crate::target::{Base, Scheme, Scope};
 
 #[derive(Clone)]
 pub(super) struct Wire {
@@ -45,20 +47,26 @@ impl Wire {
         let base = Base::parse(&format!("{scheme}://{authority}"))
             .map_err(|error| Error::Redirected(format!("to {uri}: {error}")))?;
         let permit = self.permit(&base)?;
-        match base.scheme {
+        let direct = self.connector.is_direct(base.scheme, &base.target);
+        let (stream, address) = match base.scheme {
             Scheme::Https => {
                 let dialed = self.connector.dial_tls(&permit).await.map_err(Error::Connect)?;
-                Ok(Conn::Tls(Box::new(TokioIo::new(dialed.stream))))
+                (Stream::Tls(Box::new(TokioIo::new(dialed.stream))), dialed.address)
             }
-            Scheme::Http => self.connect_plain(&permit).await,
-        }
+            Scheme::Http => {
+                let dialed = self.connect_plain(&permit).await?;
+                (Stream::Plain(TokioIo::new(dialed.stream)), dialed.address)
+            }
+        };
+        let inside = direct && matches!(Scope::of(address.ip()), Scope::Private | Scope::Loopback);
+        let to_parent = base.scheme == Scheme::Http && !direct;
+        Ok(Conn { stream, to_parent, past: Past { inside, used: Arc::default() } })
     }
 
-    async fn connect_plain(&self, permit: &Permit) -> Result<Conn, Error> {
+    async fn connect_plain(&self, permit: &Permit) -> Result<Dialed<TcpStream>, Error> {
         let parent = self.connector.http_parent(permit.target());
         let way = parent.as_ref().map_or_else(|| permit.clone(), |parent| permit.to_parent(&parent.base.target));
-        let dialed = self.connector.dial_straight(&way).await.map_err(Error::Connect)?;
-        Ok(Conn::Plain { io: TokioIo::new(dialed.stream), to_parent: parent.is_some() })
+        self.connector.dial_straight(&way).await.map_err(Error::Connect)
     }
 }
 
@@ -76,51 +84,67 @@ impl Service<Uri> for Wire {
     }
 }
 
+/// What is known of the connection that a request went over; beside every answer.
+#[derive(Clone)]
+pub(super) struct Past {
+    /// Whether the server is in the operator's own network.
+    pub inside: bool,
+    /// Whether an answer came over it before.
+    pub used: Arc<AtomicBool>,
+}
+
 /// A connection as hyper wants it.
-pub(super) enum Conn {
-    Plain { io: TokioIo<TcpStream>, to_parent: bool },
+pub(super) struct Conn {
+    stream: Stream,
+    to_parent: bool,
+    past: Past,
+}
+
+enum Stream {
+    Plain(TokioIo<TcpStream>),
     Tls(Box<TokioIo<TlsStream<TcpStream>>>),
 }
 
 impl Connection for Conn {
     fn connected(&self) -> Connected {
-        match self {
+        let connected = Connected::new().extra(self.past.clone());
+        match &self.stream {
             // A parent is spoken to in absolute form.
-            Conn::Plain { to_parent, .. } => Connected::new().proxy(*to_parent),
-            Conn::Tls(stream) if speaks_h2(stream.inner()) => Connected::new().negotiated_h2(),
-            Conn::Tls(_) => Connected::new(),
+            Stream::Plain(_) => connected.proxy(self.to_parent),
+            Stream::Tls(stream) if speaks_h2(stream.inner()) => connected.negotiated_h2(),
+            Stream::Tls(_) => connected,
         }
     }
 }
 
 impl Read for Conn {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Conn::Plain { io, .. } => Pin::new(io).poll_read(cx, buf),
-            Conn::Tls(io) => Pin::new(io).poll_read(cx, buf),
+        match &mut self.get_mut().stream {
+            Stream::Plain(io) => Pin::new(io).poll_read(cx, buf),
+            Stream::Tls(io) => Pin::new(io).poll_read(cx, buf),
         }
     }
 }
 
 impl Write for Conn {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Conn::Plain { io, .. } => Pin::new(io).poll_write(cx, bytes),
-            Conn::Tls(io) => Pin::new(io).poll_write(cx, bytes),
+        match &mut self.get_mut().stream {
+            Stream::Plain(io) => Pin::new(io).poll_write(cx, bytes),
+            Stream::Tls(io) => Pin::new(io).poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Conn::Plain { io, .. } => Pin::new(io).poll_flush(cx),
-            Conn::Tls(io) => Pin::new(io).poll_flush(cx),
+        match &mut self.get_mut().stream {
+            Stream::Plain(io) => Pin::new(io).poll_flush(cx),
+            Stream::Tls(io) => Pin::new(io).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Conn::Plain { io, .. } => Pin::new(io).poll_shutdown(cx),
-            Conn::Tls(io) => Pin::new(io).poll_shutdown(cx),
+        match &mut self.get_mut().stream {
+            Stream::Plain(io) => Pin::new(io).poll_shutdown(cx),
+            Stream::Tls(io) => Pin::new(io).poll_shutdown(cx),
         }
     }
 
@@ -129,16 +153,16 @@ impl Write for Conn {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Conn::Plain { io, .. } => Pin::new(io).poll_write_vectored(cx, slices),
-            Conn::Tls(io) => Pin::new(io).poll_write_vectored(cx, slices),
+        match &mut self.get_mut().stream {
+            Stream::Plain(io) => Pin::new(io).poll_write_vectored(cx, slices),
+            Stream::Tls(io) => Pin::new(io).poll_write_vectored(cx, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Conn::Plain { io, .. } => io.is_write_vectored(),
-            Conn::Tls(io) => io.is_write_vectored(),
+        match &self.stream {
+            Stream::Plain(io) => io.is_write_vectored(),
+            Stream::Tls(io) => io.is_write_vectored(),
         }
     }
 }

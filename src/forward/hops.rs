@@ -1,11 +1,14 @@
 //! What a proxy takes off a message and puts on it (RFC 9110 section 7.6): hop-by-hop fields, those
-//! that `Connection` names, and `Via`.
+//! that `Connection` names, and `Via`. Of the former two are asked for anew on the next hop, where
+//! the client asked: trailers, and another protocol.
 
 use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use crate::target::Scheme;
+
 /// Fields that mean one connection only, whether `Connection` names them or not.
-const HOP_BY_HOP: [HeaderName; 8] = [
+const HOP_BY_HOP: [HeaderName; 10] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -14,16 +17,84 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::TE,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
+    HeaderName::from_static("proxy-authentication-info"),
+    HeaderName::from_static("http2-settings"),
 ];
+
+/// What a client asked of this hop that the next one is to be asked for, too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// The protocols that may be switched to.
+    pub protocols: Vec<String>,
+    /// Whether trailers are of use.
+    pub trailers: bool,
+}
+
+impl Asked {
+    /// Reads it off a request. A switch is asked for in HTTP/1.1 alone, by both fields (RFC 9110
+    /// section 7.8); trailers want to be named twice, too, where there is a `Connection` (10.1.4).
+    pub fn of(headers: &HeaderMap, version: Version) -> Asked {
+        let nominated = |name| tokens(headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case(name));
+        let switches = version == Version::HTTP_11 && nominated("upgrade");
+        let protocols = tokens(headers, &header::UPGRADE).filter(|name| switches && is_carried(name));
+        let protocols = protocols.map(str::to_owned).collect();
+        let trailers = tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case("trailers"));
+        let trailers = trailers && (version == Version::HTTP_2 || nominated("te"));
+        Asked { protocols, trailers }
+    }
+
+    /// Asks the next hop, which is spoken to by `scheme`.
+    pub fn put_on(&self, headers: &mut HeaderMap, scheme: Scheme) {
+        if self.trailers {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+            // Over TLS the hop may turn out to be HTTP/2, where hyper takes off what `Connection` names.
+            if scheme == Scheme::Http {
+                headers.append(header::CONNECTION, HeaderValue::from_static("te"));
+            }
+        }
+        if let Ok(protocols) = HeaderValue::from_str(&self.protocols.join(", "))
+            && !self.protocols.is_empty()
+        {
+            headers.insert(header::UPGRADE, protocols);
+            headers.append(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        }
+    }
+
+    /// The protocol that an answer switches to, if it is one of those that were asked for.
+    pub fn granted(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let mut granted = tokens(headers, &header::UPGRADE);
+        let first = granted.next()?;
+        let asked = self.protocols.iter().any(|protocol| protocol.eq_ignore_ascii_case(first));
+        (asked && granted.next().is_none()).then(|| HeaderValue::from_str(first).ok())?
+    }
+}
+
+/// Not another HTTP or TLS: requests in it would pass us unread (h2c smuggling).
+fn is_carried(protocol: &str) -> bool {
+    let name = protocol.split('/').next().unwrap_or_default().to_ascii_lowercase();
+    !["h2c", "h2", "http", "tls"].contains(&name.as_str())
+}
+
+/// The members of a list in all lines of a field, without parameters.
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let lines = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    let members = lines.flat_map(|line| line.split(','));
+    members.map(|member| member.split(';').next().unwrap_or_default().trim()).filter(|member| !member.is_empty())
+}
+
+/// Takes off a trailer section what belongs to a head (RFC 9110 section 6.5.1): fields of framing,
+/// routing and this connection.
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    strip(trailers);
+    for name in [header::CONTENT_LENGTH, header::HOST, header::TRAILER, header::MAX_FORWARDS, header::VIA] {
+        trailers.remove(name);
+    }
+}
 
 /// Takes off everything that was meant for this connection alone.
 pub fn strip(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
+    let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
+        .filter_map(|name| name.parse().ok())
         // Framing is hyper's; a `Connection: content-length` must not unframe a body.
         .filter(|name| *name != header::CONTENT_LENGTH && *name != header::HOST)
         .collect();
@@ -86,6 +157,63 @@ mod tests {
         let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "content-length"]);
+    }
+
+    #[test]
+    fn another_protocol_is_asked_for_by_both_fields_and_is_never_http() {
+        let asked = |connection, upgrade, version| {
+            Asked::of(&fields(&[("connection", connection), ("upgrade", upgrade)]), version).protocols.join(" ")
+        };
+        let table = [
+            ("Upgrade", "websocket", Version::HTTP_11, "websocket"),
+            ("keep-alive, upgrade", "websocket, irc/6.9", Version::HTTP_11, "websocket irc/6.9"),
+            ("keep-alive", "websocket", Version::HTTP_11, ""),
+            ("upgrade", "websocket", Version::HTTP_10, ""),
+            ("upgrade, http2-settings", "h2c, websocket", Version::HTTP_11, "websocket"),
+            ("upgrade", "HTTP/2.0, TLS/1.0, H2C", Version::HTTP_11, ""),
+        ];
+        for (connection, upgrade, version, wanted) in table {
+            assert_eq!(asked(connection, upgrade, version), wanted, "{connection}: {upgrade}");
+        }
+    }
+
+    #[test]
+    fn a_switch_is_granted_to_what_was_asked_for_alone() {
+        let asked = Asked { protocols: vec!["websocket".to_owned()], trailers: false };
+        assert_eq!(asked.granted(&fields(&[("upgrade", "WebSocket")])).unwrap(), "WebSocket");
+        for other in ["irc", "websocket, irc", ""] {
+            assert_eq!(asked.granted(&fields(&[("upgrade", other)])), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_asked_for_is_asked_for_again() {
+        let mut headers = HeaderMap::new();
+        Asked { protocols: vec!["websocket".to_owned()], trailers: true }.put_on(&mut headers, Scheme::Http);
+        assert_eq!(
+            (&headers["te"], &headers["upgrade"]),
+            (&"trailers".parse().unwrap(), &"websocket".parse().unwrap())
+        );
+        assert_eq!(tokens(&headers, &header::CONNECTION).collect::<Vec<_>>(), ["te", "upgrade"]);
+        let mut headers = HeaderMap::new();
+        Asked { protocols: Vec::new(), trailers: true }.put_on(&mut headers, Scheme::Https);
+        assert_eq!((&headers["te"], headers.get("connection")), (&"trailers".parse().unwrap(), None));
+        let asked = Asked::of(&fields(&[("te", "deflate, Trailers;q=0.5")]), Version::HTTP_2);
+        assert!(asked.trailers && asked.protocols.is_empty());
+    }
+
+    #[test]
+    fn trailers_frame_and_route_nothing() {
+        let mut trailers = fields(&[
+            ("content-length", "5"),
+            ("transfer-encoding", "chunked"),
+            ("host", "a"),
+            ("connection", "x-sum"),
+            ("x-kept", "1"),
+            ("x-sum", "2"),
+        ]);
+        strip_trailers(&mut trailers);
+        assert_eq!(trailers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-kept"]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod hostile;
 mod intercept;
 mod nonsense;
 mod privacy;
+mod proxy;
 mod resolve;
 mod run;
 mod trust;

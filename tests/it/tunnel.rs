@@ -34,6 +34,20 @@ async fn bytes_sent_with_the_connect_are_not_lost() {
     assert_eq!(heard, b"early");
 }
 
+/// An orderly end in place of a reset makes a cut answer look whole.
+#[tokio::test]
+async fn a_reset_of_the_origin_reaches_the_client_as_one() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = listener.local_addr().unwrap();
+    let proxy = goanyway().and("admit.ports", &origin.port().to_string()).start();
+    let (_, mut tunnel) = connect(proxy.address(), &origin.to_string(), None).await;
+    let (stream, _) = listener.accept().await.unwrap();
+    goanyway::socket::reset_on_close(&stream);
+    drop(stream);
+    let heard = tunnel.read_to_end(&mut Vec::new()).await;
+    assert_eq!(heard.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+}
+
 #[tokio::test]
 async fn pip_speaks_http_1_0_without_a_host() {
     let origin = echo().await;
