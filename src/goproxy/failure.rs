@@ -124,6 +124,19 @@ impl Failure {
         }
     }
 
+    /// The same as the one status, if it is one, that all said who answered at all; no absence is one.
+    pub fn told_alike(&self) -> Option<Failure> {
+        let is_answer = |complaint: &&Complaint| matches!(complaint.said, Said::Status(..));
+        let answered: Vec<Complaint> = self.0.asked.iter().filter(is_answer).cloned().collect();
+        match read_kind(&answered) {
+            kind @ Kind::Said { .. } => {
+                let (what, asked, hint) = (self.0.what.clone(), self.0.asked.clone(), self.0.hint.clone());
+                Some(Failure(Arc::new(Story { kind, what, asked, hint })))
+            }
+            _ => None,
+        }
+    }
+
     /// The lines of the answer: at most 8, of at most 648 bytes in all, none blank. An upstream's own
     /// words stand alone where its status is passed on.
     pub fn lines(&self) -> Vec<String> {

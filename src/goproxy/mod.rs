@@ -12,6 +12,7 @@
 
 mod answer;
 mod defaults;
+mod early;
 mod failure;
 mod files;
 mod log;
@@ -64,7 +65,7 @@ pub struct Config {
     pub hold_for: Duration,
     /// How long a list, a latest version or an absence is taken for true.
     pub fresh: Duration,
-    /// Whether a go.mod that is not held brings its `.info` along.
+    /// Whether what go will ask for next is fetched before it does.
     pub siblings: bool,
 }
 

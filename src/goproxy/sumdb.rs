@@ -158,9 +158,14 @@ impl Sumdb {
         })
     }
 
-    /// Whether clients may ask us for this database: it was reached, or a head of it is held.
-    pub async fn is_supported(&self) -> bool {
-        matches!(timeout(REACH, self.pinned_head()).await, Ok(Ok(_)))
+    /// Whether clients may ask us for this database: it was reached, or a head of it is held. A refusal or
+    /// fault that everyone who answered told alike is told again, as go's own tests want it.
+    pub async fn is_supported(&self) -> Result<bool, Failure> {
+        match timeout(REACH, self.pinned_head()).await {
+            Ok(Ok(_)) => Ok(true),
+            Ok(Err(why)) => why.told_alike().map_or(Ok(false), Err),
+            Err(_) => Ok(false),
+        }
     }
 
     /// The pinned head, as `/latest` answers it; a newer one is asked for first, now and then.
@@ -230,15 +235,18 @@ impl Sumdb {
         let (database, module, version) = (Arc::clone(self), module.clone(), version.clone());
         let fetch = move |mut draft: Draft| async move {
             let record = database.fetch_record(&module, &version).await?;
+            let is_theirs = record.judge(&module, &version).is_ok();
             draft.write(record.text).await?;
-            Ok((draft, Verdict::Keep { at_ms: policy::millis(SystemTime::now()), facts: Default::default() }))
+            let (at_ms, facts) = (policy::millis(SystemTime::now()), Default::default());
+            Ok((draft, if is_theirs { Verdict::Keep { at_ms, facts } } else { Verdict::PassOn { facts } }))
         };
         let found = self.store.cache.fill(&key, fetch).await?;
         let bytes = found.content.bytes(ANSWER).await.map_err(|why| Failure::fault(format!("{what}: {why}"), HINT))?;
         Record::split(&bytes).map(|(record, _)| record).map_err(|why| Failure::fault(format!("{what}: {why}"), HINT))
     }
 
-    /// Asks for a record until one source gives one that is proven.
+    /// Asks for a record until one source gives one that is proven. Where all that can be had is the record
+    /// of another module, it is that: go has its own words for it.
     async fn fetch_record(&self, module: &Module, version: &Version) -> Result<Record, Failure> {
         let path = format!("/lookup/{}@{}", module.escaped(), version.escaped());
         let judge = |answer: &Bytes| self.read_lookup(answer, module, version).map(drop).map_err(|why| why.to_string());
@@ -246,25 +254,34 @@ impl Sumdb {
         let mut complaints = Vec::new();
         for skip in 0..=self.sources.len() {
             let (answer, mirror) = match self.walk(skip, &path).small(ANSWER, judge).await {
-                Ok(found) => found,
+                Ok((answer, mirror)) => (answer, Some(mirror)),
+                Err((trouble, Some(odd))) if trouble.absent.is_none() && self.open_lookup(&odd).is_ok() => (odd, None),
                 Err((trouble, _)) => return Err(self.settle(trouble, complaints, &what)),
             };
-            let Ok((record, head)) = self.read_lookup(&answer, module, version) else { continue };
+            let Ok((record, head)) = self.open_lookup(&answer) else { continue };
             match self.admit(&record, head).await {
                 Ok(()) => {
                     self.struggles.store(false, Ordering::Relaxed);
                     return Ok(record);
                 }
                 Err(Unproven::Trouble(why)) => return Err(why),
-                Err(Unproven::Refuted) => complaints.push(self.denounce(&mirror, &what)),
+                Err(Unproven::Refuted) => match mirror {
+                    Some(mirror) => complaints.push(self.denounce(&mirror, &what)),
+                    None => return Err(Failure::asked(what, complaints)),
+                },
             }
         }
         Err(Failure::asked(what, complaints))
     }
 
     fn read_lookup(&self, answer: &Bytes, module: &Module, version: &Version) -> Result<(Record, Head), Bad> {
-        let (record, note) = Record::split(answer)?;
+        let (record, head) = self.open_lookup(answer)?;
         record.judge(module, version)?;
+        Ok((record, head))
+    }
+
+    fn open_lookup(&self, answer: &Bytes) -> Result<(Record, Head), Bad> {
+        let (record, note) = Record::split(answer)?;
         let head = Head::open(&note, &self.key).inspect_err(|why| self.alarm(why))?;
         Ok((record, head))
     }
