@@ -26,7 +26,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::answer::House;
-use super::path::{Module, ModuleRequest, Version};
+use super::gomod::GoMod;
+use super::path::ModuleRequest;
 use super::pools::Ground;
 use super::tally::Served;
 use super::verify;
@@ -40,8 +41,6 @@ const WAITING: usize = 2048;
 const QUIET: Duration = Duration::from_secs(5);
 /// How many requirements away from what a client asked for.
 const DEPTH: u8 = 12;
-/// Requirements of one go.mod that are followed; the longest real ones have a few hundred.
-const REQUIRES: usize = 1000;
 /// Things brought that no client has asked for yet, of which we know that they were.
 const BROUGHT: NonZeroUsize = NonZeroUsize::new(4096).expect("it is not 0");
 /// The module whose zips are whole Go installations (cmd/go/internal/toolchain).
@@ -181,7 +180,7 @@ impl House {
             if reader.read_to_string(&mut text).is_err() {
                 return;
             }
-            let go_mod = read_go_mod(&text);
+            let go_mod = GoMod::read(&text);
             if go_mod.is_pruned && !is_wanted {
                 return;
             }
@@ -228,77 +227,9 @@ fn next_of(request: &ModuleRequest) -> Option<ModuleRequest> {
     }
 }
 
-/// What a go.mod says that matters here.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct GoMod {
-    /// It has graph pruning: go 1.17 or later (gover.ExplicitIndirectVersion).
-    is_pruned: bool,
-    requires: Vec<(Module, Version)>,
-}
-
-/// Reads what is needed of a go.mod (x/mod/modfile); a line that cannot be read is passed over.
-fn read_go_mod(text: &str) -> GoMod {
-    let mut go_mod = GoMod::default();
-    let mut in_requires = false;
-    for line in text.lines() {
-        let line = line.split("//").next().unwrap_or_default().trim();
-        let words: Vec<&str> = line.split_whitespace().collect();
-        match words[..] {
-            [")"] => in_requires = false,
-            ["require", "("] | ["require("] => in_requires = true,
-            ["go", version] => go_mod.is_pruned = has_pruning(version),
-            ["require", module, version] => go_mod.requires.extend(read_require(module, version)),
-            [module, version] if in_requires => go_mod.requires.extend(read_require(module, version)),
-            _ => {}
-        }
-    }
-    go_mod.requires.truncate(REQUIRES);
-    go_mod
-}
-
-fn has_pruning(version: &str) -> bool {
-    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(1)), Some(Ok(minor))) => minor >= 17,
-        (Some(Ok(major)), _) => major > 1,
-        _ => false,
-    }
-}
-
-fn read_require(module: &str, version: &str) -> Option<(Module, Version)> {
-    let plain = |word: &str| word.trim_matches(['"', '`']).to_owned();
-    let (module, version) = (Module::new(&plain(module)).ok()?, Version::new(&plain(version)).ok()?);
-    version.is_canonical().then_some((module, version))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn requires(text: &str) -> (bool, Vec<String>) {
-        let go_mod = read_go_mod(text);
-        (go_mod.is_pruned, go_mod.requires.iter().map(|(module, version)| format!("{module}@{version}")).collect())
-    }
-
-    #[test]
-    fn requirements_are_read_as_go_writes_them() {
-        let text = "module x.y/z // no\n\ngo 1.16\n\nrequire a.b/c v1.2.3 // indirect\nrequire (\n\t\"d.e/F\" v0.1.0\n\
-                    \tg.h/i v2.0.0+incompatible\n\t// j.k/l v1.0.0\n\tm.n/o master\n)\n\nreplace p.q/r => ../r\n\
-                    exclude (\n\ts.t/u v1.0.0\n)\n";
-        let found = ["a.b/c@v1.2.3", "d.e/F@v0.1.0", "g.h/i@v2.0.0+incompatible"].map(str::to_owned).to_vec();
-        assert_eq!(requires(text), (false, found));
-        assert_eq!(requires("<html>"), (false, vec![]));
-        assert_eq!(requires("require (\n)\na.b/c v1.0.0\n"), (false, vec![]));
-    }
-
-    #[test]
-    fn pruning_came_with_go_1_17() {
-        let table = [("1.16", false), ("1.17", true), ("1.9", false), ("1.21.0", true), ("1.21rc2", true), ("2", true)];
-        for (version, pruned) in table {
-            assert_eq!(has_pruning(version), pruned, "{version}");
-        }
-        assert!(!has_pruning("x"));
-    }
 
     #[test]
     fn after_a_go_mod_comes_the_info_and_then_the_zip() {

@@ -167,6 +167,7 @@ impl House {
         Ok(match worth {
             Worth::Vouched => Tried::Right { is_vouched: true },
             Worth::Sound => Tried::Right { is_vouched: false },
+            Worth::Malformed(why) if why == verify::PAGE => Tried::Bad(Said::Wrong(why)),
             Worth::Malformed(why) => Tried::Odd(Said::Wrong(why)),
             Worth::Wrong(why) => Tried::Bad(Said::Wrong(why)),
         })

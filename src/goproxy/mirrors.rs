@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep_until};
 use super::failure::{Complaint, Failure, Said};
 use super::policy::{self, Meaning};
 use super::tally::Tally;
+use super::verify;
 use crate::admit::Standing;
 use crate::fetch::{self, Body, Fetcher, Patience};
 use crate::target::{Base, Scheme};
@@ -266,6 +267,8 @@ type Absent = (StatusCode, String, Instant);
 struct Seat {
     mirror: Arc<Mirror>,
     tries: u32,
+    /// How often it is asked at most: less often where it is known to be down.
+    most: u32,
     wrong: u32,
     ready: Instant,
     since: Option<Instant>,
@@ -286,6 +289,7 @@ impl Walk {
         let seat = |mirror: &Arc<Mirror>| Seat {
             mirror: Arc::clone(mirror),
             tries: 0,
+            most: if mirror.rests() { policy::TRIES_AT_REST } else { policy::TRIES },
             wrong: 0,
             ready: now,
             since: None,
@@ -352,7 +356,8 @@ impl Walk {
                 Ok(()) => return Ok((bytes, self.praise(seat))),
                 Err(why) => {
                     self.complain(seat, Said::Wrong(why));
-                    odd = Some(bytes);
+                    // A portal's page is no mirror's word; who gave it is worth more to whoever asked.
+                    odd = if verify::is_page(&bytes) { odd } else { Some(bytes) };
                 }
             }
         }
@@ -400,7 +405,7 @@ impl Walk {
         }
         seat.mirror.note_fault(&said);
         seat.said = Some(said);
-        seat.done |= seat.tries >= policy::TRIES;
+        seat.done |= seat.tries >= seat.most;
         seat.ready = Instant::now() + policy::pause(seat.tries);
     }
 
@@ -621,6 +626,8 @@ pub fn read_error(why: fetch::Error) -> Said {
     match why {
         _ if why.is_silence() => Said::Silent(why.to_string()),
         fetch::Error::Connect(_) | fetch::Error::Refused(_) => Said::Unreachable(why.to_string()),
+        // The same again a moment later, more often than not.
+        fetch::Error::Redirected(_) | fetch::Error::Circling => Said::Wrong(why.to_string()),
         _ => Said::Broke(why.to_string()),
     }
 }

@@ -15,6 +15,7 @@ mod defaults;
 mod early;
 mod failure;
 mod files;
+mod gomod;
 mod log;
 mod mirrors;
 mod path;
@@ -27,6 +28,7 @@ mod tally;
 mod tests;
 mod verify;
 mod version;
+mod warm;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -37,10 +39,12 @@ use tokio::runtime::Handle;
 
 pub use defaults::{describe as describe_default, hosts as default_hosts, mirrors as default_mirrors};
 pub use failure::{Complaint, Failure, Kind, Said};
+pub use gomod::GoMod;
 pub use path::{Database, Module, ModuleRequest, NotOurs, Version, Why};
 pub use policy::Patterns;
 pub use sumdb::{BadSumdb, SumdbConfig};
 pub use tally::{Served, Totals};
+pub use warm::Warmed;
 
 use crate::admit::Standing;
 use crate::cache::{Cache, Content};

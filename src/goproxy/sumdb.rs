@@ -48,6 +48,8 @@ const VOUCHING: Duration = Duration::from_secs(3);
 const SHORT_VOUCHING: Duration = Duration::from_millis(20);
 /// How long a first head may take.
 const REACH: Duration = Duration::from_secs(8);
+/// A database that was just found out of reach is not sought again for so long.
+const UNREACHED_FOR: Duration = Duration::from_secs(30);
 /// A newer head is asked for when somebody wants the latest, at most this often.
 const LATEST: Duration = Duration::from_secs(60);
 
@@ -123,6 +125,8 @@ pub struct Sumdb {
     moving: tokio::sync::Mutex<()>,
     /// When the newest head was last asked for.
     asked_latest: Mutex<Option<Instant>>,
+    /// When no first head of it could be had, and why.
+    unreached: Mutex<Option<(Instant, Failure)>>,
     /// Nobody waits long for it, because it did not answer last time.
     struggles: AtomicBool,
 }
@@ -154,6 +158,7 @@ impl Sumdb {
             pinned: Mutex::new(None),
             moving: tokio::sync::Mutex::new(()),
             asked_latest: Mutex::new(None),
+            unreached: Mutex::new(None),
             struggles: AtomicBool::new(false),
         })
     }
@@ -161,7 +166,8 @@ impl Sumdb {
     /// Whether clients may ask us for this database: it was reached, or a head of it is held. A refusal or
     /// fault that everyone who answered told alike is told again, as go's own tests want it.
     pub async fn is_supported(&self) -> Result<bool, Failure> {
-        match timeout(REACH, self.pinned_head()).await {
+        // As long as a first head may take, and the tiles that prove it.
+        match timeout(2 * REACH, self.pinned_head()).await {
             Ok(Ok(_)) => Ok(true),
             Ok(Err(why)) => why.told_alike().map_or(Ok(false), Err),
             Err(_) => Ok(false),
@@ -414,9 +420,9 @@ impl Sumdb {
         if let Some(head) = self.load_head().await {
             return Ok(head);
         }
-        let latest = match timeout(REACH, self.ask_latest()).await {
-            Ok(latest) => latest,
-            Err(_) => Err(Failure::fault(format!("no tree head of {} within {REACH:?}", self.name), HINT)),
+        let latest = match (self.unreached(), offered) {
+            (Some(why), None) => return Err(why),
+            _ => self.seek_latest().await,
         };
         let newest = match (latest, offered) {
             (Ok(head), Some(offered)) if head.size < offered.size => offered.clone(),
@@ -429,6 +435,22 @@ impl Sumdb {
         self.prove(&newest, &[Claim::Contains(&newest)]).await.map_err(|why| self.tell(why, what))?;
         self.switch(newest.clone()).await;
         Ok(newest)
+    }
+
+    /// The newest head that the database gives in time. That it gives none is remembered for a while.
+    async fn seek_latest(&self) -> Result<Head, Failure> {
+        let sought = match timeout(REACH, self.ask_latest()).await {
+            Ok(latest) => latest,
+            Err(_) => Err(Failure::fault(format!("no tree head of {} within {REACH:?}", self.name), HINT)),
+        };
+        let unreached = sought.as_ref().err().map(|why| (Instant::now(), why.clone()));
+        *self.unreached.lock().unwrap_or_else(PoisonError::into_inner) = unreached;
+        sought
+    }
+
+    fn unreached(&self) -> Option<Failure> {
+        let unreached = self.unreached.lock().unwrap_or_else(PoisonError::into_inner);
+        unreached.as_ref().filter(|(since, _)| since.elapsed() < UNREACHED_FOR).map(|(_, why)| why.clone())
     }
 
     async fn ask_latest(&self) -> Result<Head, Failure> {

@@ -651,19 +651,38 @@ async fn a_version_whose_go_mod_is_verified_stays_listed() {
 async fn what_parses_nowhere_goes_through_and_is_not_kept() {
     let stage = Stage::plain();
     for host in ["a.test", "b.test"] {
-        stage.net.host(host, |_| Act::Give(Bytes::from_static(b"<html>")));
+        stage.net.host(host, |_| Act::Give(Bytes::from_static(b"invalid")));
     }
-    for path in FILES {
+    // A go.mod need not parse.
+    let parsed = FILES.into_iter().filter(|path| !path.ends_with(".mod"));
+    for path in parsed.clone() {
         let path = format!("{M}/{path}");
-        assert_eq!(stage.get(&path).await, (200, "<html>".into()), "{path}");
+        assert_eq!(stage.get(&path).await, (200, "invalid".into()), "{path}");
     }
     stage.settle().await;
     for host in ["a.test", "b.test"] {
         stage.net.host(host, good);
     }
-    for path in FILES {
+    for path in parsed {
         let path = format!("{M}/{path}");
         assert_eq!(stage.get(&path).await, (200, file(&path)), "{path}");
+    }
+}
+
+/// Of a portal's page in a list's place go says "no matching versions", and nothing of who gave it.
+#[tokio::test(start_paused = true)]
+async fn a_web_page_is_nobodys_answer() {
+    let stage = Stage::plain();
+    for host in ["a.test", "b.test"] {
+        stage.net.host(host, |_| Act::Give(Bytes::from_static(b"\n<!doctype html><p>please sign in")));
+    }
+    for path in FILES {
+        let (status, text) = stage.get(&format!("{M}/{path}")).await;
+        let text = String::from_utf8(text.to_vec()).unwrap();
+        assert_eq!(status, 502, "{path}");
+        for host in ["a.test", "b.test"] {
+            assert!(text.contains(&format!("{host}: wrong content: it is a web page")), "{path}: {text}");
+        }
     }
 }
 

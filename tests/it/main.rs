@@ -13,3 +13,4 @@ mod hostile;
 mod intercept;
 mod resolve;
 mod tunnel;
+mod warm;
