@@ -38,8 +38,8 @@ const MODULE: &str = "example.com/m";
 const FOR_EVER: Duration = Duration::from_secs(8);
 /// Longer than anything of ours may take.
 const TOO_LONG: Duration = Duration::from_secs(90);
-/// Builds at once: go takes a core of its own for a moment.
-const AT_ONCE: usize = 4;
+/// Rows at once: most of them wait, go takes a core for a moment.
+const AT_ONCE: usize = 12;
 
 /// How a mirror misbehaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,6 +201,7 @@ fn cells(is_all: bool) -> Vec<(Fault, Kind)> {
         (Fault::Later(429, 1), Kind::Zip),
         (Fault::Refuses, Kind::All),
         (Fault::Silent, Kind::Zip),
+        (Fault::Stalls, Kind::Sumdb),
         (Fault::Cut, Kind::Zip),
         (Fault::CutChunk, Kind::Mod),
         (Fault::Short, Kind::Zip),
@@ -315,8 +316,10 @@ impl Row {
     /// What is wrong with the message of a build that nobody could have served. An absence is told in the
     /// mirror's words, and so is a status that all of them had.
     fn judge_message(&self, said: &str) -> Option<String> {
-        // Without records go goes on to the database itself; and what only an old list names is absent.
-        if self.kind == Kind::Sumdb || self.fault == Fault::OldList {
+        // Without records go goes on to the database itself; what only an old list names is absent; and an
+        // `.info` that does not parse is go's to speak of.
+        let is_gos = matches!((self.fault, self.kind), (Fault::OldList, _) | (Fault::Short | Fault::Empty, Kind::Info));
+        if self.kind == Kind::Sumdb || is_gos {
             return None;
         }
         let Some(at) = said.find("server response:") else { return Some("go printed no answer of ours".to_owned()) };

@@ -97,6 +97,9 @@ impl House {
     ) -> Result<(Draft, Verdict), Failure> {
         let mut vouching = self.vouch(request, sums);
         let mut walk = Walk::new(&self.asker, &ground.pool, request.wire());
+        if matches!(request, ModuleRequest::Mod { .. }) {
+            walk = walk.for_small();
+        }
         let mut is_odd = false;
         let mut holding = Holding { bytes: self.config.hold, leaves_slow: ground.pool.mirrors.len() - 1 };
         loop {

@@ -32,6 +32,8 @@ use crate::target::{Base, Scheme};
 
 /// How long a body may stand still.
 pub const STALL: Duration = Duration::from_secs(10);
+/// The same for what is small enough to be read in one go: each further try waits that much longer.
+const SHORT_STALL: Duration = Duration::from_secs(3);
 /// A small answer that still comes after this long, and slower than so many bytes a second, never ends.
 const SLOW: Duration = Duration::from_secs(5);
 const SLOWEST: f64 = 1024.0;
@@ -250,6 +252,8 @@ pub struct Walk {
     headers: HeaderMap,
     manner: Manner,
     hedge: Duration,
+    /// What is asked for is small: it has no reason to stand still.
+    is_small: bool,
     deadline: Instant,
     seats: Vec<Seat>,
     flights: FuturesUnordered<BoxFuture<'static, (usize, Answer)>>,
@@ -302,6 +306,7 @@ impl Walk {
             headers: HeaderMap::new(),
             manner: pool.manner,
             hedge: pool.hedge,
+            is_small: false,
             deadline: now + BUDGET,
             seats: pool.mirrors.iter().map(seat).collect(),
             flights: FuturesUnordered::new(),
@@ -309,6 +314,12 @@ impl Walk {
             absent: None,
             contradicted: None,
         }
+    }
+
+    /// A walk for something small.
+    pub fn for_small(mut self) -> Walk {
+        self.is_small = true;
+        self
     }
 
     /// The next 200 that a mirror gives, or why there will be none.
@@ -334,13 +345,13 @@ impl Walk {
     /// A whole small answer that `judge` finds right. One that is wrong everywhere comes back too, in
     /// the error's place, for the go command has its own words about it.
     pub async fn small(
-        mut self,
+        self,
         limit: usize,
         judge: impl Fn(&Bytes) -> Result<(), String>,
     ) -> Result<(Bytes, Arc<Mirror>), (Trouble, Option<Bytes>)> {
-        let mut odd = None;
+        let (mut walk, mut odd) = (self.for_small(), None);
         loop {
-            let found = match self.next().await {
+            let found = match walk.next().await {
                 Ok(found) => found,
                 Err(trouble) => return Err((trouble, odd)),
             };
@@ -348,14 +359,14 @@ impl Walk {
             let bytes = match read_all(found.response, limit).await {
                 Ok(bytes) => bytes,
                 Err(said) => {
-                    self.complain(seat, said);
+                    walk.complain(seat, said);
                     continue;
                 }
             };
             match judge(&bytes) {
-                Ok(()) => return Ok((bytes, self.praise(seat))),
+                Ok(()) => return Ok((bytes, walk.praise(seat))),
                 Err(why) => {
-                    self.complain(seat, Said::Wrong(why));
+                    walk.complain(seat, Said::Wrong(why));
                     // A portal's page is no mirror's word; who gave it is worth more to whoever asked.
                     odd = if verify::is_page(&bytes) { odd } else { Some(bytes) };
                 }
@@ -447,7 +458,8 @@ impl Walk {
         seat.mirror.take_trial();
         self.launched = now;
         let first_byte = (FIRST_BYTE * seat.tries).min(self.deadline - now);
-        let patience = Patience { first_byte, stall: STALL };
+        let stall = if self.is_small { (SHORT_STALL * seat.tries).min(STALL) } else { STALL };
+        let patience = Patience { first_byte, stall };
         let (upstream, mirror) = (Arc::clone(&self.asker.upstream), Arc::clone(&seat.mirror));
         let (path, headers) = (self.path.clone(), self.headers.clone());
         self.flights

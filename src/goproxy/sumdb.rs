@@ -48,6 +48,8 @@ const VOUCHING: Duration = Duration::from_secs(3);
 const SHORT_VOUCHING: Duration = Duration::from_millis(20);
 /// How long a first head may take.
 const REACH: Duration = Duration::from_secs(8);
+/// How long the tiles that prove a first head may take, where clients ask whether we have one.
+const PROVING: Duration = Duration::from_secs(25);
 /// A database that was just found out of reach is not sought again for so long.
 const UNREACHED_FOR: Duration = Duration::from_secs(30);
 /// A newer head is asked for when somebody wants the latest, at most this often.
@@ -166,8 +168,7 @@ impl Sumdb {
     /// Whether clients may ask us for this database: it was reached, or a head of it is held. A refusal or
     /// fault that everyone who answered told alike is told again, as go's own tests want it.
     pub async fn is_supported(&self) -> Result<bool, Failure> {
-        // As long as a first head may take, and the tiles that prove it.
-        match timeout(2 * REACH, self.pinned_head()).await {
+        match timeout(REACH + PROVING, self.pinned_head()).await {
             Ok(Ok(_)) => Ok(true),
             Ok(Err(why)) => why.told_alike().map_or(Ok(false), Err),
             Err(_) => Ok(false),
