@@ -344,6 +344,11 @@ fn parse_tile(path: &str) -> Option<tlog_tiles::Tile> {
     if level_fits && width_fits { tlog_tiles::Tile::from_path(path).ok() } else { None }
 }
 
+/// Reads the name that a tile is kept under.
+pub(super) fn parse_kept_tile(name: &str) -> Option<tlog_tiles::Tile> {
+    if name.starts_with("tile/") { parse_tile(name) } else { None }
+}
+
 /// Percent-decodes a raw path and takes its first slash off.
 fn decode(raw: &str) -> Result<String, NotOurs> {
     let raw = raw.strip_prefix('/').ok_or(NotOurs::Encoding)?;

@@ -702,6 +702,27 @@ async fn bytes_that_the_database_does_not_vouch_for_are_never_served() {
     assert_eq!(stage.get(&format!("{M}/@v/v1.0.0.zip")).await.0, 200);
 }
 
+/// Once a mirror is right again, what it said before is in no answer: an invented version goes with the
+/// next list, and an `.info` that was about something else was never kept.
+#[tokio::test(start_paused = true)]
+async fn a_lie_does_not_outlive_its_mirror_being_right_again() {
+    let stage = Stage::new(&["https://a.test"], |_| {});
+    let (list, info) = (format!("{M}/@v/list"), format!("{M}/@v/v1.0.0.info"));
+    stage.net.host("a.test", |ask| {
+        let list = ask.path.ends_with("list");
+        Act::Give(Bytes::from_static(if list { b"v1.0.0\nv9.9.9\n" } else { br#"{"Version":"v9.9.9"}"# }))
+    });
+    assert_eq!(stage.get(&list).await.1, "v1.0.0\nv9.9.9\n");
+    assert_eq!(stage.get(&info).await.1, r#"{"Version":"v9.9.9"}"#, "from everyone the same: go judges it");
+    stage.settle().await;
+    stage.net.host("a.test", good);
+    assert_eq!(stage.get(&info).await, (200, file(&info)));
+    stage.get_at(&list, 61).await;
+    sleep(Duration::from_secs(5)).await;
+    stage.settle().await;
+    assert_eq!(stage.get_at(&list, 62).await, (200, file(&list)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_mirror_that_lied_is_asked_last_from_then_on() {
     let book = book();
