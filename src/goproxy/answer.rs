@@ -324,10 +324,11 @@ impl House {
             }
             Err((trouble, Some(odd))) if trouble.absent.is_none() => {
                 tracing::debug!(%request, "no mirror has an answer that parses; passed on as it came");
+                self.keep_odd(request, ground, &odd).await;
                 draft.write(odd).await?;
                 Ok((draft, Verdict::PassOn { facts: Facts::new() }))
             }
-            Err((trouble, _)) => Err(trouble.of(request)),
+            Err((trouble, _)) => self.replay_odd(request, ground, draft, trouble.of(request)).await,
         }
     }
 
@@ -344,9 +345,10 @@ impl House {
         let (lists, odd) = match self.ask_lists(request, ground).await {
             Ok(lists) => (lists, None),
             Err((trouble, Some(odd))) if trouble.absent.is_none() => (Vec::new(), Some(odd)),
-            Err((trouble, _)) => return Err(trouble.of(request)),
+            Err((trouble, _)) => return self.replay_odd(request, ground, draft, trouble.of(request)).await,
         };
         if let Some(odd) = odd {
+            self.keep_odd(request, ground, &odd).await;
             draft.write(odd).await?;
             return Ok((draft, Verdict::PassOn { facts: Facts::new() }));
         }

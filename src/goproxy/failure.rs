@@ -106,6 +106,12 @@ impl Failure {
         &self.0.asked
     }
 
+    /// Whether upstreams were asked and none of them answered anything.
+    pub fn is_unanswered(&self) -> bool {
+        let is_nothing = |complaint: &Complaint| matches!(complaint.said, Said::Unreachable(_) | Said::Silent(_));
+        !self.0.asked.is_empty() && self.0.asked.iter().all(is_nothing) && self.as_absent().is_none()
+    }
+
     /// The status of the answer to the client.
     pub fn status(&self) -> StatusCode {
         match self.kind() {

@@ -105,7 +105,7 @@ impl House {
         loop {
             let found = match walk.next().await {
                 Ok(found) => found,
-                Err(trouble) => return give_up(draft, trouble, is_odd, request),
+                Err(trouble) => return self.give_up(draft, trouble, is_odd, request, ground).await,
             };
             if std::mem::take(&mut is_odd) {
                 draft.restart();
@@ -142,6 +142,22 @@ impl House {
                 }
             }
         }
+    }
+
+    async fn give_up(
+        &self,
+        draft: Draft,
+        trouble: Trouble,
+        is_odd: bool,
+        request: &ModuleRequest,
+        ground: &Ground,
+    ) -> Result<(Draft, Verdict), Failure> {
+        if is_odd && trouble.absent.is_none() {
+            tracing::info!(%request, "malformed on every mirror; passed on as it came, and kept apart");
+            self.keep_odd_draft(request, ground, &draft).await;
+            return Ok((draft, Verdict::PassOn { facts: Facts::new() }));
+        }
+        self.replay_odd(request, ground, draft, trouble.of(request)).await
     }
 
     /// One mirror's file, poured and weighed.
@@ -457,14 +473,6 @@ fn compare(checked: Checked, wanted: &[String]) -> Worth {
 
 fn drips(written: u64, elapsed: Duration) -> bool {
     (written as f64) < DRIP as f64 * elapsed.as_secs_f64()
-}
-
-fn give_up(draft: Draft, trouble: Trouble, is_odd: bool, request: &ModuleRequest) -> Result<(Draft, Verdict), Failure> {
-    if is_odd && trouble.absent.is_none() {
-        tracing::info!(%request, "malformed on every mirror; passed on as it came, and not kept");
-        return Ok((draft, Verdict::PassOn { facts: Facts::new() }));
-    }
-    Err(trouble.of(request))
 }
 
 /// A file that readers have a part of already, and will not have the rest.

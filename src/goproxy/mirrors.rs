@@ -101,6 +101,8 @@ struct Health {
     rests: u32,
     /// Asked only when there is nobody else, until then.
     rests_until: Option<Instant>,
+    /// What it last did wrong when it did answer, for whoever wonders later.
+    last: Option<String>,
     /// It gave bytes that were not what they should be: asked last from then on.
     lied: bool,
     /// Its 404 means nothing: it may not know at all of what it is asked for.
@@ -167,6 +169,9 @@ impl Mirror {
     /// Silence costs whoever waits for it more than any other fault, so it counts twice.
     fn note_fault(&self, said: &Said) {
         let opened = self.with(|health| {
+            if !matches!(said, Said::Silent(_) | Said::Unreachable(_)) {
+                health.last = Some(said.to_string());
+            }
             health.faults += if matches!(said, Said::Silent(_)) { 2 } else { 1 };
             if health.faults < FAULTS && health.rests_until.is_none() {
                 return false;
@@ -185,6 +190,14 @@ impl Mirror {
     /// It gave what cannot be right: asked last from then on.
     pub fn note_lie(&self) {
         self.with(|health| health.lied = true);
+    }
+
+    /// That nobody is there, and what it said while somebody was.
+    fn recall(&self, said: Said) -> Said {
+        match (said, self.with(|health| health.last.clone())) {
+            (Said::Unreachable(now), Some(before)) => Said::Unreachable(format!("{now}; before that: {before}")),
+            (said, _) => said,
+        }
     }
 
     fn lied(&self) -> bool {
@@ -561,7 +574,7 @@ impl Walk {
                 }
                 seat.said.get_or_insert(silent);
             }
-            Some(Complaint { upstream: seat.mirror.name(), said: seat.said.clone()? })
+            Some(Complaint { upstream: seat.mirror.name(), said: seat.mirror.recall(seat.said.clone()?) })
         };
         let complaints = self.seats.iter_mut().filter_map(complaint).collect();
         Trouble { complaints, absent: self.absent.take().map(|(status, text, _)| (status, text)) }

@@ -19,6 +19,7 @@ mod gomod;
 mod ledger;
 mod log;
 mod mirrors;
+mod odd;
 mod path;
 mod policy;
 mod pools;

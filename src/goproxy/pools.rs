@@ -61,6 +61,11 @@ impl Ground {
         Key::new(&format!("{}/{}", self.root, request.file()))
     }
 
+    /// Where an answer lies that is nobody's idea of right.
+    pub fn odd_key(&self, request: &ModuleRequest) -> Option<Key> {
+        Key::new(&format!("odd/{}/{}", self.root, request.file()))
+    }
+
     /// Where its absence lies.
     pub fn absent_key(&self, request: &ModuleRequest) -> Option<Key> {
         Key::new(&format!("absent/{}/{}", self.root, request.file()))

@@ -241,8 +241,16 @@ impl Sumdb {
         }
         let (database, module, version) = (Arc::clone(self), module.clone(), version.clone());
         let fetch = move |mut draft: Draft| async move {
-            let record = database.fetch_record(&module, &version).await?;
+            // Another module's record is kept apart, and told again where nobody answers.
+            let apart = format!("odd/lookup/{}@{}", module.escaped(), version.escaped());
+            let record = match database.fetch_record(&module, &version).await {
+                Err(why) if why.is_unanswered() => database.held_apart(&apart).await.ok_or(why)?,
+                fetched => fetched?,
+            };
             let is_theirs = record.judge(&module, &version).is_ok();
+            if !is_theirs {
+                database.put(&apart, record.text.clone()).await;
+            }
             draft.write(record.text).await?;
             let (at_ms, facts) = (policy::millis(SystemTime::now()), Default::default());
             Ok((draft, if is_theirs { Verdict::Keep { at_ms, facts } } else { Verdict::PassOn { facts } }))
@@ -355,6 +363,11 @@ impl Sumdb {
         if let Err(why) = kept {
             tracing::warn!(database = %self.name, %why, "{rest} is proven, but could not be kept");
         }
+    }
+
+    async fn held_apart(&self, rest: &str) -> Option<Record> {
+        let held = self.store.small(&self.place(rest).ok()?, ANSWER).await?;
+        Record::split(&held).ok().map(|(record, _)| record)
     }
 
     fn pin(&self) -> Option<Head> {

@@ -660,6 +660,13 @@ async fn what_parses_nowhere_goes_through_and_is_not_kept() {
         assert_eq!(stage.get(&path).await, (200, "invalid".into()), "{path}");
     }
     stage.settle().await;
+    // Nobody answers: told again as it came. Somebody does: forgotten.
+    for host in ["a.test", "b.test"] {
+        stage.net.host(host, |_| Act::Refuse);
+    }
+    for path in parsed.clone() {
+        assert_eq!(stage.get(&format!("{M}/{path}")).await, (200, "invalid".into()), "{path}");
+    }
     for host in ["a.test", "b.test"] {
         stage.net.host(host, good);
     }
