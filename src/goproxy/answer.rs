@@ -33,8 +33,10 @@ use crate::cache::{Draft, Found, Key, Verdict};
 use crate::metrics::Registry;
 use crate::target::Base;
 
-/// Lists, `.info` and the like are read whole; the longest real list is far below this.
+/// `.info` and the like are read whole.
 const SMALL: usize = 16 << 20;
+/// Lists are compared line by line; the longest real ones have a few thousand.
+const LIST: usize = 4 << 20;
 const HINT_PRIVATE: &str = "hint: GOPROXY=...,direct lets go fetch it itself; goproxy.private says what is private";
 
 /// Everything that requests share.
@@ -154,8 +156,13 @@ impl House {
                 self.renew(request, ground, now);
                 Ok(held.reply(request, now, Served::Stale))
             }
-            // Every breaker is open: who would be asked is known to be down.
-            Freshness::Old if ground.pool.is_dark() => Ok(held.reply(request, now, Served::Stale)),
+            // Every breaker is open: who would be asked is known to be down, and a trial has no client wait.
+            Freshness::Old if ground.pool.is_unwell() => {
+                if !ground.pool.is_dark() {
+                    self.renew(request, ground, now);
+                }
+                Ok(held.reply(request, now, Served::Stale))
+            }
             Freshness::Old => {
                 let asked = timeout(policy::GRACE, self.ask(request, ground, now, Served::Revalidated)).await;
                 match asked {
@@ -366,12 +373,12 @@ impl House {
         let pool = &ground.pool;
         let awake: Vec<&Arc<Mirror>> = pool.mirrors.iter().filter(|mirror| !mirror.rests()).collect();
         if pool.manner == Manner::OnFault || awake.len() < 2 {
-            let asked = Walk::new(&self.asker, pool, request.wire()).small(SMALL, judge_list).await;
+            let asked = Walk::new(&self.asker, pool, request.wire()).small(LIST, judge_list).await;
             return asked.map(|(list, _)| vec![list]);
         }
         let alone = |mirror: &Arc<Mirror>| {
             let pool = Pool { mirrors: vec![Arc::clone(mirror)], manner: pool.manner, hedge: policy::CONTRADICT };
-            Walk::new(&self.asker, &pool, request.wire()).small(SMALL, judge_list)
+            Walk::new(&self.asker, &pool, request.wire()).small(LIST, judge_list)
         };
         collect_lists(awake.into_iter().map(alone).collect()).await
     }
@@ -385,7 +392,7 @@ impl House {
         lists: &[Bytes],
     ) -> Vec<String> {
         let Some(key) = ground.key(request) else { return Vec::new() };
-        let Some(before) = self.store.small(&key, SMALL).await else { return Vec::new() };
+        let Some(before) = self.store.small(&key, LIST).await else { return Vec::new() };
         let now: std::collections::HashSet<&str> = lists.iter().flat_map(versions).collect();
         let mut kept = Vec::new();
         for version in versions(&before).filter(|version| !now.contains(version)) {

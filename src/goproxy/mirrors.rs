@@ -232,6 +232,11 @@ impl Pool {
     pub fn is_dark(&self) -> bool {
         self.mirrors.iter().all(|mirror| mirror.rests())
     }
+
+    /// Whether every mirror's breaker was open and none has been well since.
+    pub fn is_unwell(&self) -> bool {
+        self.mirrors.iter().all(|mirror| mirror.rests() || mirror.recovers())
+    }
 }
 
 /// A 200: whose, and its head and body.

@@ -582,6 +582,34 @@ async fn what_changes_is_fresh_for_a_minute_and_stale_while_nobody_answers() {
     let begun = Instant::now();
     assert_eq!(at(86_500).await.unwrap().served, Served::Stale);
     assert_eq!(begun.elapsed(), Duration::ZERO);
+    // Nor for the trials, of which there is one now and then; and one that goes well is noticed.
+    for _ in 0..20 {
+        sleep(Duration::from_secs(31)).await;
+        let begun = Instant::now();
+        assert_eq!(at(86_500).await.unwrap().served, Served::Stale);
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+    stage.net.host("a.test", good);
+    sleep(Duration::from_secs(120)).await;
+    let _ = at(86_500).await;
+    sleep(Duration::from_secs(120)).await;
+    assert_ne!(at(86_500).await.unwrap().served, Served::Stale);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_of_ten_million_lines_is_refused_and_the_reason_told() {
+    let stage = Stage::plain();
+    let endless = Bytes::from("v1.0.0\n".repeat(10_000_000));
+    for host in ["a.test", "b.test"] {
+        let endless = endless.clone();
+        stage.net.host(host, move |_| Act::Give(endless.clone()));
+    }
+    let list = format!("{M}/@v/list");
+    let (status, text) = stage.get(&list).await;
+    assert_eq!(status, 502);
+    assert!(String::from_utf8_lossy(&text).contains("a.test: wrong content: longer than 4194304 bytes"), "{text:?}");
+    stage.net.host("b.test", good);
+    assert_eq!(stage.get(&list).await, (200, file(&list)));
 }
 
 #[tokio::test(start_paused = true)]
