@@ -11,9 +11,11 @@ mod support;
 use std::path::Path;
 use std::process::Command;
 
+use goanyway::goproxy::{Ledger, SumdbConfig};
 use hickory_proto::op::ResponseCode;
 use support::authority::Authority;
 use support::binary::{Ended, Home, home};
+use support::book::recorded;
 use support::daemon::goanyway;
 use support::mirror::Mirror;
 use support::nameserver::{Nameserver, Says};
@@ -314,6 +316,36 @@ async fn the_cache_folder_is_a_file_proxy_without_us() {
     let tree = file_url(&folder.path().join("cache/download"));
     let ended = build.download(go(), &[("GOPROXY", &tree)]);
     assert!(ended.code == Some(0) && build.has_module(), "{ended:?}");
+}
+
+/// The same with the checksum database's records beside: a go that has nothing, and nobody to ask, verifies.
+#[tokio::test(flavor = "multi_thread")]
+async fn written_out_with_its_records_the_cache_verifies_without_us() {
+    if !have("written_out_with_its_records", &["go"]) {
+        return;
+    }
+    let (mirror, key) = recorded(MODULE, "v1.0.0").await;
+    let upstream = format!("http://{}", mirror.address);
+    let proxy = goanyway().with("goproxy.upstreams", &upstream).with("goproxy.sumdb", &key).start();
+    let url = format!("http://{}", proxy.address());
+    let ended = build().download(go(), &[("GOPROXY", &url), ("GOSUMDB", &key)]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let folder = proxy.stop();
+    drop(mirror);
+    let (cache, config) = (folder.path().join("cache"), SumdbConfig::parse(&key).unwrap().unwrap());
+    let ledger = Ledger::open(&config, &cache).unwrap().unwrap();
+    let audit = ledger.audit().unwrap();
+    assert!(audit.wrong.is_empty() && audit.proven >= 3, "{audit:?}");
+    assert_eq!(ledger.write_out(&cache.join("download")).unwrap(), 1);
+
+    let tree = file_url(&cache.join("download"));
+    let verified = build();
+    let ended = verified.download(go(), &[("GOPROXY", &tree), ("GOSUMDB", &key)]);
+    assert!(ended.code == Some(0) && verified.has_module(), "{ended:?}");
+    let go_mod = cache.join("download/example.com/m/@v/v1.0.0.mod");
+    std::fs::write(go_mod, "module example.com/m\n").unwrap();
+    let ended = build().download(go(), &[("GOPROXY", &tree), ("GOSUMDB", &key)]);
+    assert!(ended.code == Some(1) && ended.err.contains("SECURITY ERROR"), "{ended:?}");
 }
 
 fn file_url(path: &Path) -> String {

@@ -169,7 +169,7 @@ impl Mirror {
     /// Silence costs whoever waits for it more than any other fault, so it counts twice.
     fn note_fault(&self, said: &Said) {
         let opened = self.with(|health| {
-            if !matches!(said, Said::Silent(_) | Said::Unreachable(_)) {
+            if matches!(said, Said::Status(..) | Said::Wrong(_)) {
                 health.last = Some(said.to_string());
             }
             health.faults += if matches!(said, Said::Silent(_)) { 2 } else { 1 };

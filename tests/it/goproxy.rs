@@ -3,7 +3,7 @@
 use tokio::net::TcpStream;
 
 use crate::support::authority::Authority;
-use crate::support::book::{Book, h1};
+use crate::support::book::recorded;
 use crate::support::client::{get, get_through, request};
 use crate::support::daemon::goanyway;
 use crate::support::mirror::{Mirror, Mood, files};
@@ -185,21 +185,8 @@ async fn a_file_fetched_with_credentials_is_given_to_nobody_else() {
 /// One goanyway is the other's mirror, for files and for the checksum database.
 #[tokio::test]
 async fn a_goanyway_behind_a_goanyway_works_warm_and_verified() {
-    let mut book = Book::new("127.0.0.1:9/sum", 300);
+    let (mirror, key) = recorded(MODULE, "v1.0.0").await;
     let truth = files(MODULE, &["v1.0.0"]);
-    let file = |kind: &str| truth[&format!("/{MODULE}/@v/v1.0.0.{kind}")].to_vec();
-    let go_mod = file("mod");
-    let source = b"package m\n\n// Version tells which one was built.\nconst Version = \"v1.0.0\"\n".to_vec();
-    let inside =
-        [("go.mod", go_mod.clone()), ("m.go", source)].map(|(name, text)| (format!("{MODULE}@v1.0.0/{name}"), text));
-    book.write(MODULE, "v1.0.0", &h1(&inside), &h1(&[("go.mod".to_owned(), go_mod)]));
-    let key = book.key();
-    let served = truth.clone();
-    let mirror = Origin::plain(move |heard| match served.get(heard.uri.as_str()) {
-        Some(bytes) => text(200, bytes.clone()),
-        None => book.answer(&heard.uri).map_or_else(|| text(404, "not found"), |bytes| text(200, bytes)),
-    })
-    .await;
     let inner =
         goanyway().with("goproxy.upstreams", &format!("http://{}", mirror.address)).with("goproxy.sumdb", &key).start();
     let outer = goanyway()

@@ -1,9 +1,13 @@
-//! A checksum database with a signed log, answered from memory.
+//! A checksum database with a signed log, answered from memory, and a mirror that passes it on.
 
+use super::mirror::files;
+use super::origin::{Origin, text};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use sha2::{Digest, Sha256};
 use signed_note::{Note, Signer, StandardSigner};
+use std::io::Read;
+
 use tlog_tiles::{Error, Hash, HashReader, Tile, stored_hash_count, stored_hashes, tree_hash};
 
 /// The key pair in the documentation of x/mod/sumdb/note.
@@ -87,4 +91,31 @@ pub fn h1(files: &[(String, Vec<u8>)]) -> String {
     lines.sort();
     let text: String = lines.iter().map(|(name, digest)| format!("{digest}  {name}\n")).collect();
     format!("h1:{}", BASE64_STANDARD.encode(Sha256::digest(text)))
+}
+
+/// The same of a zip's entries.
+fn h1_of_zip(zip: &[u8]) -> String {
+    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(zip)).unwrap();
+    let entries = (0..archive.len()).map(|index| {
+        let mut entry = archive.by_index(index).unwrap();
+        let mut text = Vec::new();
+        entry.read_to_end(&mut text).unwrap();
+        (String::from_utf8(entry.name_raw().to_vec()).unwrap(), text)
+    });
+    h1(&entries.collect::<Vec<_>>())
+}
+
+/// A mirror of one version, and the key of the database of that name that it passes on. The database's own
+/// place refuses (discard, port 9).
+pub async fn recorded(module: &str, version: &str) -> (Origin, String) {
+    let files = files(module, &[version]);
+    let file = |kind: &str| files[&format!("/{module}/@v/{version}.{kind}")].to_vec();
+    let mut book = Book::new("127.0.0.1:9/sum", 300);
+    book.write(module, version, &h1_of_zip(&file("zip")), &h1(&[("go.mod".to_owned(), file("mod"))]));
+    let key = book.key();
+    let mirror = Origin::plain(move |heard| match files.get(heard.uri.as_str()) {
+        Some(bytes) => text(200, bytes.clone()),
+        None => book.answer(&heard.uri).map_or_else(|| text(404, "not found"), |bytes| text(200, bytes)),
+    });
+    (mirror.await, key)
 }
