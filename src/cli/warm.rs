@@ -95,8 +95,8 @@ pub(super) fn warm(mut settings: Settings, args: &WarmArgs) -> Result<ExitCode, 
         anstream::eprintln!("goanyway: {notice}");
     }
     let begun = Instant::now();
-    let mut walk = Walk::new(running.goproxy.clone(), args.json);
-    let done = running.runtime().block_on(walk.all(typed, database));
+    let mut walk = Walk::new(running.goproxy.clone(), database, args.json);
+    let done = running.runtime().block_on(walk.all(typed));
     walk.summary(&done, begun);
     running.cutter().cancel();
     running.stop();
@@ -164,6 +164,8 @@ fn go_arch() -> &'static str {
 /// A walk through all that is wanted, a few versions at a time.
 struct Walk {
     goproxy: Goproxy,
+    /// What verifies, if anything does.
+    database: Option<Database>,
     is_json: bool,
     /// What was asked for already, and how much of it.
     seen: HashMap<Wanted, Need>,
@@ -172,12 +174,12 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(goproxy: Goproxy, is_json: bool) -> Walk {
-        Walk { goproxy, is_json, seen: HashMap::new(), done: Vec::new(), bytes: 0 }
+    fn new(goproxy: Goproxy, database: Option<Database>, is_json: bool) -> Walk {
+        Walk { goproxy, database, is_json, seen: HashMap::new(), done: Vec::new(), bytes: 0 }
     }
 
-    async fn all(&mut self, typed: Vec<Typed>, database: Option<Database>) -> Vec<Done> {
-        if let Some(database) = database {
+    async fn all(&mut self, typed: Vec<Typed>) -> Vec<Done> {
+        if let Some(database) = self.database.clone() {
             // Its head, so that a build finds it supported with the database away.
             let supported = ModuleRequest::SumSupported { database };
             if let Err(why) = self.goproxy.warm(&supported, SystemTime::now()).await {
@@ -312,7 +314,7 @@ impl Walk {
             done.len() - failed,
             begun.elapsed().as_secs_f64(),
         );
-        if unverified > 0 {
+        if unverified > 0 && self.database.is_some() {
             anstream::eprintln!(
                 "goanyway: {unverified} files are unverified: the checksum database has no word on them"
             );
