@@ -106,9 +106,10 @@ impl Failure {
         &self.0.asked
     }
 
-    /// Whether upstreams were asked and none of them answered anything.
+    /// Whether upstreams were asked and none of them answered anything to its end.
     pub fn is_unanswered(&self) -> bool {
-        let is_nothing = |complaint: &Complaint| matches!(complaint.said, Said::Unreachable(_) | Said::Silent(_));
+        let is_nothing =
+            |complaint: &Complaint| matches!(complaint.said, Said::Unreachable(_) | Said::Silent(_) | Said::Broke(_));
         !self.0.asked.is_empty() && self.0.asked.iter().all(is_nothing) && self.as_absent().is_none()
     }
 
