@@ -272,7 +272,7 @@ fn fetch_token(error: &fetch::Error) -> &'static str {
         fetch::Error::Silent(_) => "http_response_timeout",
         fetch::Error::Stalled(_) | fetch::Error::Broken(_) => "http_response_incomplete",
         fetch::Error::Request(_) => "http_request_error",
-        fetch::Error::Redirected(_) => "http_protocol_error",
+        fetch::Error::Redirected(_) | fetch::Error::Circling => "http_protocol_error",
     }
 }
 

@@ -16,6 +16,7 @@ mod run;
 mod serve;
 mod signals;
 mod stores;
+mod warm;
 
 pub use resolve::render as render_explanation;
 
@@ -51,6 +52,7 @@ fn dispatch(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     match matches.subcommand() {
         Some(("serve", matches)) => serve::serve(settings(matches)?, matches.get_one::<PathBuf>("ready-file")),
         Some(("run", matches)) => run::run(settings(matches)?, &run::RunArgs::from_arg_matches(matches)?),
+        Some(("warm", matches)) => warm::warm(settings(matches)?, &warm::WarmArgs::from_arg_matches(matches)?),
         Some(("resolve", matches)) => resolve_names(settings(matches)?, &resolve::Args::from_arg_matches(matches)?),
         Some(("env", matches)) => print_env(&settings(matches)?, &env::EnvArgs::from_arg_matches(matches)?),
         Some(("ca", matches)) => ca::tend(&ca::CaArgs::from_arg_matches(matches)?, &settings(matches)?),
@@ -105,6 +107,10 @@ fn command() -> Command {
                 Command::new("run").about("Start a private proxy and run one command through it"),
             ),
             &["cache", "state_dir", "intercept", "resolve", "goproxy", "connect", "fetch", "admit", "log"],
+        ))
+        .subcommand(with_settings(
+            warm::WarmArgs::augment_args(Command::new("warm").about("Fill the cache ahead of a build")),
+            &["cache", "state_dir", "resolve", "goproxy", "connect", "fetch", "admit.allow", "admit.ports", "log"],
         ))
         .subcommand(with_settings(
             resolve::Args::augment_args(
@@ -224,8 +230,18 @@ enum Failure {
     Folder(#[from] crate::cache::Error),
     #[error("{0}")]
     Cache(String),
+    #[error("{0}")]
+    Wanted(String),
+    #[error("cannot read {path}: {error}", path = path.display())]
+    Read {
+        path: PathBuf,
+        error: std::io::Error,
+    },
     #[error("cannot write {path}: {error}", path = path.display())]
-    Write { path: PathBuf, error: std::io::Error },
+    Write {
+        path: PathBuf,
+        error: std::io::Error,
+    },
     #[error("{0}")]
     System(#[from] std::io::Error),
 }

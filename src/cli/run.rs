@@ -83,7 +83,7 @@ fn surround(running: &Running, password: String, state_dir: Option<&Path>) -> Ve
 }
 
 /// 128 bits that nobody else on this machine can guess; also a valid path component.
-fn secret() -> Result<String, Failure> {
+pub(super) fn secret() -> Result<String, Failure> {
     use rustls::crypto::SecureRandom;
     let mut bytes = [0u8; 16];
     let random: &dyn SecureRandom = rustls::crypto::aws_lc_rs::default_provider().secure_random;

@@ -180,7 +180,7 @@ impl Fetcher {
                 place = (*standing, next.0, next.1);
             }
         }
-        Err(Error::Redirected(format!("more than {HOPS} times")))
+        Err(Error::Circling)
     }
 }
 
@@ -315,9 +315,12 @@ pub enum Error {
     /// The body that was to be sent broke off: the client's doing.
     #[error("the request broke off: {0}")]
     Request(String),
-    /// More redirects than anybody needs, or one to nowhere.
+    /// A redirect to nowhere, or from https to http.
     #[error("redirected {0}")]
     Redirected(String),
+    /// More redirects than anybody needs, in the words of net/http's client.
+    #[error("stopped after {HOPS} redirects")]
+    Circling,
 }
 
 impl Error {

@@ -18,6 +18,7 @@ use http::StatusCode;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::early::{Asked, Early};
 use super::failure::Failure;
 use super::mirrors::{Asker, Manner, Mirror, Pool, Trouble, Upstream, Walk};
 use super::path::{Database, Module, ModuleRequest, Version};
@@ -32,8 +33,10 @@ use crate::cache::{Draft, Found, Key, Verdict};
 use crate::metrics::Registry;
 use crate::target::Base;
 
-/// Lists, `.info` and the like are read whole; the longest real list is far below this.
+/// `.info` and the like are read whole.
 const SMALL: usize = 16 << 20;
+/// Lists are compared line by line; the longest real ones have a few thousand.
+const LIST: usize = 4 << 20;
 const HINT_PRIVATE: &str = "hint: GOPROXY=...,direct lets go fetch it itself; goproxy.private says what is private";
 
 /// Everything that requests share.
@@ -43,6 +46,8 @@ pub struct House {
     pub asker: Asker,
     pub runtime: Handle,
     pub tally: Tally,
+    /// What is fetched before anybody asks for it.
+    pub early: Early,
     pools: Pools,
     databases: Vec<Arc<Sumdb>>,
     /// Where the databases answer themselves.
@@ -77,7 +82,8 @@ impl House {
         let databases = config.sumdb.iter().filter_map(database).collect();
         let private = Patterns::new(&config.private);
         let database_hosts = config.sumdb.iter().flat_map(database_hosts).collect();
-        Arc::new(House { config, store, asker, runtime, tally, pools, databases, database_hosts, private })
+        let early = Early::default();
+        Arc::new(House { config, store, asker, runtime, tally, early, pools, databases, database_hosts, private })
     }
 
     /// The database whose own host a place is.
@@ -87,7 +93,7 @@ impl House {
     }
 
     pub(super) fn listed<'a>(&self, base: &Base, path: &'a str) -> Option<(Base, &'a str)> {
-        self.pools.listed(base, path)
+        self.pools.listed(base, path, self.database_hosts.iter().map(|(own, _)| own))
     }
 
     pub(super) async fn settled(&self) {
@@ -139,26 +145,32 @@ impl House {
         now: SystemTime,
     ) -> Result<Reply, Failure> {
         let held = self.held(request, ground).await;
-        let Some(held) = held else { return self.fetch(request, ground, now, Served::Miss).await };
+        let Some(held) = held else { return self.ask(request, ground, now, Served::Miss).await };
         match held.freshness(request, now, self.config.fresh) {
             Freshness::Fresh => {
                 self.recheck(request, &held, ground, now);
+                self.follow_hit(request, ground, now);
                 Ok(held.reply(request, now, Served::Hit))
             }
             Freshness::Soon => {
                 self.renew(request, ground, now);
                 Ok(held.reply(request, now, Served::Stale))
             }
-            // Every breaker is open: who would be asked is known to be down.
-            Freshness::Old if ground.pool.is_dark() => Ok(held.reply(request, now, Served::Stale)),
+            // Every breaker is open: who would be asked is known to be down, and a trial has no client wait.
+            Freshness::Old if ground.pool.is_unwell() => {
+                if !ground.pool.is_dark() {
+                    self.renew(request, ground, now);
+                }
+                Ok(held.reply(request, now, Served::Stale))
+            }
             Freshness::Old => {
-                let asked = timeout(policy::GRACE, self.fetch(request, ground, now, Served::Revalidated)).await;
+                let asked = timeout(policy::GRACE, self.ask(request, ground, now, Served::Revalidated)).await;
                 match asked {
                     Ok(Ok(reply)) => Ok(reply),
                     Ok(Err(_)) | Err(_) => Ok(held.reply(request, now, Served::Stale)),
                 }
             }
-            Freshness::Gone => self.fetch(request, ground, now, Served::Miss).await,
+            Freshness::Gone => self.ask(request, ground, now, Served::Miss).await,
         }
     }
 
@@ -188,6 +200,11 @@ impl House {
         }
     }
 
+    /// Whether anything is held for a request.
+    pub async fn is_held(&self, request: &ModuleRequest, ground: &Ground) -> bool {
+        self.held(request, ground).await.is_some()
+    }
+
     async fn held_by_all(&self, request: &ModuleRequest, ground: &Ground) -> Option<Found> {
         if ground.is_origin() || !matches!(request, ModuleRequest::Mod { .. } | ModuleRequest::Zip { .. }) {
             return None;
@@ -200,27 +217,39 @@ impl House {
     fn renew(self: &Arc<Self>, request: &ModuleRequest, ground: &Ground, now: SystemTime) {
         let (house, request, ground) = (Arc::clone(self), request.clone(), ground.clone());
         self.runtime.spawn(async move {
-            if let Err(why) = house.fetch(&request, &ground, now, Served::Revalidated).await {
+            if let Err(why) = house.ask(&request, &ground, now, Served::Revalidated).await {
                 tracing::debug!(%request, %why, "not renewed");
             }
         });
     }
 
-    /// Asks upstream, once however many ask for the same.
-    async fn fetch(
+    /// Asks upstream for a client.
+    async fn ask(
         self: &Arc<Self>,
         request: &ModuleRequest,
         ground: &Ground,
         now: SystemTime,
         served: Served,
     ) -> Result<Reply, Failure> {
+        self.fetch(request, ground, now, served, Asked::Client).await
+    }
+
+    /// Asks upstream, once however many ask for the same.
+    pub async fn fetch(
+        self: &Arc<Self>,
+        request: &ModuleRequest,
+        ground: &Ground,
+        now: SystemTime,
+        served: Served,
+        asked: Asked,
+    ) -> Result<Reply, Failure> {
         let no_place = || Failure::fault(format!("{request} has no place in the cache"), "");
         let own = ground.key(request).ok_or_else(no_place)?;
         let sums = if ground.is_origin() { None } else { self.sums_in_time(request).await };
         let key = if sums.is_some() { tree_key(request).ok_or_else(no_place)? } else { own.clone() };
-        let mut filled = self.fill(request, ground, &key, sums.clone(), now).await;
+        let mut filled = self.fill(request, ground, &key, sums.clone(), now, asked).await;
         if !filled.is_for(ground, key == own) {
-            filled = self.fill(request, ground, &own, sums, now).await;
+            filled = self.fill(request, ground, &own, sums, now, asked).await;
         }
         filled.reply(request, served)
     }
@@ -233,7 +262,10 @@ impl House {
         key: &Key,
         sums: Option<super::log::Sums>,
         now: SystemTime,
+        by: Asked,
     ) -> Filled {
+        // Whoever joins what was begun early waits no less for it.
+        let _place = if by == Asked::Client { self.early.make_way() } else { None };
         let leads = Arc::new(AtomicBool::new(false));
         let (house, asked, ground, leading) = (Arc::clone(self), request.clone(), ground.clone(), Arc::clone(&leads));
         let under = key.clone();
@@ -246,7 +278,7 @@ impl House {
                 return super::store::hand_on(found, draft).await;
             }
             leading.store(true, Ordering::Relaxed);
-            house.produce(draft, asked, ground, sums, now).await
+            house.produce(draft, asked, ground, sums, now, by).await
         };
         let found = self.store.cache.fill(key, produce).await;
         Filled { leads: leads.load(Ordering::Relaxed), found }
@@ -259,8 +291,9 @@ impl House {
         ground: Ground,
         sums: Option<super::log::Sums>,
         now: SystemTime,
+        by: Asked,
     ) -> Result<(Draft, Verdict), Failure> {
-        self.bring_siblings(&request, &ground, now);
+        let is_wanted = self.begin_early(&request, &ground, by, now).await;
         let produced = match &request {
             ModuleRequest::Mod { .. } | ModuleRequest::Zip { .. } => {
                 self.produce_file(draft, &request, &ground, sums, now).await
@@ -275,6 +308,9 @@ impl House {
             && let (Some((status, text)), Some(key)) = (failure.as_absent(), ground.absent_key(&request))
         {
             self.store.put_absence(&key, status, text, policy::millis(now)).await;
+        }
+        if let (ModuleRequest::Mod { .. }, Ok((draft, Verdict::Keep { .. }))) = (&request, &produced) {
+            self.follow_requires(draft, &ground, by, is_wanted, now);
         }
         produced
     }
@@ -295,10 +331,11 @@ impl House {
             }
             Err((trouble, Some(odd))) if trouble.absent.is_none() => {
                 tracing::debug!(%request, "no mirror has an answer that parses; passed on as it came");
+                self.keep_odd(request, ground, &odd).await;
                 draft.write(odd).await?;
                 Ok((draft, Verdict::PassOn { facts: Facts::new() }))
             }
-            Err((trouble, _)) => Err(trouble.of(request)),
+            Err((trouble, _)) => self.replay_odd(request, ground, draft, trouble.of(request)).await,
         }
     }
 
@@ -315,9 +352,10 @@ impl House {
         let (lists, odd) = match self.ask_lists(request, ground).await {
             Ok(lists) => (lists, None),
             Err((trouble, Some(odd))) if trouble.absent.is_none() => (Vec::new(), Some(odd)),
-            Err((trouble, _)) => return Err(trouble.of(request)),
+            Err((trouble, _)) => return self.replay_odd(request, ground, draft, trouble.of(request)).await,
         };
         if let Some(odd) = odd {
+            self.keep_odd(request, ground, &odd).await;
             draft.write(odd).await?;
             return Ok((draft, Verdict::PassOn { facts: Facts::new() }));
         }
@@ -335,12 +373,12 @@ impl House {
         let pool = &ground.pool;
         let awake: Vec<&Arc<Mirror>> = pool.mirrors.iter().filter(|mirror| !mirror.rests()).collect();
         if pool.manner == Manner::OnFault || awake.len() < 2 {
-            let asked = Walk::new(&self.asker, pool, request.wire()).small(SMALL, judge_list).await;
+            let asked = Walk::new(&self.asker, pool, request.wire()).small(LIST, judge_list).await;
             return asked.map(|(list, _)| vec![list]);
         }
         let alone = |mirror: &Arc<Mirror>| {
             let pool = Pool { mirrors: vec![Arc::clone(mirror)], manner: pool.manner, hedge: policy::CONTRADICT };
-            Walk::new(&self.asker, &pool, request.wire()).small(SMALL, judge_list)
+            Walk::new(&self.asker, &pool, request.wire()).small(LIST, judge_list)
         };
         collect_lists(awake.into_iter().map(alone).collect()).await
     }
@@ -354,7 +392,7 @@ impl House {
         lists: &[Bytes],
     ) -> Vec<String> {
         let Some(key) = ground.key(request) else { return Vec::new() };
-        let Some(before) = self.store.small(&key, SMALL).await else { return Vec::new() };
+        let Some(before) = self.store.small(&key, LIST).await else { return Vec::new() };
         let now: std::collections::HashSet<&str> = lists.iter().flat_map(versions).collect();
         let mut kept = Vec::new();
         for version in versions(&before).filter(|version| !now.contains(version)) {
@@ -369,24 +407,6 @@ impl House {
         let Ok(version) = Version::new(version) else { return false };
         let Some(key) = tree_key(&ModuleRequest::Mod { module: module.clone(), version }) else { return false };
         self.store.cache.get(&key).await.is_some_and(|found| is_verified(&found.note))
-    }
-
-    /// A go.mod that is not held is the beginning of more: go asks for `.info` one at a time, so it is
-    /// worth having before that.
-    fn bring_siblings(self: &Arc<Self>, request: &ModuleRequest, ground: &Ground, now: SystemTime) {
-        let ModuleRequest::Mod { module, version } = request else { return };
-        if !self.config.siblings {
-            return;
-        }
-        let info = ModuleRequest::Info { module: module.clone(), version: version.clone() };
-        let (house, ground) = (Arc::clone(self), ground.clone());
-        self.runtime.spawn(async move {
-            if house.held(&info, &ground).await.is_none()
-                && let Err(why) = house.fetch(&info, &ground, now, Served::Miss).await
-            {
-                tracing::debug!(request = %info, %why, "sibling not brought");
-            }
-        });
     }
 
     async fn serve_sumdb(
@@ -405,7 +425,7 @@ impl House {
             ModuleRequest::SumLookup { module, version, .. } => database.lookup(module, version).await,
             ModuleRequest::SumTile { tile, .. } => database.tile(tile).await,
             ModuleRequest::SumLatest { .. } => database.latest().await,
-            _ if database.is_supported().await => Ok(Bytes::new()),
+            _ if database.is_supported().await? => Ok(Bytes::new()),
             _ => return Ok(unsupported(request, name)),
         };
         sum_reply(request, answered, Served::Hit)

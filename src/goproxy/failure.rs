@@ -106,6 +106,13 @@ impl Failure {
         &self.0.asked
     }
 
+    /// Whether upstreams were asked and none of them answered anything to its end.
+    pub fn is_unanswered(&self) -> bool {
+        let is_nothing =
+            |complaint: &Complaint| matches!(complaint.said, Said::Unreachable(_) | Said::Silent(_) | Said::Broke(_));
+        !self.0.asked.is_empty() && self.0.asked.iter().all(is_nothing) && self.as_absent().is_none()
+    }
+
     /// The status of the answer to the client.
     pub fn status(&self) -> StatusCode {
         match self.kind() {
@@ -120,6 +127,19 @@ impl Failure {
     pub fn as_absent(&self) -> Option<(StatusCode, &str)> {
         match self.kind() {
             Kind::Said { status, text } if matches!(status.as_u16(), 404 | 410) => Some((*status, text)),
+            _ => None,
+        }
+    }
+
+    /// The same as the one status, if it is one, that all said who answered at all; no absence is one.
+    pub fn told_alike(&self) -> Option<Failure> {
+        let is_answer = |complaint: &&Complaint| matches!(complaint.said, Said::Status(..));
+        let answered: Vec<Complaint> = self.0.asked.iter().filter(is_answer).cloned().collect();
+        match read_kind(&answered) {
+            kind @ Kind::Said { .. } => {
+                let (what, asked, hint) = (self.0.what.clone(), self.0.asked.clone(), self.0.hint.clone());
+                Some(Failure(Arc::new(Story { kind, what, asked, hint })))
+            }
             _ => None,
         }
     }

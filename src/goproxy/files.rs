@@ -97,12 +97,15 @@ impl House {
     ) -> Result<(Draft, Verdict), Failure> {
         let mut vouching = self.vouch(request, sums);
         let mut walk = Walk::new(&self.asker, &ground.pool, request.wire());
+        if matches!(request, ModuleRequest::Mod { .. }) {
+            walk = walk.for_small();
+        }
         let mut is_odd = false;
         let mut holding = Holding { bytes: self.config.hold, leaves_slow: ground.pool.mirrors.len() - 1 };
         loop {
             let found = match walk.next().await {
                 Ok(found) => found,
-                Err(trouble) => return give_up(draft, trouble, is_odd, request),
+                Err(trouble) => return self.give_up(draft, trouble, is_odd, request, ground).await,
             };
             if std::mem::take(&mut is_odd) {
                 draft.restart();
@@ -141,6 +144,22 @@ impl House {
         }
     }
 
+    async fn give_up(
+        &self,
+        draft: Draft,
+        trouble: Trouble,
+        is_odd: bool,
+        request: &ModuleRequest,
+        ground: &Ground,
+    ) -> Result<(Draft, Verdict), Failure> {
+        if is_odd && trouble.absent.is_none() {
+            tracing::info!(%request, "malformed on every mirror; passed on as it came, and kept apart");
+            self.keep_odd_draft(request, ground, &draft).await;
+            return Ok((draft, Verdict::PassOn { facts: Facts::new() }));
+        }
+        self.replay_odd(request, ground, draft, trouble.of(request)).await
+    }
+
     /// One mirror's file, poured and weighed.
     async fn try_file(
         &self,
@@ -167,6 +186,7 @@ impl House {
         Ok(match worth {
             Worth::Vouched => Tried::Right { is_vouched: true },
             Worth::Sound => Tried::Right { is_vouched: false },
+            Worth::Malformed(why) if why == verify::PAGE => Tried::Bad(Said::Wrong(why)),
             Worth::Malformed(why) => Tried::Odd(Said::Wrong(why)),
             Worth::Wrong(why) => Tried::Bad(Said::Wrong(why)),
         })
@@ -453,14 +473,6 @@ fn compare(checked: Checked, wanted: &[String]) -> Worth {
 
 fn drips(written: u64, elapsed: Duration) -> bool {
     (written as f64) < DRIP as f64 * elapsed.as_secs_f64()
-}
-
-fn give_up(draft: Draft, trouble: Trouble, is_odd: bool, request: &ModuleRequest) -> Result<(Draft, Verdict), Failure> {
-    if is_odd && trouble.absent.is_none() {
-        tracing::info!(%request, "malformed on every mirror; passed on as it came, and not kept");
-        return Ok((draft, Verdict::PassOn { facts: Facts::new() }));
-    }
-    Err(trouble.of(request))
 }
 
 /// A file that readers have a part of already, and will not have the rest.

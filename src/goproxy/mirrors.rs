@@ -25,12 +25,15 @@ use tokio::time::{Instant, sleep_until};
 use super::failure::{Complaint, Failure, Said};
 use super::policy::{self, Meaning};
 use super::tally::Tally;
+use super::verify;
 use crate::admit::Standing;
 use crate::fetch::{self, Body, Fetcher, Patience};
 use crate::target::{Base, Scheme};
 
 /// How long a body may stand still.
 pub const STALL: Duration = Duration::from_secs(10);
+/// The same for what is small enough to be read in one go: each further try waits that much longer.
+const SHORT_STALL: Duration = Duration::from_secs(3);
 /// A small answer that still comes after this long, and slower than so many bytes a second, never ends.
 const SLOW: Duration = Duration::from_secs(5);
 const SLOWEST: f64 = 1024.0;
@@ -98,6 +101,8 @@ struct Health {
     rests: u32,
     /// Asked only when there is nobody else, until then.
     rests_until: Option<Instant>,
+    /// What it last did wrong when it did answer, for whoever wonders later.
+    last: Option<String>,
     /// It gave bytes that were not what they should be: asked last from then on.
     lied: bool,
     /// Its 404 means nothing: it may not know at all of what it is asked for.
@@ -164,6 +169,9 @@ impl Mirror {
     /// Silence costs whoever waits for it more than any other fault, so it counts twice.
     fn note_fault(&self, said: &Said) {
         let opened = self.with(|health| {
+            if matches!(said, Said::Status(..) | Said::Wrong(_)) {
+                health.last = Some(said.to_string());
+            }
             health.faults += if matches!(said, Said::Silent(_)) { 2 } else { 1 };
             if health.faults < FAULTS && health.rests_until.is_none() {
                 return false;
@@ -182,6 +190,14 @@ impl Mirror {
     /// It gave what cannot be right: asked last from then on.
     pub fn note_lie(&self) {
         self.with(|health| health.lied = true);
+    }
+
+    /// That nobody is there, and what it said while somebody was.
+    fn recall(&self, said: Said) -> Said {
+        match (said, self.with(|health| health.last.clone())) {
+            (Said::Unreachable(now), Some(before)) => Said::Unreachable(format!("{now}; before that: {before}")),
+            (said, _) => said,
+        }
     }
 
     fn lied(&self) -> bool {
@@ -216,6 +232,11 @@ impl Pool {
     pub fn is_dark(&self) -> bool {
         self.mirrors.iter().all(|mirror| mirror.rests())
     }
+
+    /// Whether every mirror's breaker was open and none has been well since.
+    pub fn is_unwell(&self) -> bool {
+        self.mirrors.iter().all(|mirror| mirror.rests() || mirror.recovers())
+    }
 }
 
 /// A 200: whose, and its head and body.
@@ -249,6 +270,8 @@ pub struct Walk {
     headers: HeaderMap,
     manner: Manner,
     hedge: Duration,
+    /// What is asked for is small: it has no reason to stand still.
+    is_small: bool,
     deadline: Instant,
     seats: Vec<Seat>,
     flights: FuturesUnordered<BoxFuture<'static, (usize, Answer)>>,
@@ -266,6 +289,8 @@ type Absent = (StatusCode, String, Instant);
 struct Seat {
     mirror: Arc<Mirror>,
     tries: u32,
+    /// How often it is asked at most: less often where it is known to be down.
+    most: u32,
     wrong: u32,
     ready: Instant,
     since: Option<Instant>,
@@ -286,6 +311,7 @@ impl Walk {
         let seat = |mirror: &Arc<Mirror>| Seat {
             mirror: Arc::clone(mirror),
             tries: 0,
+            most: if mirror.rests() { policy::TRIES_AT_REST } else { policy::TRIES },
             wrong: 0,
             ready: now,
             since: None,
@@ -298,6 +324,7 @@ impl Walk {
             headers: HeaderMap::new(),
             manner: pool.manner,
             hedge: pool.hedge,
+            is_small: false,
             deadline: now + BUDGET,
             seats: pool.mirrors.iter().map(seat).collect(),
             flights: FuturesUnordered::new(),
@@ -305,6 +332,12 @@ impl Walk {
             absent: None,
             contradicted: None,
         }
+    }
+
+    /// A walk for something small.
+    pub fn for_small(mut self) -> Walk {
+        self.is_small = true;
+        self
     }
 
     /// The next 200 that a mirror gives, or why there will be none.
@@ -330,13 +363,13 @@ impl Walk {
     /// A whole small answer that `judge` finds right. One that is wrong everywhere comes back too, in
     /// the error's place, for the go command has its own words about it.
     pub async fn small(
-        mut self,
+        self,
         limit: usize,
         judge: impl Fn(&Bytes) -> Result<(), String>,
     ) -> Result<(Bytes, Arc<Mirror>), (Trouble, Option<Bytes>)> {
-        let mut odd = None;
+        let (mut walk, mut odd) = (self.for_small(), None);
         loop {
-            let found = match self.next().await {
+            let found = match walk.next().await {
                 Ok(found) => found,
                 Err(trouble) => return Err((trouble, odd)),
             };
@@ -344,15 +377,16 @@ impl Walk {
             let bytes = match read_all(found.response, limit).await {
                 Ok(bytes) => bytes,
                 Err(said) => {
-                    self.complain(seat, said);
+                    walk.complain(seat, said);
                     continue;
                 }
             };
             match judge(&bytes) {
-                Ok(()) => return Ok((bytes, self.praise(seat))),
+                Ok(()) => return Ok((bytes, walk.praise(seat))),
                 Err(why) => {
-                    self.complain(seat, Said::Wrong(why));
-                    odd = Some(bytes);
+                    walk.complain(seat, Said::Wrong(why));
+                    // A portal's page is no mirror's word; who gave it is worth more to whoever asked.
+                    odd = if verify::is_page(&bytes) { odd } else { Some(bytes) };
                 }
             }
         }
@@ -400,7 +434,7 @@ impl Walk {
         }
         seat.mirror.note_fault(&said);
         seat.said = Some(said);
-        seat.done |= seat.tries >= policy::TRIES;
+        seat.done |= seat.tries >= seat.most;
         seat.ready = Instant::now() + policy::pause(seat.tries);
     }
 
@@ -442,7 +476,8 @@ impl Walk {
         seat.mirror.take_trial();
         self.launched = now;
         let first_byte = (FIRST_BYTE * seat.tries).min(self.deadline - now);
-        let patience = Patience { first_byte, stall: STALL };
+        let stall = if self.is_small { (SHORT_STALL * seat.tries).min(STALL) } else { STALL };
+        let patience = Patience { first_byte, stall };
         let (upstream, mirror) = (Arc::clone(&self.asker.upstream), Arc::clone(&seat.mirror));
         let (path, headers) = (self.path.clone(), self.headers.clone());
         self.flights
@@ -544,7 +579,7 @@ impl Walk {
                 }
                 seat.said.get_or_insert(silent);
             }
-            Some(Complaint { upstream: seat.mirror.name(), said: seat.said.clone()? })
+            Some(Complaint { upstream: seat.mirror.name(), said: seat.mirror.recall(seat.said.clone()?) })
         };
         let complaints = self.seats.iter_mut().filter_map(complaint).collect();
         Trouble { complaints, absent: self.absent.take().map(|(status, text, _)| (status, text)) }
@@ -621,6 +656,8 @@ pub fn read_error(why: fetch::Error) -> Said {
     match why {
         _ if why.is_silence() => Said::Silent(why.to_string()),
         fetch::Error::Connect(_) | fetch::Error::Refused(_) => Said::Unreachable(why.to_string()),
+        // The same again a moment later, more often than not.
+        fetch::Error::Redirected(_) | fetch::Error::Circling => Said::Wrong(why.to_string()),
         _ => Said::Broke(why.to_string()),
     }
 }

@@ -14,10 +14,13 @@ mod answer;
 mod bundle;
 mod defaults;
 mod examine;
+mod early;
 mod failure;
 mod files;
+mod gomod;
 mod log;
 mod mirrors;
+mod odd;
 mod path;
 mod places;
 mod policy;
@@ -29,6 +32,7 @@ mod tally;
 mod tests;
 mod verify;
 mod version;
+mod warm;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -41,11 +45,13 @@ pub use bundle::{BadBundle, Exported, GoSum, Imported, export, import};
 pub use defaults::{describe as describe_default, hosts as default_hosts, mirrors as default_mirrors};
 pub use examine::{Examiner, Finding, is_vouched};
 pub use failure::{Complaint, Failure, Kind, Said};
+pub use gomod::GoMod;
 pub use path::{Database, Module, ModuleRequest, NotOurs, Version, Why};
 pub use places::{Filed, Sort, pin_modules};
 pub use policy::Patterns;
 pub use sumdb::{BadSumdb, SumdbConfig};
 pub use tally::{Served, Totals};
+pub use warm::Warmed;
 
 use crate::admit::Standing;
 use crate::cache::{Cache, Content};
@@ -70,7 +76,7 @@ pub struct Config {
     pub hold_for: Duration,
     /// How long a list, a latest version or an absence is taken for true.
     pub fresh: Duration,
-    /// Whether a go.mod that is not held brings its `.info` along.
+    /// Whether what go will ask for next is fetched before it does.
     pub siblings: bool,
 }
 

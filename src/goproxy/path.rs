@@ -75,6 +75,16 @@ impl Version {
     pub fn is_canonical(&self) -> bool {
         version::is_canonical(&self.0)
     }
+
+    /// Whether it is a canonical version without a pre-release part.
+    pub fn is_release(&self) -> bool {
+        self.is_canonical() && !self.0.contains('-')
+    }
+
+    /// Whether it comes after another in the order of versions (semver.Compare).
+    pub fn is_after(&self, other: &Version) -> bool {
+        version::compare(&self.0, &other.0).is_gt()
+    }
 }
 
 impl fmt::Display for Version {

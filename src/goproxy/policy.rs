@@ -25,6 +25,8 @@ pub const RECHECK: Duration = Duration::from_secs(24 * 3600);
 pub const CONTRADICT: Duration = Duration::from_secs(2);
 /// Tries on one mirror within one request of a client.
 pub const TRIES: u32 = 4;
+/// The same, where its breaker was open when the request came.
+pub const TRIES_AT_REST: u32 = 2;
 /// Tries on one mirror that answers with the wrong bytes: a flipped bit is worth one more.
 pub const WRONG_TRIES: u32 = 2;
 

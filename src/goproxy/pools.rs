@@ -51,9 +51,19 @@ impl Ground {
         self.root == TREE
     }
 
+    /// Whether these are mirrors that we know of ourselves, and not a host that some client named.
+    pub fn is_known(&self) -> bool {
+        self.is_origin() || self.pool.manner == Manner::OnFault
+    }
+
     /// Where the answer lies.
     pub fn key(&self, request: &ModuleRequest) -> Option<Key> {
         Key::new(&format!("{}/{}", self.root, request.file()))
+    }
+
+    /// Where an answer lies that is nobody's idea of right.
+    pub fn odd_key(&self, request: &ModuleRequest) -> Option<Key> {
+        Key::new(&format!("odd/{}/{}", self.root, request.file()))
     }
 
     /// Where its absence lies.
@@ -81,9 +91,15 @@ impl Pools {
         self.origin.mirrors.iter().map(|mirror| mirror.base.clone()).collect()
     }
 
-    /// The known mirror that an absolute-form request is for, and what of its path follows the base.
-    pub fn listed<'a>(&self, base: &Base, path: &'a str) -> Option<(Base, &'a str)> {
-        let known = self.origin.mirrors.iter().chain(&self.public).map(|mirror| &mirror.base);
+    /// The known mirror, or the place of one of these databases, that an absolute-form request is for, and
+    /// what of its path follows the base.
+    pub fn listed<'a, 'b>(
+        &'b self,
+        base: &Base,
+        path: &'a str,
+        databases: impl Iterator<Item = &'b Base>,
+    ) -> Option<(Base, &'a str)> {
+        let known = self.origin.mirrors.iter().chain(&self.public).map(|mirror| &mirror.base).chain(databases);
         let here = known.filter(|known| known.scheme == base.scheme && known.target == base.target);
         let follows = |known: &Base| path.strip_prefix(&known.path).filter(|rest| rest.starts_with('/'));
         let found = here.filter_map(|known| Some((known.clone(), follows(known)?)));
@@ -209,8 +225,9 @@ mod tests {
     #[test]
     fn a_listed_base_takes_its_prefix_off_the_path() {
         let pools = Pools::new(&[base("http://a.corp.example/x"), base("http://a.corp.example/x/y")]);
+        let database = base("http://sums.corp.example/db");
         let listed = |server: &str, path: &'static str| {
-            pools.listed(&base(server), path).map(|(base, rest)| (base.to_string(), rest))
+            pools.listed(&base(server), path, [&database].into_iter()).map(|(base, rest)| (base.to_string(), rest))
         };
         let (short, long) = ("http://a.corp.example/x".to_owned(), "http://a.corp.example/x/y".to_owned());
         assert_eq!(listed("http://a.corp.example", "/x/m.io/@v/list"), Some((short, "/m.io/@v/list")));
@@ -218,6 +235,8 @@ mod tests {
         assert_eq!(listed("http://a.corp.example", "/xy/m.io/@v/list"), None);
         assert_eq!(listed("http://other.example", "/x/m.io/@v/list"), None);
         assert!(listed("https://goproxy.cn", "/m.io/@v/list").is_some());
+        let own = listed("http://sums.corp.example", "/db/lookup/m.io@v1.0.0");
+        assert_eq!(own, Some(("http://sums.corp.example/db".to_owned(), "/lookup/m.io@v1.0.0")));
     }
 
     #[test]

@@ -48,6 +48,10 @@ const VOUCHING: Duration = Duration::from_secs(3);
 const SHORT_VOUCHING: Duration = Duration::from_millis(20);
 /// How long a first head may take.
 const REACH: Duration = Duration::from_secs(8);
+/// How long the tiles that prove a first head may take, where clients ask whether we have one.
+const PROVING: Duration = Duration::from_secs(25);
+/// A database that was just found out of reach is not sought again for so long.
+const UNREACHED_FOR: Duration = Duration::from_secs(30);
 /// A newer head is asked for when somebody wants the latest, at most this often.
 const LATEST: Duration = Duration::from_secs(60);
 
@@ -123,6 +127,8 @@ pub struct Sumdb {
     moving: tokio::sync::Mutex<()>,
     /// When the newest head was last asked for.
     asked_latest: Mutex<Option<Instant>>,
+    /// When no first head of it could be had, and why.
+    unreached: Mutex<Option<(Instant, Failure)>>,
     /// Nobody waits long for it, because it did not answer last time.
     struggles: AtomicBool,
 }
@@ -154,13 +160,19 @@ impl Sumdb {
             pinned: Mutex::new(None),
             moving: tokio::sync::Mutex::new(()),
             asked_latest: Mutex::new(None),
+            unreached: Mutex::new(None),
             struggles: AtomicBool::new(false),
         })
     }
 
-    /// Whether clients may ask us for this database: it was reached, or a head of it is held.
-    pub async fn is_supported(&self) -> bool {
-        matches!(timeout(REACH, self.pinned_head()).await, Ok(Ok(_)))
+    /// Whether clients may ask us for this database: it was reached, or a head of it is held. A refusal or
+    /// fault that everyone who answered told alike is told again, as go's own tests want it.
+    pub async fn is_supported(&self) -> Result<bool, Failure> {
+        match timeout(REACH + PROVING, self.pinned_head()).await {
+            Ok(Ok(_)) => Ok(true),
+            Ok(Err(why)) => why.told_alike().map_or(Ok(false), Err),
+            Err(_) => Ok(false),
+        }
     }
 
     /// The pinned head, as `/latest` answers it; a newer one is asked for first, now and then.
@@ -229,16 +241,27 @@ impl Sumdb {
         }
         let (database, module, version) = (Arc::clone(self), module.clone(), version.clone());
         let fetch = move |mut draft: Draft| async move {
-            let record = database.fetch_record(&module, &version).await?;
+            // Another module's record is kept apart, and told again where nobody answers.
+            let apart = format!("odd/lookup/{}@{}", module.escaped(), version.escaped());
+            let record = match database.fetch_record(&module, &version).await {
+                Err(why) if why.is_unanswered() => database.held_apart(&apart).await.ok_or(why)?,
+                fetched => fetched?,
+            };
+            let is_theirs = record.judge(&module, &version).is_ok();
+            if !is_theirs {
+                database.put(&apart, record.text.clone()).await;
+            }
             draft.write(record.text).await?;
-            Ok((draft, Verdict::Keep { at_ms: policy::millis(SystemTime::now()), facts: Default::default() }))
+            let (at_ms, facts) = (policy::millis(SystemTime::now()), Default::default());
+            Ok((draft, if is_theirs { Verdict::Keep { at_ms, facts } } else { Verdict::PassOn { facts } }))
         };
         let found = self.store.cache.fill(&key, fetch).await?;
         let bytes = found.content.bytes(ANSWER).await.map_err(|why| Failure::fault(format!("{what}: {why}"), HINT))?;
         Record::split(&bytes).map(|(record, _)| record).map_err(|why| Failure::fault(format!("{what}: {why}"), HINT))
     }
 
-    /// Asks for a record until one source gives one that is proven.
+    /// Asks for a record until one source gives one that is proven. Where all that can be had is the record
+    /// of another module, it is that: go has its own words for it.
     async fn fetch_record(&self, module: &Module, version: &Version) -> Result<Record, Failure> {
         let path = format!("/lookup/{}@{}", module.escaped(), version.escaped());
         let judge = |answer: &Bytes| self.read_lookup(answer, module, version).map(drop).map_err(|why| why.to_string());
@@ -246,25 +269,34 @@ impl Sumdb {
         let mut complaints = Vec::new();
         for skip in 0..=self.sources.len() {
             let (answer, mirror) = match self.walk(skip, &path).small(ANSWER, judge).await {
-                Ok(found) => found,
+                Ok((answer, mirror)) => (answer, Some(mirror)),
+                Err((trouble, Some(odd))) if trouble.absent.is_none() && self.open_lookup(&odd).is_ok() => (odd, None),
                 Err((trouble, _)) => return Err(self.settle(trouble, complaints, &what)),
             };
-            let Ok((record, head)) = self.read_lookup(&answer, module, version) else { continue };
+            let Ok((record, head)) = self.open_lookup(&answer) else { continue };
             match self.admit(&record, head).await {
                 Ok(()) => {
                     self.struggles.store(false, Ordering::Relaxed);
                     return Ok(record);
                 }
                 Err(Unproven::Trouble(why)) => return Err(why),
-                Err(Unproven::Refuted) => complaints.push(self.denounce(&mirror, &what)),
+                Err(Unproven::Refuted) => match mirror {
+                    Some(mirror) => complaints.push(self.denounce(&mirror, &what)),
+                    None => return Err(Failure::asked(what, complaints)),
+                },
             }
         }
         Err(Failure::asked(what, complaints))
     }
 
     fn read_lookup(&self, answer: &Bytes, module: &Module, version: &Version) -> Result<(Record, Head), Bad> {
-        let (record, note) = Record::split(answer)?;
+        let (record, head) = self.open_lookup(answer)?;
         record.judge(module, version)?;
+        Ok((record, head))
+    }
+
+    fn open_lookup(&self, answer: &Bytes) -> Result<(Record, Head), Bad> {
+        let (record, note) = Record::split(answer)?;
         let head = Head::open(&note, &self.key).inspect_err(|why| self.alarm(why))?;
         Ok((record, head))
     }
@@ -333,6 +365,11 @@ impl Sumdb {
         }
     }
 
+    async fn held_apart(&self, rest: &str) -> Option<Record> {
+        let held = self.store.small(&self.place(rest).ok()?, ANSWER).await?;
+        Record::split(&held).ok().map(|(record, _)| record)
+    }
+
     fn pin(&self) -> Option<Head> {
         self.pinned.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -397,9 +434,9 @@ impl Sumdb {
         if let Some(head) = self.load_head().await {
             return Ok(head);
         }
-        let latest = match timeout(REACH, self.ask_latest()).await {
-            Ok(latest) => latest,
-            Err(_) => Err(Failure::fault(format!("no tree head of {} within {REACH:?}", self.name), HINT)),
+        let latest = match (self.unreached(), offered) {
+            (Some(why), None) => return Err(why),
+            _ => self.seek_latest().await,
         };
         let newest = match (latest, offered) {
             (Ok(head), Some(offered)) if head.size < offered.size => offered.clone(),
@@ -412,6 +449,22 @@ impl Sumdb {
         self.prove(&newest, &[Claim::Contains(&newest)]).await.map_err(|why| self.tell(why, what))?;
         self.switch(newest.clone()).await;
         Ok(newest)
+    }
+
+    /// The newest head that the database gives in time. That it gives none is remembered for a while.
+    async fn seek_latest(&self) -> Result<Head, Failure> {
+        let sought = match timeout(REACH, self.ask_latest()).await {
+            Ok(latest) => latest,
+            Err(_) => Err(Failure::fault(format!("no tree head of {} within {REACH:?}", self.name), HINT)),
+        };
+        let unreached = sought.as_ref().err().map(|why| (Instant::now(), why.clone()));
+        *self.unreached.lock().unwrap_or_else(PoisonError::into_inner) = unreached;
+        sought
+    }
+
+    fn unreached(&self) -> Option<Failure> {
+        let unreached = self.unreached.lock().unwrap_or_else(PoisonError::into_inner);
+        unreached.as_ref().filter(|(since, _)| since.elapsed() < UNREACHED_FOR).map(|(_, why)| why.clone())
     }
 
     async fn ask_latest(&self) -> Result<Head, Failure> {

@@ -582,6 +582,34 @@ async fn what_changes_is_fresh_for_a_minute_and_stale_while_nobody_answers() {
     let begun = Instant::now();
     assert_eq!(at(86_500).await.unwrap().served, Served::Stale);
     assert_eq!(begun.elapsed(), Duration::ZERO);
+    // Nor for the trials, of which there is one now and then; and one that goes well is noticed.
+    for _ in 0..20 {
+        sleep(Duration::from_secs(31)).await;
+        let begun = Instant::now();
+        assert_eq!(at(86_500).await.unwrap().served, Served::Stale);
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+    stage.net.host("a.test", good);
+    sleep(Duration::from_secs(120)).await;
+    let _ = at(86_500).await;
+    sleep(Duration::from_secs(120)).await;
+    assert_ne!(at(86_500).await.unwrap().served, Served::Stale);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_of_ten_million_lines_is_refused_and_the_reason_told() {
+    let stage = Stage::plain();
+    let endless = Bytes::from("v1.0.0\n".repeat(10_000_000));
+    for host in ["a.test", "b.test"] {
+        let endless = endless.clone();
+        stage.net.host(host, move |_| Act::Give(endless.clone()));
+    }
+    let list = format!("{M}/@v/list");
+    let (status, text) = stage.get(&list).await;
+    assert_eq!(status, 502);
+    assert!(String::from_utf8_lossy(&text).contains("a.test: wrong content: longer than 4194304 bytes"), "{text:?}");
+    stage.net.host("b.test", good);
+    assert_eq!(stage.get(&list).await, (200, file(&list)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -651,19 +679,45 @@ async fn a_version_whose_go_mod_is_verified_stays_listed() {
 async fn what_parses_nowhere_goes_through_and_is_not_kept() {
     let stage = Stage::plain();
     for host in ["a.test", "b.test"] {
-        stage.net.host(host, |_| Act::Give(Bytes::from_static(b"<html>")));
+        stage.net.host(host, |_| Act::Give(Bytes::from_static(b"invalid")));
     }
-    for path in FILES {
+    // A go.mod need not parse.
+    let parsed = FILES.into_iter().filter(|path| !path.ends_with(".mod"));
+    for path in parsed.clone() {
         let path = format!("{M}/{path}");
-        assert_eq!(stage.get(&path).await, (200, "<html>".into()), "{path}");
+        assert_eq!(stage.get(&path).await, (200, "invalid".into()), "{path}");
     }
     stage.settle().await;
+    // Nobody answers: told again as it came. Somebody does: forgotten.
+    for host in ["a.test", "b.test"] {
+        stage.net.host(host, |_| Act::Refuse);
+    }
+    for path in parsed.clone() {
+        assert_eq!(stage.get(&format!("{M}/{path}")).await, (200, "invalid".into()), "{path}");
+    }
     for host in ["a.test", "b.test"] {
         stage.net.host(host, good);
     }
-    for path in FILES {
+    for path in parsed {
         let path = format!("{M}/{path}");
         assert_eq!(stage.get(&path).await, (200, file(&path)), "{path}");
+    }
+}
+
+/// Of a portal's page in a list's place go says "no matching versions", and nothing of who gave it.
+#[tokio::test(start_paused = true)]
+async fn a_web_page_is_nobodys_answer() {
+    let stage = Stage::plain();
+    for host in ["a.test", "b.test"] {
+        stage.net.host(host, |_| Act::Give(Bytes::from_static(b"\n<!doctype html><p>please sign in")));
+    }
+    for path in FILES {
+        let (status, text) = stage.get(&format!("{M}/{path}")).await;
+        let text = String::from_utf8(text.to_vec()).unwrap();
+        assert_eq!(status, 502, "{path}");
+        for host in ["a.test", "b.test"] {
+            assert!(text.contains(&format!("{host}: wrong content: it is a web page")), "{path}: {text}");
+        }
     }
 }
 
@@ -681,6 +735,27 @@ async fn bytes_that_the_database_does_not_vouch_for_are_never_served() {
     assert!(String::from_utf8_lossy(&text).contains("the checksum database has h1:"), "{text:?}");
     stage.net.host("b.test", good);
     assert_eq!(stage.get(&format!("{M}/@v/v1.0.0.zip")).await.0, 200);
+}
+
+/// Once a mirror is right again, what it said before is in no answer: an invented version goes with the
+/// next list, and an `.info` that was about something else was never kept.
+#[tokio::test(start_paused = true)]
+async fn a_lie_does_not_outlive_its_mirror_being_right_again() {
+    let stage = Stage::new(&["https://a.test"], |_| {});
+    let (list, info) = (format!("{M}/@v/list"), format!("{M}/@v/v1.0.0.info"));
+    stage.net.host("a.test", |ask| {
+        let list = ask.path.ends_with("list");
+        Act::Give(Bytes::from_static(if list { b"v1.0.0\nv9.9.9\n" } else { br#"{"Version":"v9.9.9"}"# }))
+    });
+    assert_eq!(stage.get(&list).await.1, "v1.0.0\nv9.9.9\n");
+    assert_eq!(stage.get(&info).await.1, r#"{"Version":"v9.9.9"}"#, "from everyone the same: go judges it");
+    stage.settle().await;
+    stage.net.host("a.test", good);
+    assert_eq!(stage.get(&info).await, (200, file(&info)));
+    stage.get_at(&list, 61).await;
+    sleep(Duration::from_secs(5)).await;
+    stage.settle().await;
+    assert_eq!(stage.get_at(&list, 62).await, (200, file(&list)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -831,15 +906,119 @@ async fn a_zip_that_there_is_no_room_for_goes_through() {
     assert_eq!(stage.net.asked("a.test").len(), 2, "once to be held, and once more to be let go at once");
 }
 
+/// A mirror of modules that require each other: `chain.test/0` requires `chain.test/1` and so on, each a
+/// quarter of a second away.
+fn chain(directive: &'static str) -> impl Fn(&Ask<'_>) -> Act + Send + Sync + 'static {
+    move |ask| {
+        let number: u64 = ask.path.split('/').nth(2).and_then(|number| number.parse().ok()).unwrap();
+        let go_mod = format!("module chain.test/{number}\n{directive}\nrequire chain.test/{} v1.0.0\n", number + 1);
+        let text = if ask.path.ends_with(".mod") { go_mod } else { r#"{"Version":"v1.0.0"}"#.to_owned() };
+        let act = if ask.path.ends_with(".zip") { Act::Say(404, "no zips here") } else { Act::Give(text.into()) };
+        Act::After(Duration::from_millis(250), Box::new(act))
+    }
+}
+
+/// Which files of which link were asked for, in order.
+fn links(stage: &Stage) -> Vec<String> {
+    let short = |path: String| path.replace("/chain.test/", "").replace("/@v/v1.0.0", "");
+    let mut links: Vec<String> = stage.net.asked("a.test").into_iter().map(short).collect();
+    links.sort();
+    links
+}
+
+fn link(number: u64, kind: &str) -> String {
+    format!("/chain.test/{number}/@v/v1.0.0.{kind}")
+}
+
+fn a_chain(directive: &'static str) -> Stage {
+    let stage = Stage::new(&["https://a.test"], |_| {});
+    stage.net.host("a.test", chain(directive));
+    stage
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_go_mod_brings_its_info_along() {
+async fn a_go_mod_brings_its_info_along_and_the_info_its_zip() {
     let stage = Stage::plain();
     stage.net.host("a.test", good);
+    let asked = |ending: &str| stage.net.asked("a.test").iter().filter(|path| path.ends_with(ending)).count();
     assert_eq!(stage.get(&format!("{M}/@v/v1.0.0.mod")).await.0, 200);
     sleep(Duration::from_secs(1)).await;
-    let asked = stage.net.count();
+    assert_eq!((asked(".info"), asked(".zip")), (1, 0));
     let reply = stage.ask(&format!("{M}/@v/v1.0.0.info")).await.unwrap();
-    assert_eq!((reply.served, stage.net.count()), (Served::Hit, asked));
+    assert_eq!(reply.served, Served::Hit);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!((asked(".info"), asked(".zip")), (1, 1));
+    let reply = stage.ask(&format!("{M}/@v/v1.0.0.zip")).await.unwrap();
+    assert_eq!((reply.served, asked(".zip")), (Served::Hit, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_go_mod_without_pruning_requires_is_fetched_before_go_asks() {
+    let stage = a_chain("");
+    assert_eq!(stage.get(&link(0, "mod")).await.0, 200);
+    sleep(Duration::from_secs(20)).await;
+    let found = links(&stage);
+    assert_eq!(found.iter().filter(|link| link.ends_with(".mod")).count(), 13, "as deep as it goes: {found:?}");
+    assert_eq!(found.iter().filter(|link| link.ends_with(".info")).count(), 1, "{found:?}");
+    // Go comes to the next link, which lies there; now its `.info` is worth having too.
+    let reply = stage.ask(&link(1, "mod")).await.unwrap();
+    assert_eq!(reply.served, Served::Hit);
+    sleep(Duration::from_secs(1)).await;
+    assert!(links(&stage).contains(&"1.info".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pruned_go_mod_brings_what_it_requires_only_where_it_is_about_to_be_required() {
+    let stage = a_chain("go 1.21");
+    assert_eq!(stage.get(&link(0, "mod")).await.0, 200);
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(links(&stage), ["0.info", "0.mod"], "an ordinary build asks for none of it");
+    let stage = a_chain("go 1.21");
+    stage.get(&link(0, "info")).await;
+    stage.get(&link(0, "mod")).await;
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(links(&stage), ["0.info", "0.mod", "1.mod"], "go get makes it one of the main module's own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_fetched_early_gives_way_and_ends_when_nobody_is_there() {
+    let stage = Stage::new(&["https://a.test"], |_| {});
+    // One go.mod with hundreds of requirements, of which each is slow.
+    stage.net.host("a.test", |ask| {
+        let requires: String = (0..500).map(|number| format!("require many.test/{number} v1.0.0\n")).collect();
+        let text = if ask.path.contains("/root/") {
+            format!("module many.test/root\n{requires}")
+        } else {
+            "module x\n".to_owned()
+        };
+        let text = if ask.path.ends_with(".info") { r#"{"Version":"v1.0.0"}"#.to_owned() } else { text };
+        Act::After(Duration::from_secs(2), Box::new(Act::Give(text.into())))
+    });
+    stage.get("/many.test/root/@v/v1.0.0.mod").await;
+    sleep(Duration::from_secs(1)).await;
+    let begun = Instant::now();
+    let asking = (490..500).map(|number| {
+        let (path, stage) = (format!("/many.test/{number}/@v/v1.0.0.mod"), &stage);
+        async move { stage.get(&path).await.0 }
+    });
+    assert_eq!(futures_util::future::join_all(asking).await, [200; 10]);
+    assert!(begun.elapsed() < Duration::from_millis(2100), "{:?}", begun.elapsed());
+    sleep(Duration::from_secs(120)).await;
+    let asked = stage.net.count();
+    assert!((20..120).contains(&asked), "16 at once for as long as somebody was there: {asked}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_fetched_early_of_private_modules_or_of_hosts_that_a_client_named() {
+    let stage = Stage::new(&["https://a.test"], |config| config.private = vec!["chain.test/1".to_owned()]);
+    stage.net.host("a.test", chain(""));
+    stage.net.host("curated.test", chain(""));
+    stage.get(&link(0, "mod")).await;
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(links(&stage), ["0.info", "0.mod"]);
+    assert!(stage.ask_at(&host("https://curated.test"), &link(7, "mod"), 0).await.is_ok());
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(stage.net.asked("curated.test").len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -1182,6 +1361,32 @@ async fn supported_means_reached_or_held() {
     assert_eq!(reached.get("/sumdb/sum.test/supported").await.0, 200);
     reached.net.die();
     assert_eq!(reached.get("/sumdb/sum.test/supported").await.0, 200);
+    // The database's own host is out of reach, and the mirrors have a word of their own for it.
+    for (script, told) in [(503, 503), (403, 403), (404, 404)] {
+        let stage = Stage::verified(&book);
+        stage.net.host("sum.test", |_| Act::Refuse);
+        stage.net.host("a.test", move |_| Act::Say(script, "no"));
+        stage.net.host("b.test", move |_| Act::Say(script, "no"));
+        assert_eq!(stage.get("/sumdb/sum.test/supported").await.0, told);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_of_another_module_is_gos_to_judge_and_not_kept() {
+    let book = book();
+    let stage = Stage::verified(&book);
+    let served = book.clone();
+    stage.net.host("sum.test", move |ask| {
+        let path = if ask.path.contains("lookup") { "/lookup/filler.example/m7@v1.0.0" } else { ask.path };
+        Act::Give(served.answer(path, &served.head()).unwrap())
+    });
+    let lookup = "/sumdb/sum.test/lookup/example.com/m@v1.0.0";
+    let (status, answer) = stage.get(lookup).await;
+    assert_eq!(status, 200);
+    assert!(answer.starts_with(b"7\nfiller.example/m7 v1.0.0 "), "{answer:?}");
+    serve_book(&stage.net, &book);
+    let (status, answer) = stage.get(lookup).await;
+    assert!(status == 200 && answer.starts_with(b"300\nexample.com/m v1.0.0 "), "{answer:?}");
 }
 
 #[tokio::test(start_paused = true)]

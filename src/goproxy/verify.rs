@@ -51,6 +51,11 @@ pub fn check_zip(reader: impl Read + Seek, length: u64, module: &Module, version
         return unreadable(format!("the zip has {length} bytes; the limit is {MAX_ZIP}"));
     }
     let mut reader = Near::new(reader);
+    match begins_as_page(&mut reader) {
+        Ok(false) => {}
+        Ok(true) => return unreadable(PAGE.to_owned()),
+        Err(why) => return unreadable(why.to_string()),
+    }
     match has_too_many(&mut reader, length) {
         Ok(false) => {}
         Ok(true) => return unreadable(format!("the zip has more than {MOST_ENTRIES} entries")),
@@ -84,6 +89,9 @@ pub fn judge_info(text: &[u8], asked: Option<&Version>) -> Result<(), String> {
         #[serde(rename = "Time")]
         time: Option<String>,
     }
+    if is_page(text) {
+        return Err(PAGE.to_owned());
+    }
     let info: Info = serde_json::from_slice(text).map_err(|why| format!("not a version in JSON: {why}"))?;
     if !version::is_valid(&info.version) {
         return Err(format!("its version {:?} is none", info.version));
@@ -100,6 +108,9 @@ pub fn judge_info(text: &[u8], asked: Option<&Version>) -> Result<(), String> {
 
 /// Whether this may be a list: text, and if there is anything in it, at least one version.
 pub fn judge_list(text: &[u8]) -> Result<(), String> {
+    if is_page(text) {
+        return Err(PAGE.to_owned());
+    }
     let text = std::str::from_utf8(text).map_err(|_| "not text".to_owned())?;
     let mut lines = text.lines().filter(|line| !line.trim().is_empty()).peekable();
     if lines.peek().is_none() || lines.any(|line| listed_version(line).is_some()) {
@@ -114,14 +125,29 @@ pub fn listed_version(line: &str) -> Option<&str> {
     line.split_whitespace().next().filter(|first| version::is_valid(first))
 }
 
+/// What is wrong with the answer of a portal, which says 200 to everything.
+pub const PAGE: &str = "it is a web page";
+
+/// Whether this is a web page: nothing that go asks for begins as one.
+pub fn is_page(text: &[u8]) -> bool {
+    text.trim_ascii_start().first() == Some(&b'<')
+}
+
 /// Whether this may be a go.mod. None need parse, go has its own words for that; but a web page or
 /// nothing at all is some server's accident.
 pub fn judge_mod(text: &[u8]) -> Result<(), String> {
-    match text.trim_ascii_start().first() {
-        None => Err("it is empty".to_owned()),
-        Some(b'<') => Err("it is a web page".to_owned()),
-        Some(_) => Ok(()),
+    match text.trim_ascii() {
+        b"" => Err("it is empty".to_owned()),
+        page if is_page(page) => Err(PAGE.to_owned()),
+        _ => Ok(()),
     }
+}
+
+fn begins_as_page(reader: &mut (impl Read + Seek)) -> std::io::Result<bool> {
+    let mut first = Vec::new();
+    reader.by_ref().take(64).read_to_end(&mut first)?;
+    reader.rewind()?;
+    Ok(is_page(&first))
 }
 
 /// Whether there are more entries than may be held in memory, before anybody holds them: as many as there

@@ -25,6 +25,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(super) const MOST_SERVERS: usize = 3;
 /// glibc reads no more than six, newer ones as many as there are; each one costs a question.
 const MOST_SUFFIXES: usize = 32;
+/// As much as glibc allows (resolv.conf(5)).
+const MOST_DOTS: usize = 15;
 /// Lines of nonsense that are told one by one.
 const MOST_NONSENSE: usize = 8;
 /// The longest hosts files are lists of advertisers, of some 10 MiB.
@@ -62,24 +64,16 @@ pub(super) struct News {
     pub before: Arc<Snapshot>,
 }
 
-/// What concerns us in resolv.conf(5), and what go makes of the rest (net/dnsconfig_unix.go).
+/// What concerns us in resolv.conf(5). Our ladder has timers and an order of its own, and each question
+/// a socket of its own; what go makes of `timeout`, `rotate` and the like is read in `go.rs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolv {
     pub servers: Vec<SocketAddr>,
     pub search: Vec<Name>,
     /// Names with fewer dots may be short for one under the search list.
     pub ndots: usize,
-    /// How long go waits for a server. Our own ladder has timers of its own.
-    pub timeout: Duration,
-    /// How often go asks around.
-    pub attempts: u32,
-    /// `options rotate`: which server go asks first is chance.
-    pub rotate: bool,
     /// `options use-vc`: the system's servers are asked over TCP.
     pub use_vc: bool,
-    /// `options single-request`: go asks one family after the other. We do not: each of our
-    /// questions has a socket of its own, which is what the option works around.
-    pub single_request: bool,
     /// `options no-aaaa`: nobody here wants IPv6 addresses.
     pub no_aaaa: bool,
     /// Lines that say nothing we understand, the first of them.
@@ -94,11 +88,7 @@ impl Default for Resolv {
             servers: Vec::new(),
             search: Vec::new(),
             ndots: 1,
-            timeout: Duration::from_secs(5),
-            attempts: 2,
-            rotate: false,
             use_vc: false,
-            single_request: false,
             no_aaaa: false,
             nonsense: Vec::new(),
             nonsense_lines: 0,
@@ -260,15 +250,11 @@ pub(super) fn parse_resolv(text: &str) -> Resolv {
 }
 
 impl Resolv {
-    /// As go reads them: what is no number is 0, and what is too small is the least.
+    /// What is no number says nothing.
     fn read_option(&mut self, word: &str) {
         match (word, word.split_once(':')) {
-            (_, Some(("ndots", dots))) => self.ndots = read_number(dots).min(15) as usize,
-            (_, Some(("timeout", seconds))) => self.timeout = Duration::from_secs(read_number(seconds).max(1).into()),
-            (_, Some(("attempts", rounds))) => self.attempts = read_number(rounds).max(1),
-            ("rotate", _) => self.rotate = true,
+            (_, Some(("ndots", dots))) => self.ndots = read_number(dots).map_or(self.ndots, |dots| dots.min(MOST_DOTS)),
             ("use-vc" | "usevc" | "tcp", _) => self.use_vc = true,
-            ("single-request" | "single-request-reopen", _) => self.single_request = true,
             ("no-aaaa", _) => self.no_aaaa = true,
             _ => {}
         }
@@ -282,11 +268,10 @@ impl Resolv {
     }
 }
 
-/// The digits at the front, at most go's "big" (net/parse.go, dtoi).
-fn read_number(text: &str) -> u32 {
-    const BIG: u32 = 0xff_ffff;
-    let digits = text.bytes().take_while(u8::is_ascii_digit);
-    digits.fold(0, |number: u32, digit| number.saturating_mul(10).saturating_add((digit - b'0').into()).min(BIG))
+/// A number, however large.
+fn read_number(text: &str) -> Option<usize> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().unwrap_or(usize::MAX))
 }
 
 fn excerpt(line: &str) -> String {
@@ -353,7 +338,7 @@ mod tests {
         let servers = ["192.168.1.1:53", "[fd00::1]:53", "[fe80::1%3]:53"];
         assert_eq!(resolv.servers, servers.map(|text| text.parse::<SocketAddr>().unwrap()));
         assert_eq!(resolv.search, [Name::parse("corp.example").unwrap(), Name::parse("com").unwrap()]);
-        assert!(resolv.rotate && resolv.ndots == 5);
+        assert_eq!(resolv.ndots, 5);
         assert_eq!(resolv.nonsense, ["nameserver 1.2.3", "qwerty"]);
     }
 
@@ -392,15 +377,15 @@ mod tests {
     }
 
     #[test]
-    fn options_are_read_as_go_reads_them() {
+    fn options_that_concern_us_are_read_and_what_is_no_number_says_nothing() {
         let read = |options: &str| parse_resolv(&format!("options {options}\n"));
-        let odd = read("timeout:0 attempts:99 ndots:99 edns0 trust-ad qwerty:1 :");
-        assert_eq!((odd.timeout, odd.attempts, odd.ndots), (Duration::from_secs(1), 99, 15));
-        let junk = read("timeout:x attempts:-3 ndots:99999999999999999999");
-        assert_eq!((junk.timeout, junk.attempts, junk.ndots), (Duration::from_secs(1), 1, 15));
-        let all = read("use-vc single-request no-aaaa rotate");
-        assert!(all.use_vc && all.single_request && all.no_aaaa && all.rotate);
-        for nothing in ["", "ndots timeout attempts", "rotate:1 use-vc:", "edns0 trust-ad no-reload"] {
+        let dots = |options: &str| read(options).ndots;
+        let table = ["ndots:5", "ndots:99", "ndots:99999999999999999999", "ndots:0", "ndots:x", "ndots:-3", "ndots:"];
+        assert_eq!(table.map(dots), [5, 15, 15, 0, 1, 1, 1]);
+        let all = read("use-vc no-aaaa");
+        assert!(all.use_vc && all.no_aaaa);
+        for nothing in ["", "ndots timeout attempts", "rotate:1 use-vc:", "edns0 trust-ad no-reload rotate qwerty:1 :"]
+        {
             assert_eq!(read(nothing), Resolv::default(), "{nothing}");
         }
     }

@@ -1,10 +1,13 @@
 //! Modules: fetched once, kept, served when nobody else can; the truth told about the rest.
 
+use tokio::net::TcpStream;
+
 use crate::support::authority::Authority;
-use crate::support::client::{get, get_through};
+use crate::support::book::recorded;
+use crate::support::client::{get, get_through, request};
 use crate::support::daemon::goanyway;
 use crate::support::mirror::{Mirror, Mood, files};
-use crate::support::origin::closed_port;
+use crate::support::origin::{Origin, closed_port, text};
 
 const MODULE: &str = "example.com/m";
 
@@ -147,4 +150,73 @@ async fn a_file_cut_behind_our_back_is_fetched_again() {
     let again = get(proxy.address(), path).await;
     assert!(again.body == whole && !again.cut);
     assert_eq!(mirror.asked(path), 2);
+}
+
+/// What one client may see is not another's: with credentials a request goes to its origin, and its answer
+/// is nobody else's.
+#[tokio::test]
+async fn a_file_fetched_with_credentials_is_given_to_nobody_else() {
+    let path = "/corp.example/secret/@v/v1.0.0.mod";
+    let mirror =
+        Origin::plain(|heard| match heard.headers.get("authorization").and_then(|value| value.to_str().ok()) {
+            Some("Basic YTph") => text(200, "module corp.example/secret // for a\n"),
+            _ => text(404, "not found: who are you"),
+        })
+        .await;
+    let (port, url) = (mirror.address.port().to_string(), format!("http://{}", mirror.address));
+    let proxy = goanyway().with("goproxy.upstreams", &url).and("admit.ports", &port).start();
+    let ask = async |authorization: &str| {
+        let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+        let host = mirror.address;
+        let head = format!("GET {url}{path} HTTP/1.1\r\nHost: {host}\r\n{authorization}Connection: close\r\n\r\n");
+        request(&mut stream, &head).await
+    };
+    let a = "Authorization: Basic YTph\r\n";
+    for _ in 0..2 {
+        let answer = ask(a).await;
+        assert_eq!((answer.status, answer.text().contains("for a")), (200, true), "{answer:?}");
+        for other in [ask("").await, ask("Authorization: Basic Yjpi\r\n").await, get(proxy.address(), path).await] {
+            assert_eq!((other.status, other.text().contains("for a")), (404, false), "{other:?}");
+        }
+    }
+    assert_eq!(ask(a).await.status, 200, "nor does another's absence stand for a");
+}
+
+/// One goanyway is the other's mirror, for files and for the checksum database.
+#[tokio::test]
+async fn a_goanyway_behind_a_goanyway_works_warm_and_verified() {
+    let (mirror, key) = recorded(MODULE, "v1.0.0").await;
+    let truth = files(MODULE, &["v1.0.0"]);
+    let inner =
+        goanyway().with("goproxy.upstreams", &format!("http://{}", mirror.address)).with("goproxy.sumdb", &key).start();
+    let outer = goanyway()
+        .with("goproxy.upstreams", &format!("http://{}", inner.address()))
+        .with("goproxy.sumdb", &key)
+        .start();
+    let module = paths().into_iter().filter(|path| truth.contains_key(*path));
+    let all: Vec<String> = module
+        .map(str::to_owned)
+        .chain(
+            ["supported", "latest", "lookup/example.com/m@v1.0.0", "tile/8/0/001.p/45"]
+                .map(|rest| format!("/sumdb/127.0.0.1:9/sum/{rest}")),
+        )
+        .collect();
+    let mut cold = Vec::new();
+    for path in &all {
+        let answer = get(outer.address(), path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        cold.push(answer.body);
+    }
+    assert!(outer.metrics().contains("goanyway_goproxy_verified_total{verdict=\"right\"} 2"), "{}", outer.metrics());
+    // Both go away and the outer one starts again.
+    drop((inner, mirror));
+    let outer = goanyway()
+        .after(outer.stop())
+        .with("goproxy.upstreams", "http://127.0.0.1:9")
+        .with("goproxy.sumdb", &key)
+        .start();
+    for (path, before) in all.iter().zip(cold) {
+        let answer = get(outer.address(), path).await;
+        assert_eq!((answer.status, answer.body == before), (200, true), "{path}: {}", answer.text());
+    }
 }

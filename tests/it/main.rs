@@ -20,3 +20,4 @@ mod resolve;
 mod run;
 mod trust;
 mod tunnel;
+mod warm;

@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod binary;
+pub mod book;
 pub mod client;
 pub mod daemon;
 pub mod mirror;

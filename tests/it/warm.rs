@@ -1,0 +1,101 @@
+//! `goanyway warm`: a cache filled ahead of a build serves it with every mirror gone; what cannot be had
+//! is told, and the exit code says which kind of no it was.
+
+use crate::support::binary::{Ended, Home, home};
+use crate::support::client::get;
+use crate::support::mirror::{Mirror, Mood};
+use crate::support::origin::closed_port;
+
+const MODULE: &str = "example.com/m";
+
+/// Warms with this program, in this home, from this mirror.
+async fn warm(home: &Home, upstream: &str, arguments: &[&str]) -> Ended {
+    let all: Vec<&str> = ["warm", "--upstream", upstream].into_iter().chain(arguments.iter().copied()).collect();
+    let mut command = home.goanyway(&all);
+    tokio::task::spawn_blocking(move || Ended::of(command.output().unwrap())).await.unwrap()
+}
+
+fn written(home: &Home, name: &str, text: &str) -> String {
+    std::fs::write(home.at(name), text).unwrap();
+    home.at(name).display().to_string()
+}
+
+/// Which of these paths a proxy in this home serves with nobody to ask.
+async fn served_alone(home: &Home, paths: &[&str]) -> Vec<u16> {
+    let dead = format!("http://{}", closed_port().await);
+    let served = home.serve(&["--upstream", &dead]);
+    let mut found = Vec::new();
+    for path in paths {
+        found.push(get(served.address, path).await.status);
+    }
+    served.tell_to_stop();
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_go_sum_a_go_mod_or_a_version_is_fetched_and_served_without_any_mirror() {
+    let mirror = Mirror::of(MODULE, &["v1.0.0", "v1.1.0"]).await;
+    let of = |version: &str, kind: &str| format!("/{MODULE}/@v/{version}.{kind}");
+    let paths: Vec<String> =
+        ["v1.0.0", "v1.1.0"].iter().flat_map(|version| ["info", "mod", "zip"].map(|kind| of(version, kind))).collect();
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    let sums = format!("{MODULE} v1.0.0 h1:x=\n{MODULE} v1.0.0/go.mod h1:y=\n{MODULE} v1.1.0/go.mod h1:z=\n");
+    let requires = format!(
+        "module x.y/z\n\ngo 1.21\n\nrequire {MODULE} v1.0.0\nrequire x.y/local v1.0.0\nreplace x.y/local => ./local\n"
+    );
+    let latest = format!("{MODULE}@latest");
+    let table: [(&str, Option<&str>, [u16; 6]); 3] = [
+        ("go.sum", Some(&sums), [200, 200, 200, 502, 200, 502]),
+        ("go.mod", Some(&requires), [200, 200, 200, 502, 502, 502]),
+        (&latest, None, [502, 502, 502, 200, 200, 200]),
+    ];
+    for (what, text, served) in table {
+        let home = home();
+        let what = text.map_or(what.to_owned(), |text| written(&home, what, text));
+        let ended = warm(&home, &mirror.url(), &[&what]).await;
+        assert_eq!(ended.code, Some(0), "{what}: {ended:?}");
+        assert!(ended.err.contains("files") && ended.out.is_empty(), "{what}: {ended:?}");
+        assert_eq!(served_alone(&home, &paths).await, served, "{what}");
+        let asked = mirror.origin.heard().len();
+        let again = warm(&home, &mirror.url(), &[&what]).await;
+        assert!(again.err.contains(", 0 of them fetched now"), "{what}: {again:?}");
+        assert!(mirror.origin.heard().len() <= asked + 1, "{what}: a list may be asked for again, and nothing else");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_had_is_told_by_name_and_by_exit_code() {
+    let mirror = Mirror::of(MODULE, &["v1.0.0"]).await;
+    let (here, absent) = (format!("{MODULE}@v1.0.0"), format!("{MODULE}@v9.0.0"));
+    let ended = warm(&home(), &mirror.url(), &["--json", &here, &absent]).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let lines: Vec<serde_json::Value> = ended.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2, "{ended:?}");
+    assert_eq!(
+        (&lines[0]["held"], &lines[0]["files"], &lines[0]["verified"]),
+        (&true.into(), &3.into(), &false.into())
+    );
+    assert_eq!((&lines[1]["version"], &lines[1]["held"]), (&"v9.0.0".into(), &false.into()));
+    assert!(ended.err.contains(&format!("error: {absent}: ")), "{ended:?}");
+
+    mirror.becomes(Mood::Says(503));
+    let ended = warm(&home(), &mirror.url(), &[&here]).await;
+    assert!(ended.code == Some(3) && ended.err.contains("503"), "{ended:?}");
+
+    let home = home();
+    for wrong in [&["nothing.txt"][..], &["nowhere/go.sum"], &[], &["--toolchains", "1.26.0", "--platforms", "x"]] {
+        assert_eq!(warm(&home, &mirror.url(), wrong).await.code, Some(2), "{wrong:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn toolchains_are_fetched_for_every_platform_named() {
+    let versions = ["v0.0.1-go1.26.0.linux-amd64", "v0.0.1-go1.26.0.darwin-arm64"];
+    let mirror = Mirror::of("golang.org/toolchain", &versions).await;
+    let home = home();
+    let wanted = ["--toolchains", "1.26.0", "--platforms", "linux/amd64,darwin/arm64"];
+    let ended = warm(&home, &mirror.url(), &wanted).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let paths = versions.map(|version| format!("/golang.org/toolchain/@v/{version}.zip"));
+    assert_eq!(served_alone(&home, &[&paths[0], &paths[1]]).await, [200, 200]);
+}
