@@ -160,13 +160,14 @@ fn parse_address(text: &str, default_port: u16) -> Result<SocketAddr, String> {
     let ip = host.parse::<IpAddr>().map_err(|_| no_address(host))?;
     let port = match port {
         None => default_port,
-        Some(port) => port.parse::<u16>().ok().filter(|&port| port > 0).ok_or_else(|| no_port(port))?,
+        // Port 0 is allowed everywhere (DESIGN.md section 3): nobody is there, which is a server that is down.
+        Some(port) => port.parse::<u16>().map_err(|_| no_port(port))?,
     };
     Ok(SocketAddr::new(ip, port))
 }
 
 fn no_port(port: &str) -> String {
-    format!("the port {port:?} is no number from 1 to 65535")
+    format!("the port {port:?} is no number up to 65535")
 }
 
 fn no_address(host: &str) -> String {
@@ -264,7 +265,7 @@ mod tests {
             ("8.8.8", "the address \"8.8.8\""),
             ("8.8.8.8:", "the port \"\""),
             ("8.8.8.8:dns", "the port \"dns\""),
-            ("8.8.8.8:0", "the port \"0\""),
+            ("8.8.8.8:-1", "the port \"-1\""),
             ("[2001:db8::1", "never closed"),
             ("[2001:db8::1]53", "the port \"53\""),
             ("quic://1.1.1.1", "the scheme \"quic\""),
