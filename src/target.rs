@@ -105,7 +105,10 @@ impl Base {
         if path.contains(['?', '#', ' ']) || authority.contains(['?', '#']) {
             return Err(BadTarget::NotABase);
         }
-        let target = Target::parse_authority(authority, scheme.default_port())?;
+        let (host, port) = split_port(authority)?;
+        // Port 0 is nobody's: an upstream that is down from the start, which an operator may want to say.
+        let port = port.filter(|port| !port.is_empty()).map_or(Ok(scheme.default_port()), read_port)?;
+        let target = Target::new(Host::parse(host)?, port);
         Ok(Base { scheme, target, path: path.trim_end_matches('/').to_owned() })
     }
 
@@ -298,13 +301,14 @@ fn split_port(text: &str) -> Result<(&str, Option<&str>), BadTarget> {
 }
 
 fn parse_port(text: &str) -> Result<u16, BadTarget> {
+    read_port(text).and_then(|port| if port == 0 { Err(BadTarget::BadPort) } else { Ok(port) })
+}
+
+fn read_port(text: &str) -> Result<u16, BadTarget> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(BadTarget::BadPort);
     }
-    match text.parse() {
-        Ok(0) | Err(_) => Err(BadTarget::BadPort),
-        Ok(port) => Ok(port),
-    }
+    text.parse().map_err(|_| BadTarget::BadPort)
 }
 
 fn is_plain(text: &str) -> bool {
@@ -557,6 +561,8 @@ mod tests {
     fn a_url_gives_the_port_where_none_is_written() {
         let port = |text| Target::parse_authority(text, 80).unwrap().port;
         assert_eq!((port("a.example"), port("a.example:"), port("a.example:8080"), port("[::1]")), (80, 80, 8080, 80));
+        assert!(Target::parse_authority("a.example:0", 80).is_err(), "no client names port 0");
+        assert_eq!(Base::parse("http://127.0.0.1:0").unwrap().target.port, 0, "an operator may");
         assert_eq!(Target::parse_authority("a.example:443", 443).unwrap().authority(443), "a.example");
     }
 
