@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures_util::stream;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Body as _, Frame, Incoming};
 use hyper::service::service_fn;
@@ -81,19 +81,19 @@ impl Ours {
             }
         }
     }
-}
 
-impl Ours {
     /// Whether a request in origin form is for us. A page whose name was made to resolve to loopback
     /// (DNS rebinding) would read what only this host may: there we answer to addresses, single
     /// labels, `localhost` and names that the operator gave us. Beyond loopback a service has the
     /// names that its network gives it.
     fn answer_to<B>(&self, request: &Request<B>, local: SocketAddr) -> Result<(), Trouble> {
         let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let is_address = host.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b':'));
+        if is_address || !unwrap_mapped(local.ip()).is_loopback() {
+            return Ok(());
+        }
         match Target::parse_authority(host, 80).map(|target| target.host) {
-            Ok(Host::Name(name)) if unwrap_mapped(local.ip()).is_loopback() && !self.is_local(&name) => {
-                Err(Trouble::Foreign(name))
-            }
+            Ok(Host::Name(name)) if !self.is_local(&name) => Err(Trouble::Foreign(name)),
             _ => Ok(()),
         }
     }
@@ -207,17 +207,17 @@ impl Worker {
     async fn answer(self: Arc<Self>, door: Door, request: Request<Incoming>) -> Response<Body> {
         let id = Id::draw();
         let (connect, version) = (request.method() == Method::CONNECT, request.version());
-        let line = Line::of(&request, &self.rooms.admission, door.ends.peer, id);
+        let line = Line::of(&request, door.ends.peer, id);
         let side = door.side.clone();
         let answering = std::pin::pin!(Arc::clone(&self).dispatch(door, request, id));
         let outcome = side.unless_left(answering).await;
         let response = outcome.unwrap_or_else(|trouble| {
             let trouble = side.refused().map_or(trouble, Trouble::Request);
-            line.trouble(&trouble);
+            line.trouble(&trouble, &self.rooms.admission);
             let us = self.rooms.identity.pseudonym();
             if connect { respond::refuse_connect(&trouble, id, us) } else { respond::refuse(&trouble, id, us) }
         });
-        line.answered(&response);
+        line.answered(&response, &self.rooms.admission);
         match side.cut {
             Some(cut) if version < Version::HTTP_11 => response.map(|body| cutting(body, cut)),
             _ => response,
@@ -234,11 +234,13 @@ impl Worker {
             return Err(fault.into());
         }
         match classify::intent(&request)? {
-            Intent::Connect(target) => self.connect(door, target, request, id).await,
+            // Boxed, so that a connection has no room for all that a request can become: hyper keeps
+            // the largest of them in every connection, and moves it for every request.
+            Intent::Connect(target) => Box::pin(self.connect(door, target, request, id)).await,
             Intent::Forward { base, path } if self.rooms.ours.are(&base.target, door.ends.local) => {
                 self.own(door, &path, &request).await
             }
-            Intent::Forward { base, path } => self.forward(door, base, &path, request).await,
+            Intent::Forward { base, path } => Box::pin(self.forward(door, base, &path, request)).await,
             Intent::Origin { path } => {
                 self.rooms.ours.answer_to(&request, door.ends.local)?;
                 self.own(door, &path, &request).await
@@ -343,19 +345,19 @@ impl Worker {
         let id = Id::draw();
         // None is ever granted here, and what follows one was not checked.
         let connect = request.method() == Method::CONNECT;
-        let line = Line::of(&request, &self.rooms.admission, inside.peer, id);
+        let line = Line::of(&request, inside.peer, id);
         let side = inside.side.clone();
         let answering = std::pin::pin!(self.dispatch_inside(inside, request));
         let outcome = side.unless_left(answering).await;
         let mut response = outcome.unwrap_or_else(|trouble| {
             let trouble = side.refused().map_or(trouble, Trouble::Request);
-            line.trouble(&trouble);
+            line.trouble(&trouble, &self.rooms.admission);
             respond::refuse(&trouble, id, self.rooms.identity.pseudonym())
         });
         if connect && side.keeper.is_some() {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        line.answered(&response);
+        line.answered(&response, &self.rooms.admission);
         response
     }
 
@@ -371,7 +373,7 @@ impl Worker {
         if let Some(wanted) = self.module_request(&request, &place, &path) {
             return self.module(&wanted, &place).await;
         }
-        self.pass(inside.client.standing, &inside.base, &path, request, inside.side).await
+        Box::pin(self.pass(inside.client.standing, &inside.base, &path, request, inside.side)).await
     }
 
     /// Passes a request on. Where the answer switches protocols, both ends become a tunnel.
@@ -463,8 +465,8 @@ impl Worker {
 
 fn http1() -> hyper::server::conn::http1::Builder {
     let mut builder = hyper::server::conn::http1::Builder::new();
-    // The guard has patience of its own, and says so before it closes.
-    builder.timer(TokioTimer::new()).header_read_timeout(None).max_headers(100).half_close(true);
+    // The guard has patience of its own, and says so before it closes; it counts the fields, too.
+    builder.timer(TokioTimer::new()).header_read_timeout(None).half_close(true);
     builder
 }
 
@@ -560,27 +562,31 @@ fn certificates(pem: String) -> Response<Body> {
     response
 }
 
-/// One request as the log tells it: no query strings, no credentials.
+/// One request as the log tells it: no query strings, no credentials. Put into words only if it is told.
 struct Line {
     id: Id,
     peer: SocketAddr,
     method: Method,
-    what: String,
-    begun: std::time::Instant,
+    uri: Uri,
+    // Nobody reads the clock for a log that is not written.
+    begun: Option<std::time::Instant>,
 }
 
 impl Line {
-    fn of<B>(request: &Request<B>, admission: &Admission, peer: SocketAddr, id: Id) -> Line {
-        let uri = request.uri();
-        let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
-        let authority = authority.rsplit('@').next().unwrap_or_default();
-        let path = if request.method() == Method::CONNECT { "" } else { admission.shown(uri.path()) };
-        let what = format!("{authority}{path}");
-        Line { id, peer, method: request.method().clone(), what, begun: std::time::Instant::now() }
+    fn of<B>(request: &Request<B>, peer: SocketAddr, id: Id) -> Line {
+        let begun = tracing::enabled!(tracing::Level::DEBUG).then(std::time::Instant::now);
+        Line { id, peer, method: request.method().clone(), uri: request.uri().clone(), begun }
     }
 
-    fn trouble(&self, trouble: &Trouble) {
-        let (id, peer, method, what) = (self.id, self.peer, &self.method, &self.what);
+    fn what(&self, admission: &Admission) -> String {
+        let authority = self.uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
+        let authority = authority.rsplit('@').next().unwrap_or_default();
+        let path = if self.method == Method::CONNECT { "" } else { admission.shown(self.uri.path()) };
+        format!("{authority}{path}")
+    }
+
+    fn trouble(&self, trouble: &Trouble, admission: &Admission) {
+        let (id, peer, method, what) = (self.id, self.peer, &self.method, self.what(admission));
         if trouble.is_the_clients() {
             tracing::debug!(%id, %peer, %method, what, %trouble, "refused");
         } else {
@@ -588,9 +594,10 @@ impl Line {
         }
     }
 
-    fn answered(&self, response: &Response<Body>) {
-        let (id, peer, method, what) = (self.id, self.peer, &self.method, &self.what);
-        let (status, ms) = (response.status().as_u16(), self.begun.elapsed().as_millis());
+    fn answered(&self, response: &Response<Body>, admission: &Admission) {
+        let Some(begun) = self.begun else { return };
+        let (id, peer, method, what) = (self.id, self.peer, &self.method, self.what(admission));
+        let (status, ms) = (response.status().as_u16(), begun.elapsed().as_millis());
         tracing::debug!(%id, %peer, %method, what, status, ms, "answered");
     }
 }
