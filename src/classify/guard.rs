@@ -9,6 +9,7 @@
 
 use std::future::Future;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -320,8 +321,8 @@ fn read_piece<S: AsyncRead + Unpin>(
     held: &mut BytesMut,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
-    let mut piece = [0u8; PIECE];
-    let mut room = ReadBuf::new(&mut piece);
+    let mut piece = [const { MaybeUninit::uninit() }; PIECE];
+    let mut room = ReadBuf::uninit(&mut piece);
     ready!(Pin::new(inner).poll_read(cx, &mut room))?;
     held.extend_from_slice(room.filled());
     Poll::Ready(Ok(room.filled().len()))
