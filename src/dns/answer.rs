@@ -13,7 +13,7 @@ use hickory_proto::rr::rdata::{A, AAAA};
 use hickory_proto::rr::{RData, Record};
 
 use super::query::Query;
-use crate::resolve::{Failure, Family, Found, Freshness};
+use crate::resolve::{Failure, Family, Found, Freshness, Relayed};
 
 /// What we take over UDP ourselves.
 const OUR_PAYLOAD: u16 = 1232;
@@ -24,6 +24,7 @@ pub(super) enum Reason {
     Stale = 3,
     Blocked = 15,
     NotReady = 14,
+    NotSupported = 21,
     Unreachable = 22,
     Unconfirmed = 0,
 }
@@ -58,10 +59,18 @@ pub(super) fn addresses(query: &Query, family: Family, found: &Found) -> Message
     reply
 }
 
-/// Why there is no address.
+/// Records as another server gave them.
+pub(super) fn relayed(query: &Query, relayed: Relayed) -> Message {
+    let mut reply = bare(query, ResponseCode::NoError);
+    reply.answers = relayed.records;
+    reply
+}
+
+/// Why there is no answer.
 pub(super) fn failure(query: &Query, failure: &Failure) -> Message {
     let text = failure.to_string();
     match failure {
+        Failure::Absent { exists: true, .. } => bare(query, ResponseCode::NoError),
         Failure::Absent { confirmed, last_word, .. } if *confirmed || *last_word => bare(query, ResponseCode::NXDomain),
         Failure::Absent { .. } => explained(query, ResponseCode::ServFail, Reason::Unconfirmed, &text),
         Failure::Blocked { .. } => explained(query, ResponseCode::NXDomain, Reason::Blocked, &text),

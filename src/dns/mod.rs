@@ -80,6 +80,16 @@ enum Said {
     Noise,
 }
 
+impl Said {
+    fn of<T>(result: &Result<T, Failure>) -> Said {
+        match result {
+            Ok(_) => Said::Found,
+            Err(Failure::Absent { .. }) => Said::Absent,
+            Err(_) => Said::Failed,
+        }
+    }
+}
+
 impl Label for Said {
     fn label(&self) -> &'static str {
         match self {
@@ -99,7 +109,7 @@ impl Label for Said {
 enum Next {
     Silence,
     Reply(Query, Message),
-    Ask(Query, Name, resolve::Family),
+    Ask(Query, Name),
 }
 
 /// How a client reached us, and what fits into a reply.
@@ -155,10 +165,10 @@ impl Nameserver {
                 match self.hear(ends, datagram.bytes, Over::Datagram) {
                     Next::Silence => {}
                     Next::Reply(query, message) => reply.send(&query, &message),
-                    Next::Ask(query, name, family) => {
+                    Next::Ask(query, name) => {
                         let nameserver = Arc::clone(&self);
                         tasks.spawn(async move {
-                            let message = nameserver.ask(&query, &name, family).await;
+                            let message = nameserver.ask(&query, &name).await;
                             reply.send(&query, &message);
                         });
                     }
@@ -222,9 +232,9 @@ impl Nameserver {
                     match self.hear(ends, &packet, Over::Stream) {
                         Next::Silence => continue,
                         Next::Reply(query, message) => (query, message),
-                        Next::Ask(query, name, family) => {
+                        Next::Ask(query, name) => {
                             asked.push(async move {
-                                let message = self.ask(&query, &name, family).await;
+                                let message = self.ask(&query, &name).await;
                                 (query, message)
                             });
                             continue;
@@ -254,18 +264,21 @@ impl Nameserver {
             }
             Heard::Asked(query) => query,
         };
-        let Some((name, family)) = query.addresses() else {
+        let Some(name) = query.name() else {
             self.count(Said::Refused);
-            let message = answer::bare(&query, ResponseCode::NotImp);
+            let text = "no host has such a name";
+            let message = answer::explained(&query, ResponseCode::Refused, Reason::NotSupported, text);
             return Next::Reply(query, message);
         };
-        if let Some(known) = self.resolver.recall(&name) {
+        if let Some(family) = query.family()
+            && let Some(known) = self.resolver.recall(&name)
+        {
             self.known.inc();
             let message = compose(&query, family, &known);
             return Next::Reply(query, message);
         }
         if self.crowd.may_ask(ends.peer.ip(), Instant::now()) {
-            return Next::Ask(query, name, family);
+            return Next::Ask(query, name);
         }
         self.count(Said::Limited);
         match over {
@@ -287,18 +300,29 @@ impl Nameserver {
         self.replies.get_or_create(&By(Said::Limited)).get().is_multiple_of(2)
     }
 
-    async fn ask(&self, query: &Query, name: &Name, family: resolve::Family) -> Message {
+    async fn ask(&self, query: &Query, name: &Name) -> Message {
         let Ok(_place) = Arc::clone(&self.room).try_acquire_owned() else {
             self.count(Said::Limited);
             return answer::explained(query, ResponseCode::ServFail, Reason::NotReady, "too many look-ups under way");
         };
-        let result = self.resolver.look_up(name).await;
-        self.count(match &result {
-            Ok(_) => Said::Found,
-            Err(Failure::Absent { .. }) => Said::Absent,
-            Err(_) => Said::Failed,
-        });
-        compose(query, family, &result)
+        let (said, message) = match (query.family(), &query.question) {
+            (Some(family), _) => {
+                let result = self.resolver.look_up(name).await;
+                (Said::of(&result), compose(query, family, &result))
+            }
+            (None, Some(question)) => {
+                let result = self.resolver.relay(name, question).await;
+                let said = Said::of(&result);
+                (
+                    said,
+                    result.map_or_else(|why| answer::failure(query, &why), |relayed| answer::relayed(query, relayed)),
+                )
+            }
+            // `hear` asks nothing without a question.
+            (None, None) => (Said::Refused, answer::bare(query, ResponseCode::FormErr)),
+        };
+        self.count(said);
+        message
     }
 
     fn count(&self, said: Said) {

@@ -82,15 +82,13 @@ impl Query {
         }
     }
 
-    /// The name and the family, where addresses are asked for.
-    pub(super) fn addresses(&self) -> Option<(Name, Family)> {
-        let question = self.question.as_ref()?;
-        let family = match question.query_type {
-            RecordType::A => Family::V4,
-            RecordType::AAAA => Family::V6,
-            _ => return None,
-        };
-        Some((self.name()?, family))
+    /// The family, where addresses are asked for.
+    pub(super) fn family(&self) -> Option<Family> {
+        match self.question.as_ref()?.query_type {
+            RecordType::A => Some(Family::V4),
+            RecordType::AAAA => Some(Family::V6),
+            _ => None,
+        }
     }
 
     /// The name, where it is one that a host can have.
@@ -141,7 +139,7 @@ mod tests {
     #[test]
     fn a_question_for_addresses_is_read_with_what_its_asker_can_take() {
         let Heard::Asked(query) = read(&question("GoProxy.CN.", RecordType::AAAA)) else { panic!("not read") };
-        assert_eq!(query.addresses(), Some((Name::parse("goproxy.cn").unwrap(), Family::V6)));
+        assert_eq!((query.name(), query.family()), (Name::parse("goproxy.cn").ok(), Some(Family::V6)));
         assert_eq!((query.id, query.payload, query.edns), (7, 512, false));
         for (said, taken) in [(0, 512), (512, 512), (1000, 1000), (4096, 1232)] {
             let mut message = question("goproxy.cn.", RecordType::A);

@@ -247,8 +247,11 @@ impl Shared {
         let server = |by: usize| ladder.plan().candidates[by].server.to_string();
         match verdict {
             Verdict::Absent { confirmed, last_word, by, .. } => {
+                let deniers = ladder.attempts().iter().filter(|attempt| by.contains(&attempt.candidate));
+                let exists =
+                    deniers.filter_map(|attempt| attempt.reply.as_ref()).any(|reply| reply.outcome == Outcome::Nodata);
                 let by = by.iter().map(|&by| server(by)).collect();
-                Failure::Absent { name, confirmed: *confirmed, last_word: *last_word, by }
+                Failure::Absent { name, confirmed: *confirmed, last_word: *last_word, exists, by }
             }
             Verdict::Blocked { by, ede } => Failure::Blocked { name, server: server(*by), why: ede.to_string() },
             Verdict::Found(_) | Verdict::Spare | Verdict::Unknown => {

@@ -352,7 +352,7 @@ mod tests {
     }
 
     fn absent(name: &Name) -> Failure {
-        Failure::Absent { name: name.clone(), confirmed: true, last_word: true, by: Vec::new() }
+        Failure::Absent { name: name.clone(), confirmed: true, last_word: true, exists: false, by: Vec::new() }
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod nat64;
 mod network;
 mod pace;
 mod plan;
+mod relay;
 mod reply;
 #[cfg(test)]
 mod scenarios;
@@ -43,6 +44,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hickory_proto::op::Query;
 use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 use tokio::runtime::Handle;
@@ -51,6 +53,7 @@ pub use counts::Totals;
 pub use defaults::fallback as default_fallback;
 pub use explain::{Attempt, Explanation, Inquiry, Source as ExplainedSource};
 pub use kind::{Kind, Scope, parse_suffix};
+pub use relay::Relayed;
 pub use reply::{Ede, Family, Outcome};
 pub use server::{BadServer, Server, Transport};
 
@@ -254,6 +257,8 @@ pub enum Failure {
         confirmed: bool,
         /// Nobody else may be asked: this is as sure as it gets.
         last_word: bool,
+        /// The name is there, with records of other kinds.
+        exists: bool,
         by: Vec<String>,
     },
     /// Nobody gave an answer that is of use.
@@ -354,6 +359,11 @@ impl Resolver {
     /// The addresses of a name as it stands: whoever asks has a search list of its own.
     pub async fn look_up(&self, name: &Name) -> Result<Found, Failure> {
         self.shared.look_up_exactly(name).await
+    }
+
+    /// The answer to a question that is not for addresses, as the server gave it that knows best.
+    pub async fn relay(&self, name: &Name, query: &Query) -> Result<Relayed, Failure> {
+        self.shared.relay(name, query).await
     }
 
     /// Asks every server that the name's kind allows, and says what each said and what was believed.
@@ -584,7 +594,7 @@ mod tests {
         assert_eq!(nobody.to_string(), "no answer for goproxy.cn from anybody: there is no server that may be asked");
         let absent = |confirmed, by: &[&str]| {
             let by = by.iter().map(|server| server.to_string()).collect();
-            Failure::Absent { name: name.clone(), confirmed, last_word: false, by }.to_string()
+            Failure::Absent { name: name.clone(), confirmed, last_word: false, exists: false, by }.to_string()
         };
         assert_eq!(absent(true, &["10.0.0.1", "8.8.8.8"]), "goproxy.cn has no address, says 10.0.0.1 and 8.8.8.8");
         assert_eq!(absent(false, &["10.0.0.1"]), "goproxy.cn has no address, says 10.0.0.1 alone (unconfirmed)");

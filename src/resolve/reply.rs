@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hickory_proto::op::{Edns, Header, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
-use hickory_proto::rr::{Name as WireName, RData, RecordType};
+use hickory_proto::rr::{Name as WireName, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
 use crate::metrics::Label;
@@ -195,12 +195,15 @@ pub struct Reply {
     /// The name came back in another spelling than we gave it: forged off the path, or by a server
     /// that spells names its own way.
     pub respelt: bool,
+    /// The records themselves, where they were asked for to be passed on.
+    pub records: Vec<Record>,
 }
 
 impl Reply {
     /// An outcome with nothing else to it.
     pub fn bare(outcome: Outcome) -> Reply {
-        Reply { outcome, addresses: Vec::new(), ttl: None, ede: None, note: None, respelt: false }
+        let (addresses, records) = (Vec::new(), Vec::new());
+        Reply { outcome, addresses, ttl: None, ede: None, note: None, respelt: false, records }
     }
 
     /// An outcome and the words of whatever failed.
@@ -213,9 +216,11 @@ impl Reply {
 #[derive(Clone, Debug)]
 pub(super) struct Question {
     name: WireName,
-    family: Family,
+    record: RecordType,
     edns: bool,
     mixed: bool,
+    /// The message itself is wanted, whatever is in it.
+    whole: bool,
 }
 
 impl Question {
@@ -223,7 +228,12 @@ impl Question {
     pub(super) fn new(name: &Name, family: Family, edns: bool) -> Option<Question> {
         let mut wire = WireName::from_labels(name.as_str().split('.').map(str::as_bytes)).ok()?;
         wire.set_fqdn(true);
-        Some(Question { name: wire, family, edns, mixed: false })
+        Some(Question { name: wire, record: family.record(), edns, mixed: false, whole: false })
+    }
+
+    /// A question for records of any kind, whose answer is passed on as it is.
+    pub(super) fn relayed(query: &Query, edns: bool) -> Question {
+        Question { name: query.name().clone(), record: query.query_type(), edns, mixed: false, whole: true }
     }
 
     /// The same question with its name in mixed case, a bit of `bits` a letter: a reply must repeat it
@@ -245,7 +255,7 @@ impl Question {
     pub(super) fn message(&self, id: u16) -> Message {
         let mut message = Message::new(id, MessageType::Query, OpCode::Query);
         message.metadata.recursion_desired = true;
-        message.add_query(Query::query(self.name.clone(), self.family.record()));
+        message.add_query(Query::query(self.name.clone(), self.record));
         if self.edns {
             let mut edns = Edns::new();
             edns.set_max_payload(PAYLOAD);
@@ -275,8 +285,8 @@ impl Question {
         let mut decoder = BinDecoder::new(packet);
         let header = Header::read(&mut decoder).ok().filter(|header| header.counts.queries == 1);
         let question = header.and_then(|_| Query::read(&mut decoder).ok());
-        let is_ours = question
-            .is_some_and(|query| query.query_type == self.family.record() && query.name.eq_ignore_root(&self.name));
+        let is_ours =
+            question.is_some_and(|query| query.query_type == self.record && query.name.eq_ignore_root(&self.name));
         let note = if is_ours { format!("{PAST_QUESTION}: {error}") } else { error.to_string() };
         Reply::failed(Outcome::Malformed, note)
     }
@@ -293,7 +303,7 @@ impl Question {
     fn answers(&self, message: &Message) -> bool {
         match message.queries.as_slice() {
             [] => !matches!(message.metadata.response_code, ResponseCode::NoError | ResponseCode::NXDomain),
-            [query] => query.query_type == self.family.record() && query.name.eq_ignore_root(&self.name),
+            [query] => query.query_type == self.record && query.name.eq_ignore_root(&self.name),
             _ => false,
         }
     }
@@ -313,12 +323,12 @@ impl Question {
         if message.metadata.truncation {
             return Reply { ede, ..Reply::bare(Outcome::Truncated) };
         }
-        let (addresses, ttl) = match message.metadata.response_code {
-            ResponseCode::NoError => self.follow(message),
-            _ => (Vec::new(), None),
-        };
+        let is_fine = message.metadata.response_code == ResponseCode::NoError;
+        let (addresses, ttl) = if is_fine && !self.whole { self.follow(message) } else { (Vec::new(), None) };
+        let records = if is_fine && self.whole { self.chain(message) } else { Vec::new() };
+        let ttl = ttl.or_else(|| records.iter().map(|record| Duration::from_secs(record.ttl.into())).min());
         let outcome = match message.metadata.response_code {
-            ResponseCode::NoError if !addresses.is_empty() => Outcome::Answer,
+            ResponseCode::NoError if !addresses.is_empty() || !records.is_empty() => Outcome::Answer,
             ResponseCode::NoError if is_lame(message) => Outcome::Lame,
             ResponseCode::NoError => Outcome::Nodata,
             ResponseCode::NXDomain => Outcome::Nxdomain,
@@ -331,7 +341,24 @@ impl Question {
         let ttl = if outcome.is_negative() { negative_ttl(message) } else { ttl };
         let has_additional = !message.additionals.is_empty() || message.edns.is_some();
         let note = (outcome == Outcome::Lame && has_additional).then(|| HAS_ADDITIONAL.to_owned());
-        Reply { outcome, addresses, ttl, ede, note, respelt: false }
+        Reply { outcome, addresses, ttl, ede, note, respelt: false, records }
+    }
+
+    /// The records of the question's CNAME chain: nothing else in the answer is believed.
+    fn chain(&self, message: &Message) -> Vec<Record> {
+        let mut owner = &self.name;
+        let mut records: Vec<Record> = Vec::new();
+        for _ in 0..MOST_LINKS {
+            let of_owner = message.answers.iter().filter(|record| record.name.eq_ignore_root(owner));
+            let (wanted, links): (Vec<_>, Vec<_>) = of_owner
+                .filter(|record| [self.record, RecordType::CNAME].contains(&record.record_type()))
+                .partition(|record| record.record_type() == self.record);
+            records.extend(wanted.into_iter().cloned());
+            let Some((link, RData::CNAME(alias))) = links.first().map(|link| (link, &link.data)) else { break };
+            records.push((*link).clone());
+            owner = &alias.0;
+        }
+        records
     }
 
     /// The addresses at the end of the question's CNAME chain, and the least TTL on the way.
@@ -341,7 +368,7 @@ impl Question {
         for _ in 0..MOST_LINKS {
             let of_owner = || message.answers.iter().filter(|record| record.name.eq_ignore_root(owner));
             let mut addresses = Vec::new();
-            for record in of_owner().filter(|record| record.record_type() == self.family.record()) {
+            for record in of_owner().filter(|record| record.record_type() == self.record) {
                 if let (Some(address), true) = (record.data.ip_addr(), addresses.len() < MOST_ADDRESSES) {
                     ttl = ttl.min(record.ttl);
                     addresses.push(address);
@@ -395,7 +422,6 @@ fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hickory_proto::rr::Record;
     use hickory_proto::rr::rdata::{A, CNAME};
 
     fn question() -> Question {
@@ -409,7 +435,7 @@ mod tests {
     fn reply_to(question: &Question) -> Message {
         let mut message = Message::response(7, OpCode::Query);
         message.metadata.recursion_available = true;
-        message.add_query(Query::query(question.name.clone(), question.family.record()));
+        message.add_query(Query::query(question.name.clone(), question.record));
         message
     }
 

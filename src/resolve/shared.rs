@@ -28,6 +28,7 @@ use super::ladder::Verdict;
 use super::memory::{Memory, Recall};
 use super::nat64::Prefix;
 use super::plan::{Start, dedup};
+use super::relay::Answers;
 use super::reply::Family;
 use super::server::{Server, Transport};
 use super::system::System;
@@ -67,6 +68,7 @@ pub(super) struct Shared {
     pub(super) said: Mutex<LruCache<Name, ()>>,
     // A writer is waiting for its time.
     pub(super) saving: AtomicBool,
+    pub(super) answers: Answers,
     // Found once a network, and only where IPv6 is the only way out; replaced on another network.
     nat64: Mutex<Arc<Discovery>>,
 }
@@ -118,6 +120,7 @@ impl Shared {
             flights: Mutex::default(),
             said: Mutex::new(LruCache::new(NonZeroUsize::new(MOST_SAID).unwrap_or(NonZeroUsize::MIN))),
             saving: AtomicBool::new(false),
+            answers: Answers::default(),
             nat64: Mutex::default(),
             config,
         };

@@ -187,3 +187,51 @@ async fn nonsense_is_answered_shortly_or_not_at_all_and_does_no_harm() {
     let (length, _) = socket.recv_from(&mut reply).await.unwrap();
     assert_eq!(addresses(&Message::from_vec(&reply[..length]).unwrap()).len(), 1);
 }
+
+#[tokio::test]
+async fn other_questions_are_passed_on_and_a_denied_name_is_asked_of_the_ladder() {
+    let (system, public) =
+        (Nameserver::start(Says::Text("v=spf1 -all")).await, Nameserver::start(Says::Address(GOOD)).await);
+    let daemon = above(&system, Some(&public));
+    let text = ask(&daemon, "Mail.example.com.", RecordType::TXT).await;
+    assert_eq!((code(&text), text.answers.len()), (ResponseCode::NoError, 1));
+    assert_eq!(text.answers[0].data.to_string(), "v=spf1 -all");
+    assert_eq!(ask(&daemon, "mail.example.com.", RecordType::TXT).await.answers.len(), 1);
+    let asked = system.asked().iter().filter(|asked| asked.kind == RecordType::TXT).count();
+    assert_eq!(asked, 1, "remembered, in whatever spelling");
+    // The system's server denies the name, and is wrong: the name is there, such records are not.
+    system.change(Says::Code(ResponseCode::NXDomain));
+    let there = ask(&daemon, "goproxy.cn.", RecordType::HTTPS).await;
+    assert_eq!((code(&there), there.answers.len()), (ResponseCode::NoError, 0));
+    public.change(Says::Code(ResponseCode::NXDomain));
+    let gone = ask(&daemon, "nowhere.example.com.", RecordType::MX).await;
+    assert_eq!(code(&gone), ResponseCode::NXDomain);
+    // Nobody answers.
+    system.change(Says::Code(ResponseCode::ServFail));
+    public.change(Says::Code(ResponseCode::Refused));
+    let failed = ask(&daemon, "silent.example.com.", RecordType::SRV).await;
+    assert_eq!((code(&failed), reason(&failed)), (ResponseCode::ServFail, Some(22)));
+    let odd = ask(&daemon, ".", RecordType::NS).await;
+    assert_eq!((code(&odd), reason(&odd)), (ResponseCode::Refused, Some(21)));
+}
+
+#[tokio::test]
+async fn a_name_that_has_other_records_is_not_denied() {
+    let (system, public) = (Nameserver::start(Says::Nodata).await, Nameserver::start(Says::Nodata).await);
+    let daemon = above(&system, Some(&public));
+    let empty = ask(&daemon, "mail.example.com.", RecordType::A).await;
+    assert_eq!((code(&empty), empty.answers.len()), (ResponseCode::NoError, 0));
+}
+
+#[tokio::test]
+async fn questions_about_private_names_stay_inside_whatever_they_ask() {
+    let (system, public) =
+        (Nameserver::start(Says::Code(ResponseCode::ServFail)).await, Nameserver::start(Says::Text("x")).await);
+    let daemon = above(&system, Some(&public));
+    for (name, kind) in
+        [("printer.local.", RecordType::SRV), ("db.", RecordType::TXT), ("wiki.internal.", RecordType::MX)]
+    {
+        assert_eq!(code(&ask(&daemon, name, kind).await), ResponseCode::ServFail, "{name}");
+    }
+    assert_eq!(public.names(), [""; 0]);
+}

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use hickory_proto::op::{Edns, Message, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::opt::EdnsOption;
-use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 /// What a server does with a question.
@@ -61,6 +61,8 @@ pub enum Says {
     Slow(u64, Box<Says>),
     /// The first, third, fifth … packet is lost.
     EveryOther(Box<Says>),
+    /// This to a question for text, nothing to any other.
+    Text(&'static str),
 }
 
 /// One packet to send back, and when.
@@ -108,6 +110,8 @@ impl Says {
             Says::Under(suffix, text) if is_under(query, suffix) => address(text),
             Says::Under(..) => code(ResponseCode::NXDomain),
             Says::Addresses(texts) => vec![with_addresses(question, query, texts)],
+            Says::Text(text) if query.query_type() == RecordType::TXT => vec![with_text(question, query, text)],
+            Says::Text(_) => code(ResponseCode::NoError),
             Says::Code(other) => code(*other),
             Says::CodeBecause(other, ede, text) => vec![with_reason(question, query, *other, *ede, text)],
             Says::Nodata => code(ResponseCode::NoError),
@@ -231,6 +235,13 @@ fn link(number: usize) -> String {
 
 fn alias(from: Name, to: Name) -> Record {
     Record::from_rdata(from, 60, RData::CNAME(CNAME(to)))
+}
+
+fn with_text(question: &Message, query: &Query, text: &str) -> Message {
+    let mut reply = with_code(question, query, ResponseCode::NoError);
+    let data = RData::TXT(TXT::new(vec![text.to_owned()]));
+    reply.add_answer(Record::from_rdata(query.name().clone(), 60, data));
+    reply
 }
 
 fn with_aliases(question: &Message, query: &Query, links: usize) -> Message {
