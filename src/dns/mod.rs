@@ -1,6 +1,6 @@
 //! The second corridor: the name server of a build subnet (`--dns`).
 //!
-//! A packet walks down [`Nameserver::hear`]: whose is it (a stranger's gets silence), what does it
+//! A packet walks down `Nameserver::hear`: whose is it (a stranger's gets silence), what does it
 //! ask (`query`), what does memory say, and where memory says nothing, may this client cause a
 //! look-up (`crowd`) and what does the ladder say. `answer` writes it. The address of every query
 //! is judged, not the one that we are bound to: a name server on a router hears strangers too.
