@@ -46,6 +46,8 @@ pub enum Says {
     /// This address to A; silence, or another code, to AAAA.
     SilentAaaa(&'static str),
     CodeAaaa(&'static str, ResponseCode),
+    /// This address to A; to AAAA nothing, with "Filtered" as the reason.
+    FilteredAaaa(&'static str),
     /// A header, and nonsense after it.
     Garbage,
     /// A question that can be read, and nonsense after it.
@@ -96,6 +98,7 @@ impl Says {
             Says::OverTcp(_) if udp => Vec::new(),
             Says::SilentAaaa(_) if is_aaaa => Vec::new(),
             Says::CodeAaaa(_, other) if is_aaaa => code(*other),
+            Says::FilteredAaaa(_) if is_aaaa => vec![with_reason(question, query, ResponseCode::NoError, 17, "")],
             Says::NoEdns(_) if question.edns.is_some() => code(ResponseCode::FormErr),
             Says::Cut(_) | Says::Flood if udp => vec![truncated(question, query)],
             Says::Address(text)
@@ -104,6 +107,7 @@ impl Says {
             | Says::NoEdns(text)
             | Says::SilentAaaa(text)
             | Says::CodeAaaa(text, _)
+            | Says::FilteredAaaa(text)
             | Says::ForgedFirst(text, _) => address(text),
             Says::Under(suffix, text) if is_under(query, suffix) => address(text),
             Says::Under(..) => code(ResponseCode::NXDomain),
@@ -295,6 +299,7 @@ impl FromStr for Says {
             "aaaa-silent" => Says::SilentAaaa(rest),
             "aaaa-nxdomain" => Says::CodeAaaa(rest, ResponseCode::NXDomain),
             "aaaa-servfail" => Says::CodeAaaa(rest, ResponseCode::ServFail),
+            "aaaa-filtered" => Says::FilteredAaaa(rest),
             "garbage" => Says::Garbage,
             "broken" => Says::Broken,
             "alias-nowhere" => Says::AliasNowhere,
