@@ -63,6 +63,8 @@ pub enum Says {
     Slow(u64, Box<Says>),
     /// The first, third, fifth … packet is lost.
     EveryOther(Box<Says>),
+    /// So many packets are lost before one arrives.
+    Lost(usize, Box<Says>),
 }
 
 /// One packet to send back, and when.
@@ -75,7 +77,8 @@ impl Says {
         match self {
             Says::Slow(millis, says) => delayed(says.replies(question, udp, number), *millis),
             Says::EveryOther(_) if udp && number.is_multiple_of(2) => Vec::new(),
-            Says::EveryOther(says) => says.replies(question, udp, number),
+            Says::Lost(most, _) if udp && number < *most => Vec::new(),
+            Says::EveryOther(says) | Says::Lost(_, says) => says.replies(question, udp, number),
             Says::Split(suffix, under, others) => {
                 let says = if is_under(&query, suffix) { under } else { others };
                 says.replies(question, udp, number)
@@ -131,7 +134,9 @@ impl Says {
                 vec![reply]
             }
             Says::Flood => vec![flood(question, query)],
-            Says::Garbage | Says::Broken | Says::Slow(..) | Says::EveryOther(_) | Says::Split(..) => Vec::new(),
+            Says::Garbage | Says::Broken | Says::Slow(..) | Says::EveryOther(_) | Says::Lost(..) | Says::Split(..) => {
+                Vec::new()
+            }
         }
     }
 
@@ -314,6 +319,10 @@ impl FromStr for Says {
                 Says::Slow(millis.parse().map_err(|_| text.to_owned())?, inner(says)?)
             }
             "every-other" => Says::EveryOther(inner(rest)?),
+            "lost" => {
+                let (most, says) = first()?;
+                Says::Lost(most.parse().map_err(|_| text.to_owned())?, inner(says)?)
+            }
             "under" => {
                 let (suffix, says) = first()?;
                 let (under, others) = says.split_once(" else ").ok_or("under SUFFIX … wants an else")?;
