@@ -354,6 +354,9 @@ mod tests {
         let server = "10.0.0.1".parse().unwrap();
         shared.health.observe(&server, Transport::Tcp, Outcome::Answer, Duration::ZERO, Instant::now());
         assert_eq!(waves(&shared, "goproxy.cn", Start::Bottom), ["0: 10.0.0.1 tcp"]);
+        let name = Name::parse("goproxy.cn").unwrap();
+        let plan = shared.plan(&name, shared.kind(&name), Start::Bottom, Instant::now());
+        assert!(plan.candidates[0].marks.udp_dead, "and over UDP where TCP fails");
     }
 
     #[tokio::test]

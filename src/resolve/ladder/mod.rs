@@ -338,13 +338,13 @@ impl Ladder {
     }
 
     /// The transport that a silent server is tried over next: TCP after UDP, and UDP where TCP came
-    /// first because the path is poisoned.
+    /// first because the path is poisoned, or because UDP was dead.
     fn other_way(&self, ask: &Ask) -> Option<Transport> {
         let Candidate { server, marks, .. } = &self.plan.candidates[ask.candidate];
         let both = server.transport() == Transport::Udp;
         let transport = match ask.transport {
             Transport::Udp => Transport::Tcp,
-            Transport::Tcp if marks.poisoned && both => Transport::Udp,
+            Transport::Tcp if both && (marks.poisoned || marks.udp_dead) => Transport::Udp,
             _ => return None,
         };
         (!self.was_asked(&Ask { transport, ..*ask })).then_some(transport)

@@ -452,6 +452,28 @@ fn a_family_that_is_filtered_leaves_the_other() {
     }
 }
 
+/// A server was asked over TCP since its UDP was dead; then it was the other way round, and nobody tried.
+#[test]
+fn where_tcp_stood_in_for_a_dead_udp_and_dies_too_udp_is_tried_again() {
+    let start = Instant::now();
+    let mut plan = case(KNOWN, &[Silent], &[]).plan();
+    plan.candidates[0].transport = Transport::Tcp;
+    plan.candidates[0].marks.udp_dead = true;
+    for (trouble, wait) in [(Some(Reply::bare(Outcome::Unreachable)), Duration::ZERO), (None, TCP_AFTER)] {
+        let mut ladder = Ladder::new(plan.clone(), start);
+        for attempt in 0..2 {
+            if let Some(trouble) = &trouble {
+                ladder.heard(attempt, trouble.clone(), start);
+            }
+        }
+        ladder.tick(start + wait);
+        assert!(ladder.attempts()[2..].iter().all(|attempt| attempt.transport == Transport::Udp));
+        ladder.heard(2, answer(Family::V4, "1.1.1.9"), start + wait);
+        ladder.heard(3, answer(Family::V6, ""), start + wait);
+        assert!(matches!(ladder.verdict(), Some(Verdict::Found(_))), "{trouble:?}: {:?}", ladder.verdict());
+    }
+}
+
 /// A question that could not be sent for want of descriptors was sent again after the verdict, by a flight on the
 /// point of ending, which then took down that the server had been silent.
 #[test]
