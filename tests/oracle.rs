@@ -141,7 +141,8 @@ fn rows() -> Vec<Row> {
         row("use-vc", &["tcp-only 1.1.1.9"]).with("options use-vc"),
         row("use-vc, closed", &["closed"]).with("options use-vc"),
         row("use-vc, silent", &["silent"]).with("options use-vc timeout:1 attempts:1"),
-        row("every second packet lost", &["every-other answers 1.1.1.9"]).with(QUICK).by_chance(),
+        // A or AAAA, whichever came first: it is answered only when we send it again, which go does not.
+        row("the first packet lost", &["lost 1 answers 1.1.1.9"]).with(QUICK).by_chance(),
         row("AAAA NXDOMAIN", &["aaaa-nxdomain 1.1.1.9"]),
         row("AAAA SERVFAIL", &["aaaa-servfail 1.1.1.9"]),
         row("AAAA silent", &["aaaa-silent 1.1.1.9"]).with(QUICK),

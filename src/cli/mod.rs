@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use tracing::level_filters::LevelFilter;
 
 use crate::config::{self, Many, ROWS, Row, Settings, Typed};
 use crate::daemon;
@@ -53,7 +54,7 @@ fn dispatch(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         Some(("serve", matches)) => serve::serve(settings(matches)?, matches.get_one::<PathBuf>("ready-file")),
         Some(("run", matches)) => run::run(settings(matches)?, &run::RunArgs::from_arg_matches(matches)?),
         Some(("warm", matches)) => warm::warm(settings(matches)?, &warm::WarmArgs::from_arg_matches(matches)?),
-        Some(("resolve", matches)) => resolve_names(settings(matches)?, &resolve::Args::from_arg_matches(matches)?),
+        Some(("resolve", matches)) => resolve_names(quiet(matches)?, &resolve::Args::from_arg_matches(matches)?),
         Some(("env", matches)) => print_env(&settings(matches)?, &env::EnvArgs::from_arg_matches(matches)?),
         Some(("ca", matches)) => ca::tend(&ca::CaArgs::from_arg_matches(matches)?, &settings(matches)?),
         Some(("cache", matches)) => cache::tend(&settings(matches)?, &cache::CacheArgs::from_arg_matches(matches)?),
@@ -174,8 +175,18 @@ fn capital(text: &str) -> String {
     chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
 
-/// The settings of a command: its flags over the environment over the file.
+/// The settings of a command, and its log begun.
 fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
+    begin(matches, LevelFilter::INFO)
+}
+
+/// The same for a command whose output tells all that its log would.
+fn quiet(matches: &ArgMatches) -> Result<Settings, Failure> {
+    begin(matches, LevelFilter::WARN)
+}
+
+/// Its flags over the environment over the file.
+fn begin(matches: &ArgMatches, usual: LevelFilter) -> Result<Settings, Failure> {
     let mut flags: HashMap<&'static str, Vec<String>> = HashMap::new();
     for row in ROWS {
         if let Ok(Some(values)) = matches.try_get_many::<String>(row.key) {
@@ -197,14 +208,15 @@ fn settings(matches: &ArgMatches) -> Result<Settings, Failure> {
     let file = named.or_else(|| config::config_file(&around));
     let typed = Typed::gather(&flags, &around, file.as_deref()).map_err(config::Error::from)?;
     let settings = Settings::understand(&typed, &around)?;
-    start_log(settings.log);
+    start_log(settings.log, usual);
     Ok(settings)
 }
 
 /// The log of a command: standard error, our own lines at the level asked for, libraries' warnings.
-fn start_log(log: config::Log) {
+fn start_log(log: config::Log, usual: LevelFilter) {
     use tracing_subscriber::EnvFilter;
-    let filter = format!("warn,goanyway={}", log.level).parse().unwrap_or_else(|_| EnvFilter::new("warn"));
+    let filter =
+        format!("warn,goanyway={}", log.level.unwrap_or(usual)).parse().unwrap_or_else(|_| EnvFilter::new("warn"));
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi);
     // A second start in one process (tests) keeps the first log.

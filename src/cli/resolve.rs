@@ -19,8 +19,9 @@ use crate::metrics::Label;
 use crate::resolve::{Attempt, Explanation, Family, Inquiry, Kind, Outcome, Resolver, Server};
 use crate::target::{Host, Name};
 
-/// A screen is as wide as this, or wider.
+/// How wide the output is, unless it goes to a terminal that is narrower; below the least, lines break.
 const WIDTH: usize = 80;
+const LEAST_WIDTH: usize = 40;
 /// The most of a name that a line about waiting has room for.
 const WIDEST_WAIT: usize = 44;
 /// Names that are looked up at once; each is some twenty sockets while servers are silent.
@@ -83,7 +84,7 @@ fn name_within(text: &str) -> Option<Name> {
 
 /// Looks the names up side by side and prints them in the order given. Returns the exit code.
 pub async fn run(args: &Args, resolver: &Resolver, out: &mut impl Write) -> io::Result<u8> {
-    let inquiry = args.inquiry();
+    let (inquiry, width) = (args.inquiry(), width());
     let explain = |name| resolver.explain(name, &inquiry);
     let mut coming = pin!(stream::iter(&args.names).map(explain).buffered(AT_ONCE));
     let mut terminal = Some(io::stderr()).filter(io::IsTerminal::is_terminal);
@@ -93,7 +94,7 @@ pub async fn run(args: &Args, resolver: &Resolver, out: &mut impl Write) -> io::
         let what = waited_for(name, names.len());
         let Some(explanation) = watched(coming.next(), &what, terminal.as_mut()).await? else { break };
         code = code.max(exit_code(&explanation));
-        let text = if args.json { json_line(&explanation)? } else { render(&explanation) };
+        let text = if args.json { json_line(&explanation)? } else { render_within(&explanation, width) };
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
             // A reader like head has seen enough: the code tells of what it was given.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
@@ -150,22 +151,32 @@ pub fn json_line(explanation: &Explanation) -> io::Result<String> {
 
 /// The explanation as a person reads it: verdict, table, and what to make of it.
 pub fn render(explanation: &Explanation) -> String {
-    let mut text = headline(explanation);
-    text.push_str(&table(&explanation.attempts));
+    render_within(explanation, WIDTH)
+}
+
+fn render_within(explanation: &Explanation, screen: usize) -> String {
+    let mut text = headline(explanation, screen);
+    text.push_str(&table(&explanation.attempts, screen));
     let mut note = |label: &str, words: &str, width: usize| {
         if !words.is_empty() {
             text.push_str(&wrap(words, &format!("{label:<9} "), &" ".repeat(10), width));
         }
     };
-    note("because:", &explanation.reason, WIDTH);
+    note("because:", &explanation.reason, screen);
     // Word for word, so that it can be compared with what a log says.
     note("go alone:", &explanation.would_go, usize::MAX);
-    note("advice:", &explanation.advice, WIDTH);
+    note("advice:", &explanation.advice, screen);
     text.push('\n');
     text
 }
 
-fn headline(explanation: &Explanation) -> String {
+/// How wide it may be: whoever reads it from a pipe gets what fits most terminals.
+fn width() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).map(|size| usize::from(size.ws_col));
+    size.ok().filter(|&columns| columns > 0).map_or(WIDTH, |columns| columns.clamp(LEAST_WIDTH, WIDTH))
+}
+
+fn headline(explanation: &Explanation, width: usize) -> String {
     let Explanation { name, kind, verdict, confirmed, freshness, elapsed_ms, .. } = explanation;
     let verdict = match (*verdict, freshness) {
         ("resolved", Some(freshness)) => format!("{} ({})", join(&explanation.addresses), freshness.label()),
@@ -173,7 +184,7 @@ fn headline(explanation: &Explanation) -> String {
         ("absent", _) if !confirmed && *kind != Kind::Private => "absent (unconfirmed)".to_owned(),
         (verdict, _) => verdict.to_owned(),
     };
-    wrap(&format!("{name} ({} name): {verdict}, {elapsed_ms} ms", kind.label()), "", "    ", WIDTH)
+    wrap(&format!("{name} ({} name): {verdict}, {elapsed_ms} ms", kind.label()), "", "    ", width)
 }
 
 /// One line of the table: both families of a server over one transport.
@@ -211,7 +222,7 @@ impl Row<'_> {
     }
 }
 
-fn table(attempts: &[Attempt]) -> String {
+fn table(attempts: &[Attempt], width: usize) -> String {
     let (asked, left_out): (Vec<&Attempt>, Vec<&Attempt>) =
         attempts.iter().partition(|attempt| attempt.outcome != Outcome::NotAsked);
     let mut rows: Vec<[String; 6]> = Vec::new();
@@ -222,7 +233,7 @@ fn table(attempts: &[Attempt]) -> String {
         let (server, verdict, elapsed) = (address(row.server), row.verdict().to_string(), row.elapsed().to_string());
         [server, row.tier.to_owned(), row.transport.to_owned(), verdict, elapsed, row.answer()]
     }));
-    align(&rows) + &not_asked(&left_out)
+    align(&rows, width) + &not_asked(&left_out, width)
 }
 
 /// Where a server is; over what it is asked stands in a column of its own.
@@ -236,7 +247,7 @@ fn address(server: &str) -> String {
 }
 
 /// A line for each reason: the first few servers by name.
-fn not_asked(attempts: &[&Attempt]) -> String {
+fn not_asked(attempts: &[&Attempt], width: usize) -> String {
     let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
     for attempt in attempts {
         let why = attempt.ede.as_deref().unwrap_or_default();
@@ -250,7 +261,7 @@ fn not_asked(attempts: &[&Attempt]) -> String {
         let named: Vec<String> = servers.iter().take(MOST_NAMED).map(|server| address(server)).collect();
         let more = servers.len().saturating_sub(MOST_NAMED);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        wrap(&format!("{}{more}: not-asked ({why})", named.join(", ")), "  ", "      ", WIDTH)
+        wrap(&format!("{}{more}: not-asked ({why})", named.join(", ")), "  ", "      ", width)
     };
     reasons.into_iter().map(line).collect()
 }
@@ -272,19 +283,19 @@ fn merge<'a>(attempts: &[&'a Attempt]) -> Vec<Row<'a>> {
 }
 
 /// Columns side by side; an answer that has no room at the end of its row stands below it.
-fn align(rows: &[[String; 6]]) -> String {
+fn align(rows: &[[String; 6]], screen: usize) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; 5] = std::array::from_fn(width);
     let mut text = String::new();
     for [server, tier, transport, verdict, elapsed, answer] in rows {
         let [w0, w1, w2, w3, w4] = widths;
         let row = format!("  {server:<w0$}  {tier:<w1$}  {transport:<w2$}  {verdict:<w3$}  {elapsed:>w4$}");
-        if row.chars().count() + 2 + answer.chars().count() <= WIDTH {
+        if row.chars().count() + 2 + answer.chars().count() <= screen {
             // Writing into a String cannot fail.
             let _ = writeln!(text, "{}", format!("{row}  {answer}").trim_end());
         } else {
             let _ = writeln!(text, "{row}");
-            text.push_str(&wrap(answer, "      ", "      ", WIDTH));
+            text.push_str(&wrap(answer, "      ", "      ", screen));
         }
     }
     text
@@ -431,6 +442,16 @@ advice:   replace the line \"nameserver 192.168.1.1\" in /etc/resolv.conf
             text.contains("  8.8.4.4, 8.8.8.9, 1.0.0.1 and 1 more: not-asked (private names stay inside)"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_narrow_lines() {
+        let text = render_within(&explanation(), 48);
+        let is_prose = |line: &&str| !line.starts_with("  1") && !line.starts_with("  2") && !line.contains("go alone");
+        for line in text.lines().filter(is_prose) {
+            assert!(line.chars().count() <= 60, "{line}");
+        }
+        assert!(text.contains("\n      36.156.94.41; aaaa: nodata\n"), "{text}");
     }
 
     #[test]

@@ -59,7 +59,8 @@ pub struct Folder {
 /// How the log looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
-    pub level: tracing::level_filters::LevelFilter,
+    /// None where nobody said: each command has a usual one.
+    pub level: Option<tracing::level_filters::LevelFilter>,
     pub json: bool,
 }
 
@@ -120,7 +121,7 @@ impl Settings {
             admit,
             per_client: read.parsed("admit.per_client")?.unwrap_or(accept::PER_CLIENT),
             log: Log {
-                level: read.parsed("log.level")?.unwrap_or(tracing::level_filters::LevelFilter::INFO),
+                level: read.parsed("log.level")?,
                 json: read.word("log.format", &["text", "json"])?.is_some_and(|word| word == "json"),
             },
             notices,

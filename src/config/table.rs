@@ -69,7 +69,7 @@ pub static ROWS: &[Row] = &[
     row("resolve.nameservers", "nameserver", "SERVER", Replace, "name servers asked first", "system"),
     row("resolve.fallback", "fallback", "SERVER", Replace, "name servers asked when those fail, or none", "8.8.8.8, 1.1.1.1, 223.5.5.5 and their encrypted forms"),
     row("resolve.scope", "", "SCOPE", One, "which names may be asked outside: public, known or off", "public"),
-    row("resolve.private", "private", "SUFFIX", Add, "names that never leave", "localhost, local, internal, home.arpa, single labels"),
+    row("resolve.private", "private", "SUFFIX", Add, "names that never leave", "localhost, local, internal, onion, arpa, single labels"),
     row("resolve.known", "known", "SUFFIX", Add, "public names that may be asked outside at once", "module mirrors and code hosts"),
     row("resolve.hosts", "host", "NAME=ADDR", Add, "names with fixed addresses", "/etc/hosts"),
     row("resolve.zones", "zone", "SUFFIX=SERVER", Add, "private names with a server of their own", "none"),
@@ -86,7 +86,7 @@ pub static ROWS: &[Row] = &[
     row("admit.ports", "allow-port", "PORT", Add, "ports opened beside the usual ones", "443 8443 22 9418; http 80 8080 8081"),
     row("admit.clients", "client", "CIDR", Add, "client networks admitted beside this host", "none"),
     row("admit.per_client", "", "NUMBER", One, "connections at once of one client beside this host", "1024"),
-    row("log.level", "log-level", "LEVEL", One, "error, warn, info, debug or trace", "info"),
+    row("log.level", "log-level", "LEVEL", One, "error, warn, info, debug or trace", "info; resolve: warn"),
     row("log.format", "log-format", "FORMAT", One, "text or json", "text"),
 ];
 

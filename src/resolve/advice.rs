@@ -4,10 +4,12 @@ use std::net::IpAddr;
 
 use super::explain::{Attempt, Explanation, list};
 use super::kind::{Kind, Scope};
+use super::pace::TOO_MUCH;
 use super::reply::Outcome;
 use super::server::{Server, Transport};
 use super::shared::Shared;
 use super::{Freshness, Tier};
+use crate::metrics::Label;
 
 /// What go prints where it finds addresses begins so.
 const NO_ERROR: &str = "no error, dials ";
@@ -22,8 +24,8 @@ pub(super) fn advise(shared: &Shared, explanation: &Explanation) -> String {
     if explanation.verdict == "blocked" {
         return "somebody blocks this name on purpose: ask whoever runs that server".to_owned();
     }
-    if explanation.attempts.iter().any(|attempt| attempt.outcome == Outcome::Local) {
-        return "this machine ran out of something: raise the limit of open files (ulimit -n)".to_owned();
+    if let Some(advice) = advise_sender(explanation) {
+        return advice;
     }
     if shared.inside(Some(&explanation.name)).is_empty() {
         return format!("add a line \"nameserver ADDRESS\" to {file}: it names none");
@@ -31,10 +33,13 @@ pub(super) fn advise(shared: &Shared, explanation: &Explanation) -> String {
     if explanation.attempts.iter().any(|attempt| attempt.tier == Tier::System && attempt.outcome == Outcome::Tls) {
         return "a certificate was refused: is the clock right, and does somebody intercept TLS here?".to_owned();
     }
+    if let Some(family) = other_family(explanation) {
+        return format!("nothing to do: the name has addresses of the other family ({family})");
+    }
     let Some(bad) = worst_inside(explanation) else { return advise_healthy(shared, explanation) };
     let place = place(shared, &bad.server);
     let impossible = explanation.attempts.iter().find(|attempt| attempt.outcome == Outcome::Bogus);
-    if let (Some(attempt), false) = (impossible, resolved) {
+    if let (Some(attempt), false) = (impossible, resolved && explanation.confirmed) {
         return advise_impossible(attempt, &place);
     }
     if answers_over_tcp(explanation, &bad.server) {
@@ -44,14 +49,14 @@ pub(super) fn advise(shared: &Shared, explanation: &Explanation) -> String {
         };
         return format!("UDP to {} is blocked and TCP is not: {remedy}", bad.server);
     }
-    let word = bad.outcome;
-    match (explanation.verdict, word, explanation.kind) {
+    let (outcome, word) = (bad.outcome, word(bad.outcome));
+    match (explanation.verdict, outcome, explanation.kind) {
         ("resolved", ..) => format!("replace {place} (it says {word}), or let builds go through goanyway"),
-        (_, word, Kind::Private) if word.is_negative() => format!(
+        (_, outcome, Kind::Private) if outcome.is_negative() => format!(
             "the name is private, so nobody but {} may know it: add it there, or say --host {}=ADDRESS",
             bad.server, explanation.name
         ),
-        (_, word, kind) if may_widen(shared, kind) => match shared.config.fallback.is_empty() {
+        (_, _, kind) if may_widen(shared, kind) => match shared.config.fallback.is_empty() {
             true => format!("replace {place} (it says {word}), or let public servers be asked: --fallback 8.8.8.8"),
             false => {
                 format!("replace {place} (it says {word}), or let public servers be asked: resolve.scope = \"public\"")
@@ -62,8 +67,35 @@ pub(super) fn advise(shared: &Shared, explanation: &Explanation) -> String {
         }
         ("absent", ..) if explanation.confirmed => "check the spelling: the name does not exist".to_owned(),
         ("absent", ..) => format!("nobody else could be asked; if the name should exist, replace {place}"),
-        (_, word, _) => format!("replace {place} (it says {word})"),
+        _ => format!("replace {place} (it says {word})"),
     }
+}
+
+/// What a server says, as a sentence goes on after "it says".
+fn word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Timeout => "nothing",
+        outcome => outcome.label(),
+    }
+}
+
+/// What kept us from asking, if anything of our own did.
+fn advise_sender(explanation: &Explanation) -> Option<String> {
+    let mut unsent = explanation.attempts.iter().filter(|attempt| attempt.outcome == Outcome::Local).peekable();
+    unsent.peek()?;
+    if unsent.any(|attempt| attempt.ede.as_deref() != Some(TOO_MUCH)) {
+        return Some("this machine ran out of something: raise the limit of open files (ulimit -n)".to_owned());
+    }
+    (explanation.verdict == "unknown").then(|| "too much was asked at once: ask again for fewer names".to_owned())
+}
+
+/// What go dials instead, where only one family was asked for and the name has none of it.
+fn other_family(explanation: &Explanation) -> Option<&str> {
+    let mut families = explanation.attempts.iter().map(|attempt| attempt.family);
+    let first = families.next()?;
+    let is_one = families.all(|family| family == first);
+    let dialled = explanation.would_go.strip_prefix(NO_ERROR)?;
+    (is_one && explanation.verdict == "absent").then_some(dialled)
 }
 
 /// An address that a public name cannot have: a site's own, or none at all, as blockers give.
@@ -96,7 +128,9 @@ fn advise_healthy(shared: &Shared, explanation: &Explanation) -> String {
 fn worst_inside(explanation: &Explanation) -> Option<&Attempt> {
     let inside =
         || explanation.attempts.iter().filter(|row| row.tier == Tier::System && row.outcome != Outcome::NotAsked);
-    let best = |server: &str| inside().filter(|row| row.server == server).min_by_key(|row| row.outcome);
+    // An impossible address in one family says more than none in the other.
+    let rank = |row: &&Attempt| (!matches!(row.outcome, Outcome::Answer | Outcome::Bogus), row.outcome);
+    let best = |server: &str| inside().filter(|row| row.server == server).min_by_key(rank);
     let is_good = |row: &&Attempt| row.outcome == Outcome::Answer && over_first_transport(explanation, row);
     inside().filter_map(|row| best(&row.server)).find(|row| !is_good(row))
 }

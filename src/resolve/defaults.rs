@@ -79,9 +79,10 @@ pub(super) const KNOWN: [&str; 25] = [
     "git.sr.ht",
 ];
 
-/// Names that are a site's own whatever anybody says (RFC 6761, RFC 6762, RFC 8375, and the TLD
-/// that ICANN keeps for inside use); single labels are too.
-pub(super) const PRIVATE: [&str; 4] = ["localhost", "local", "internal", "home.arpa"];
+/// Names that are a site's own whatever anybody says (RFC 6761, RFC 6762, RFC 7686, and the TLD that
+/// ICANN keeps for inside use); single labels are too. All of `arpa`: `home.arpa` (RFC 8375), reverse names,
+/// which tell a site's addresses, and `ipv4only.arpa`, which each network answers for itself (RFC 8880).
+pub(super) const PRIVATE: [&str; 5] = ["localhost", "local", "internal", "onion", "arpa"];
 
 #[cfg(test)]
 mod tests {

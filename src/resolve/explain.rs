@@ -16,12 +16,12 @@ use tokio::time::Instant;
 use super::advice::advise;
 use super::go::{Hearing, UNCERTAIN};
 use super::kind::{Kind, Scope};
-use super::ladder::{self, Ladder, Verdict};
+use super::ladder::{self, Ladder, Plan, Verdict};
 use super::listen::Ear;
 use super::plan::Start;
 use super::reply::{Family, Outcome, Reply};
 use super::server::{Server, Transport};
-use super::shared::Shared;
+use super::shared::{Shared, wall};
 use super::{Failure, Found, Freshness, Tier};
 use crate::metrics::Label;
 use crate::target::Name;
@@ -180,9 +180,12 @@ async fn inquire(
     told: oneshot::Sender<Looked>,
 ) {
     let started = Instant::now();
-    let mut plan = shared.plan(&name, kind, Start::Bottom, started);
-    plan.families = inquiry.families;
-    plan.exhaustive = !inquiry.quick;
+    let plan = match inquiry.quick {
+        true => shared.plan(&name, kind, Start::Bottom, started),
+        false => shared.plan_of_all(&name, kind, Start::Bottom, started),
+    };
+    let is_whole = inquiry.families.len() == Family::BOTH.len();
+    let plan = Plan { families: inquiry.families, ..plan };
     let mut told = Some(told);
     let mut decided = None;
     let look = |ladder: &Ladder, verdict: &Verdict, elapsed| Looked {
@@ -194,7 +197,7 @@ async fn inquire(
             if ladder.verdict().is_none() {
                 return;
             }
-            if let (Kind::Private, Verdict::Absent { ttl, .. }) = (kind, verdict) {
+            if let (Kind::Private, Verdict::Absent { ttl, .. }, true) = (kind, verdict, is_whole) {
                 // Known from now on, as after a request: a short name depends on it.
                 shared.memory.note_denial(&name, Shared::failure(&name, verdict, ladder), *ttl, true, Instant::now());
             }
@@ -227,6 +230,12 @@ fn compose(shared: &Arc<Shared>, name: &Name, ladder: &Ladder, verdict: &Verdict
         },
         verdict => unresolved(name, kind, &Shared::failure(name, verdict, ladder)),
     };
+    let good = shared.keep.good(name, wall());
+    if matches!(verdict, Verdict::Absent { confirmed: true, .. }) && !good.is_empty() {
+        // How often a proxy that runs was told so before is not known here.
+        explanation.reason += &format!("; the proxy goes on serving {}, which a verified handshake ", list(&good));
+        explanation.reason += "vouched for, until that was said three times over ten minutes";
+    }
     explanation.elapsed_ms = millis(elapsed);
     explanation.attempts = attempts(shared, name, ladder);
     explanation

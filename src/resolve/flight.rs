@@ -118,7 +118,9 @@ impl Shared {
                     continue;
                 }
             }
-            if end.is_some_and(|end| open.is_empty() || now >= end) {
+            // Somebody who wants to see all of it also waits for what could not be sent yet.
+            let is_idle = open.is_empty() && ladder.deadline(now).is_none();
+            if end.is_some_and(|end| is_idle || now >= end) {
                 break;
             }
             let wake = [ladder.deadline(now), end].into_iter().flatten().min().unwrap_or(now + LINGER);
@@ -276,18 +278,6 @@ impl Flight {
         let plan = shared.plan(&self.name, kind, self.start, Instant::now());
         let ladder = shared.drive(&self.name, plan, |verdict, ladder| self.hand_on(verdict, ladder)).await;
         self.keep_beside(&ladder);
-        self.learn_late(&ladder);
-    }
-
-    /// A private address from a system server that came too late for the verdict still tells whose the
-    /// name is.
-    fn learn_late(&self, ladder: &Ladder) {
-        let Flight { shared, name, .. } = self;
-        if ladder.is_inward() && shared.kind(name) != Kind::Private {
-            shared.keep.note_private(name, wall());
-            shared.memory.forget_answer(name);
-            shared.save_later();
-        }
     }
 
     /// Lays what other servers found beside the answer: more addresses to try, each as its server's word.
@@ -298,7 +288,9 @@ impl Flight {
             return;
         }
         let found = |answer: &Answer| shared.found(name, ladder.plan(), answer);
-        let beside: Vec<Found> = ladder.found_beside().iter().map(found).collect();
+        let beside = ladder.found_beside();
+        let beside = beside.iter().map(found).filter(|found| !shared.is_strange(name, found.tier));
+        let beside: Vec<Found> = beside.collect();
         if !beside.is_empty() {
             shared.memory.note_beside(name, &found(answer), beside);
         }
@@ -325,7 +317,7 @@ impl Flight {
         let Flight { shared, name, .. } = self;
         let now = Instant::now();
         let found = shared.found(name, ladder.plan(), answer);
-        if self.start == Start::Bottom && !answer.doubtful {
+        if self.start == Start::Bottom && !answer.doubtful && !shared.is_strange(name, found.tier) {
             shared.memory.note_found(name, &found, now);
         }
         self.note_rescue(answer, &found, ladder);
@@ -436,7 +428,9 @@ mod tests {
     use tokio::runtime::Handle;
     use tokio::task::JoinSet;
 
+    use super::super::explain::{Inquiry, explain};
     use super::super::memory::Recall;
+    use super::super::reply::Family;
     use super::*;
     use crate::metrics::Registry;
     use crate::resolve::Config;
@@ -659,6 +653,48 @@ mod tests {
         let check = |ago: u64| shared.memory.note_check(&name(), Instant::now() - Duration::from_secs(ago));
         assert!(!check(601) && !check(300));
         assert!(matches!(fly(&shared).await, Err(Failure::Absent { confirmed: true, .. })));
+    }
+
+    /// The tool said "absent, confirmed" while the proxy beside it went on serving the name.
+    #[tokio::test]
+    async fn an_explanation_says_both_that_a_name_is_denied_and_that_it_is_served() {
+        let (system, public) = (Peer::start(denies).await, Peer::start(denies).await);
+        let shared = between(&system, &public);
+        let (name, inquiry) = (name(), Inquiry::default());
+        assert!(!explain(&shared, &name, &inquiry).await.reason.contains("serving"));
+        shared.keep.note_good(&name, "1.1.1.9".parse().unwrap(), wall());
+        let explained = explain(&shared, &name, &inquiry).await;
+        assert_eq!((explained.verdict, explained.confirmed), ("absent", true));
+        assert!(explained.reason.contains("goes on serving 1.1.1.9"), "{}", explained.reason);
+    }
+
+    /// Somebody who asked for IPv6 addresses alone was told to replace a name server that had none to give.
+    #[tokio::test]
+    async fn a_name_without_addresses_of_the_family_asked_for_needs_no_advice() {
+        let answers: Script = |asked, _| vec![saying(asked, "1.1.1.9")];
+        let (system, public) = (Peer::start(answers).await, Peer::start(answers).await);
+        let shared = between(&system, &public);
+        let inquiry = Inquiry { families: vec![Family::V6], ..Inquiry::default() };
+        let explained = explain(&shared, &name(), &inquiry).await;
+        assert_eq!(explained.verdict, "absent");
+        assert_eq!(explained.advice, "nothing to do: the name has addresses of the other family (1.1.1.9)");
+    }
+
+    /// Sixty names at once are more than we ask of one public server in a second; whoever looked them up was told
+    /// to raise the limit of open files, and a part of the table was never asked for.
+    #[tokio::test]
+    async fn what_is_too_much_at_once_is_asked_a_little_later_and_is_no_want_of_descriptors() {
+        let answers: Script = |asked, _| vec![saying(asked, "1.1.1.9")];
+        let (system, public) = (Peer::start(denies).await, Peer::start(answers).await);
+        let shared = between(&system, &public);
+        let names: Vec<Name> = (0..30).map(|n| Name::parse(&format!("m{n}.goproxy.cn")).unwrap()).collect();
+        let inquiry = Inquiry::default();
+        let explained = futures_util::future::join_all(names.iter().map(|name| explain(&shared, name, &inquiry)));
+        for explanation in explained.await {
+            assert_eq!(explanation.verdict, "resolved");
+            let unsent = explanation.attempts.iter().filter(|attempt| attempt.outcome == Outcome::Local).count();
+            assert_eq!(unsent, 0, "{}: {}", explanation.name, explanation.advice);
+        }
     }
 
     #[tokio::test]

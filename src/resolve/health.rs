@@ -180,6 +180,8 @@ impl Health {
         candidate.marks = Marks {
             liar: self.is_liar(&candidate.server, domain, now),
             poisoned: candidate.is_exposed() && self.is_poisoned(&candidate.server, domain, now),
+            udp_dead: candidate.transport == Transport::Tcp
+                && self.state(&candidate.server, Transport::Udp, now) >= State::HalfOpen,
             flattens: lasts(flattens),
             edns_proven,
             denies_v6: lasts(denies_v6),

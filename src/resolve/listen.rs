@@ -121,9 +121,8 @@ async fn hear_one(ear: Ear, name: Name) -> Option<Hearing> {
     let servers: Vec<Server> = ear.settings.servers.iter().map(|server| Server::Plain(*server)).collect();
     let mut plan = Plan {
         families: Family::BOTH.to_vec(),
-        candidates: shared.candidates(&servers, |_| Tier::System, &servers, false, now),
-        exhaustive: true,
-        ..shared.plan(&name, Kind::Private, Start::Inside, now)
+        candidates: shared.candidates(&servers, |_| Tier::System, &servers, (false, true), now),
+        ..shared.plan_of_all(&name, Kind::Private, Start::Inside, now)
     };
     if ear.settings.use_tcp {
         plan.candidates.iter_mut().for_each(|candidate| candidate.transport = Transport::Tcp);

@@ -231,14 +231,16 @@ impl Memory {
     /// beside it is somebody else's, and takes its place.
     pub(super) fn forget_word(&self, name: &Name, source: Option<&Source>) {
         if let Some(record) = self.shard(name).get_mut(name) {
-            record.positive = record.positive.take().and_then(|kept| kept.without(source));
+            let is_wrong = |found: &Found| found.source.as_deref() == source;
+            record.positive = record.positive.take().and_then(|kept| kept.without(is_wrong));
         }
     }
 
-    /// Nobody's word about a name counts any more.
-    pub(super) fn forget_answer(&self, name: &Name) {
+    /// The name is the site's own: what others said, however old, is about another place of that name.
+    pub(super) fn forget_outside(&self, name: &Name) {
         if let Some(record) = self.shard(name).get_mut(name) {
-            record.positive = None;
+            let is_outside = |found: &Found| !found.tier.is_inside();
+            record.positive = record.positive.take().and_then(|kept| kept.without(is_outside));
         }
     }
 
@@ -324,8 +326,7 @@ impl Record {
 }
 
 impl Kept {
-    fn without(mut self, source: Option<&Source>) -> Option<Kept> {
-        let is_wrong = |found: &Found| found.source.as_deref() == source;
+    fn without(mut self, is_wrong: impl Fn(&Found) -> bool) -> Option<Kept> {
         self.beside.retain(|found| !is_wrong(found));
         if !is_wrong(&self.found) {
             return Some(self);
@@ -405,6 +406,23 @@ mod tests {
         assert_eq!(told(), std::slice::from_ref(&second.source));
         memory.forget_word(&name, second.source.as_deref());
         assert!(told().is_empty() && matches!(memory.recall(&name, now), Recall::Nothing));
+    }
+
+    #[test]
+    fn what_others_said_about_a_name_of_the_sites_own_is_forgotten_however_old() {
+        let (memory, name, now) = (Memory::default(), name("mirror.acme.example"), Instant::now());
+        let outside = Found { tier: Tier::Plain, ..found(S) };
+        memory.note_found(&name, &outside, now);
+        memory.forget_outside(&name);
+        assert!(memory.stale(&name, now + 6 * S).is_none());
+        memory.note_found(&name, &found(60 * S), now);
+        memory.note_beside(&name, &found(60 * S), vec![outside.clone()]);
+        memory.forget_outside(&name);
+        assert_eq!(memory.told(&name, now).len(), 1, "what the site's server said stays");
+        memory.note_found(&name, &outside, now);
+        memory.note_beside(&name, &outside, vec![found(60 * S)]);
+        memory.forget_outside(&name);
+        assert_eq!(memory.fresh(&name, now).map(|found| found.tier), Some(Tier::System));
     }
 
     #[test]

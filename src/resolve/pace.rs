@@ -18,6 +18,9 @@ const AT_ONCE: usize = 64;
 /// begins to limit at, far above what builds need once names are in memory.
 const A_SECOND: f64 = 50.0;
 
+/// What a question that was not sent is told.
+pub(super) const TOO_MUCH: &str = "it is being asked too much already";
+
 /// The pace of one resolver. One entry for each server that was asked: the configuration bounds them.
 #[derive(Default)]
 pub(super) struct Pace {

@@ -62,6 +62,16 @@ impl Shared {
     }
 
     pub(super) fn plan(&self, name: &Name, kind: Kind, start: Start, now: Instant) -> Plan {
+        self.plan_among(false, name, kind, start, now)
+    }
+
+    /// The same for who wants to hear everybody: those that are down are asked too, as in a trial, so that the
+    /// look-up is otherwise as it would be.
+    pub(super) fn plan_of_all(&self, name: &Name, kind: Kind, start: Start, now: Instant) -> Plan {
+        Plan { exhaustive: true, ..self.plan_among(true, name, kind, start, now) }
+    }
+
+    fn plan_among(&self, everybody: bool, name: &Name, kind: Kind, start: Start, now: Instant) -> Plan {
         let servers = self.inside(Some(name));
         let mut outside = Vec::new();
         if self.config.scope.may_ask_outside(kind) {
@@ -69,10 +79,10 @@ impl Shared {
         }
         let tier = |server: &Server| if server.is_encrypted() { Tier::Encrypted } else { Tier::Plain };
         outside.retain(|server| start.includes(tier(server)));
-        let outside = self.candidates(&outside, tier, &servers, false, now);
+        let outside = self.candidates(&outside, tier, &servers, (false, everybody), now);
         let somebody_else = outside.iter().any(|candidate| !candidate.down);
         let inside = match start.includes(Tier::System) {
-            true => self.candidates(&servers, |_| Tier::System, &servers, somebody_else, now),
+            true => self.candidates(&servers, |_| Tier::System, &servers, (somebody_else, everybody), now),
             false => Vec::new(),
         };
         let (mut inside, mut outside) = (inside, outside);
@@ -93,13 +103,14 @@ impl Shared {
     }
 
     /// The servers of one side with what is known about them. Those that are down are left out
-    /// until their trial, unless all are and there is nobody else: then all are raced.
+    /// until their trial, unless all are and there is nobody else: then all are raced. Where everybody is to be
+    /// heard, it is their trial in any case.
     pub(super) fn candidates(
         &self,
         servers: &[Server],
         tier: impl Fn(&Server) -> Tier,
         inside: &[Server],
-        somebody_else: bool,
+        (somebody_else, everybody): (bool, bool),
         now: Instant,
     ) -> Vec<Candidate> {
         // resolv.conf(5): use-vc.
@@ -117,9 +128,11 @@ impl Shared {
             .collect();
         let all_down = candidates.iter().all(|(state, _)| *state >= health::State::HalfOpen);
         if !all_down || somebody_else {
-            candidates.retain(|(state, _)| *state != health::State::Down);
-            for (_, candidate) in candidates.iter_mut().filter(|(state, _)| *state == health::State::HalfOpen) {
-                self.health.note_trial(&candidate.server, candidate.transport, now);
+            candidates.retain(|(state, _)| everybody || *state != health::State::Down);
+            for (state, candidate) in candidates.iter_mut().filter(|(_, candidate)| candidate.down) {
+                if *state == health::State::HalfOpen {
+                    self.health.note_trial(&candidate.server, candidate.transport, now);
+                }
                 candidate.trial = true;
             }
         }
@@ -318,6 +331,22 @@ mod tests {
         assert_eq!(waves(&shared, "goproxy.cn", Start::Bottom), &expected[..1], "one trial at a time");
     }
 
+    /// In a process that has run for long the table of servers lacked those that somebody wanted to know about.
+    #[tokio::test]
+    async fn who_wants_to_hear_everybody_hears_the_dead_too() {
+        let shared = shared(&["10.0.0.1", "10.0.0.2"], servers(&["8.8.8.8"]));
+        bury(&shared, "10.0.0.1");
+        let name = Name::parse("goproxy.cn").unwrap();
+        let asked = || {
+            let plan = shared.plan_of_all(&name, shared.kind(&name), Start::Bottom, Instant::now());
+            let line = |one: &Candidate| format!("{}: {}{}", one.wave, one.server, if one.trial { " too" } else { "" });
+            plan.candidates.iter().map(line).collect::<Vec<_>>()
+        };
+        assert_eq!(asked(), ["0: 10.0.0.2", "0: 10.0.0.1 too", "1: 8.8.8.8"]);
+        bury(&shared, "10.0.0.2");
+        assert_eq!(asked(), ["0: 10.0.0.1 too", "0: 10.0.0.2 too", "1: 8.8.8.8"]);
+    }
+
     #[tokio::test]
     async fn a_server_whose_udp_is_dead_is_asked_over_tcp() {
         let shared = shared(&["10.0.0.1"], Vec::new());
@@ -325,6 +354,9 @@ mod tests {
         let server = "10.0.0.1".parse().unwrap();
         shared.health.observe(&server, Transport::Tcp, Outcome::Answer, Duration::ZERO, Instant::now());
         assert_eq!(waves(&shared, "goproxy.cn", Start::Bottom), ["0: 10.0.0.1 tcp"]);
+        let name = Name::parse("goproxy.cn").unwrap();
+        let plan = shared.plan(&name, shared.kind(&name), Start::Bottom, Instant::now());
+        assert!(plan.candidates[0].marks.udp_dead, "and over UDP where TCP fails");
     }
 
     #[tokio::test]
@@ -400,6 +432,7 @@ mod tests {
             ".local",
             ".internal",
             ".home.arpa",
+            ".2.10.in-addr.arpa",
             ".corp.example",
             ".git.acme.example",
             ".lab.example",

@@ -425,11 +425,13 @@ impl Shared {
             return;
         }
         self.keep.note_private(name, wall());
-        // What somebody outside said about it is about another place of that name.
-        if self.memory.fresh(name, Instant::now()).is_some_and(|found| !found.tier.is_inside()) {
-            self.memory.forget_answer(name);
-        }
+        self.memory.forget_outside(name);
         self.save_later();
+    }
+
+    /// Whether a word from this tier is a stranger's, about a name that has turned out to be the site's own.
+    pub(super) fn is_strange(&self, name: &Name, tier: Tier) -> bool {
+        !tier.is_inside() && self.kind(name) == Kind::Private
     }
 
     /// An answer from further up did, or one that was in doubt is proven: it is the one to begin
@@ -437,6 +439,9 @@ impl Shared {
     fn adopt(&self, name: &Name, found: &Found, fate: Fate, now: Instant) {
         let is_proven = found.doubtful && fate == Fate::Verified;
         let is_new = found.freshness == Freshness::Fresh && (found.tier > Tier::System || is_proven);
+        if self.is_strange(name, found.tier) {
+            return;
+        }
         if is_new && self.memory.fresh(name, now).is_none_or(|kept| kept.source != found.source) {
             self.memory.note_found(
                 name,

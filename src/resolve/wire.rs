@@ -26,7 +26,7 @@ use tokio::net::UdpSocket;
 use tokio::time::Instant;
 
 use super::ladder::Manner;
-use super::pace::Pace;
+use super::pace::{Pace, TOO_MUCH};
 use super::reply::{Outcome, Question, Reply};
 #[cfg(test)]
 use super::scenarios::{Stage, Staged};
@@ -112,7 +112,7 @@ impl Wire {
     pub(super) async fn ask(&self, server: &Server, transport: Transport, question: Question, manner: Manner) -> Reply {
         let Some(address) = server.address() else { return Reply::bare(Outcome::NotAsked) };
         let Some(_turn) = self.pace.take_turn(server, manner.public, Instant::now()) else {
-            return Reply::failed(Outcome::Local, "it is being asked too much already");
+            return Reply::failed(Outcome::Local, TOO_MUCH);
         };
         if transport == Transport::Udp {
             let asked = match self.udp_to(address).await {
@@ -239,7 +239,8 @@ async fn send(exchange: Exchange, question: &Question) -> Result<Reply, NetError
     let message = question.message(0);
     match exchange.send(DnsRequest::new(message, options)).next().await {
         Some(response) => response.map(|response| question.judge_message(&response)),
-        None => Err(NetError::NoConnections),
+        // So hickory says that its own time for a reply is over (xfer/mod.rs, DnsResponseStream).
+        None => Err(NetError::Timeout),
     }
 }
 
@@ -414,6 +415,20 @@ mod tests {
             let reply = wire.ask(&server, Transport::Tcp, question, inside()).await;
             assert_eq!(reply.outcome, Outcome::Answer, "question {number}: {reply:?}");
         }
+    }
+
+    /// hickory ends a question's stream where its own clock ran out first, as it does on a busy machine: two names
+    /// on one connection to a silent server, and one of them read `unreachable` and counted as a refusal.
+    #[tokio::test]
+    async fn a_connection_that_lets_a_question_go_unanswered_was_silent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, moment) = (listener.local_addr().unwrap(), Duration::from_millis(1));
+        let provider = Provider::default();
+        let connect = TcpClientStream::<<Provider as RuntimeProvider>::Tcp>::exchange;
+        let exchange = connect(address, None, moment, None, provider.clone()).await.unwrap();
+        let question = Question::new(&Name::parse("goproxy.cn").unwrap(), Family::V4, true).unwrap();
+        let error = send(exchange, &question).await.unwrap_err();
+        assert_eq!(judge_error(&error).outcome, Outcome::Timeout, "{error}");
     }
 
     /// Asks a server that answers each question with these, made of the question.

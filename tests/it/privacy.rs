@@ -73,6 +73,7 @@ fn internal(number: usize) -> Name {
         ".local",
         ".internal",
         ".home.arpa",
+        ".2.10.in-addr.arpa",
         ".localhost.corp.example",
         ".corp.example",
         ".vpn.example",

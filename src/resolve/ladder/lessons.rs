@@ -5,10 +5,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Answer, Attempt, Ladder, Verdict};
-use crate::resolve::Tier;
 use crate::resolve::kind::Kind;
 use crate::resolve::reply::{Family, Outcome, Reply};
-use crate::target::Scope;
 
 /// How long after an answer what others found is still taken in.
 const STRAGGLERS: Duration = Duration::from_millis(300);
@@ -72,16 +70,6 @@ impl Ladder {
         let is_one =
             |&slot: &usize| said(slot, Family::V6, Outcome::Nxdomain) && said(slot, Family::V4, Outcome::Answer);
         (0..self.slots.len()).filter(is_one).collect()
-    }
-
-    /// Whether a system server gave a private address, however late: then the name is the site's own.
-    pub fn is_inward(&self) -> bool {
-        let inside = (0..self.slots.len()).filter(|&slot| self.plan.candidates[slot].tier == Tier::System);
-        let is_private = |address: &IpAddr| Scope::of(*address) == Scope::Private;
-        let mut replies = inside.flat_map(|slot| self.replies_of(slot));
-        let gave =
-            |(_, reply): (&Attempt, &Reply)| reply.outcome == Outcome::Answer && reply.addresses.iter().any(is_private);
-        self.plan.kind.may_turn_private() && replies.any(gave)
     }
 
     /// What other servers found until a little after the answer: each one's own word, the site's

@@ -102,9 +102,22 @@ impl Cell {
 #[derive(Clone, Debug)]
 enum State {
     Waiting,
-    Positive { addresses: Vec<IpAddr>, ttl: Duration, transport: Transport, inward: bool },
-    Negative { outcome: Outcome, ttl: Option<Duration> },
-    Bogus { addresses: Vec<IpAddr>, transport: Transport },
+    Positive {
+        addresses: Vec<IpAddr>,
+        ttl: Duration,
+        transport: Transport,
+        inward: bool,
+    },
+    Negative {
+        outcome: Outcome,
+        ttl: Option<Duration>,
+    },
+    Bogus {
+        addresses: Vec<IpAddr>,
+        transport: Transport,
+    },
+    /// By a system server's policy.
+    Blocked(Ede),
     Failed(Outcome),
 }
 
@@ -163,6 +176,9 @@ impl Ladder {
 
     /// Time has passed.
     pub(super) fn tick(&mut self, now: Instant) {
+        if self.verdict.is_some() && !self.plan.exhaustive {
+            return;
+        }
         self.send_retries(now);
         self.send_rescues(now);
         self.settle(now);
@@ -234,7 +250,7 @@ impl Ladder {
 
     fn take_in(&mut self, ask: Ask, reply: Reply, now: Instant) {
         let family = self.family_index(ask.family);
-        let Candidate { tier, marks, .. } = self.plan.candidates[ask.candidate];
+        let marks = self.plan.candidates[ask.candidate].marks;
         let cell = &mut self.slots[ask.candidate].cells[family];
         cell.open = cell.open.saturating_sub(1);
         if !matches!(cell.state, State::Waiting | State::Failed(_)) {
@@ -245,11 +261,6 @@ impl Ladder {
         }
         let over_tcp = Ask { transport: Transport::Tcp, ..ask };
         match reply.outcome {
-            Outcome::Blocked if tier == Tier::System => {
-                if let Some(ede) = reply.ede {
-                    self.finish(Verdict::Blocked { by: ask.candidate, ede }, now);
-                }
-            }
             Outcome::Formerr | Outcome::Notimp if ask.edns => self.ask_without_edns(ask, now),
             Outcome::Servfail if ask.edns && !marks.edns_proven => {
                 // Most often it is about something else, so nobody waits for the second try.
@@ -267,22 +278,22 @@ impl Ladder {
 
     fn close_cell(&mut self, ask: Ask, family: usize, outcome: Outcome, reply: Reply, now: Instant) {
         let global = |addresses: &[IpAddr]| addresses.iter().all(|address| Scope::of(*address).is_global());
-        let inward = self.plan.candidates[ask.candidate].tier == Tier::System
-            && self.plan.kind.may_turn_private()
-            && !global(&reply.addresses);
+        let inside = self.plan.candidates[ask.candidate].tier == Tier::System;
+        let inward = inside && self.plan.kind.may_turn_private() && !global(&reply.addresses);
         let cell = &mut self.slots[ask.candidate].cells[family];
-        let state = match outcome {
-            Outcome::Answer => State::Positive {
+        let state = match (outcome, reply.ede) {
+            (Outcome::Answer, _) => State::Positive {
                 addresses: reply.addresses,
                 ttl: reply.ttl.unwrap_or_default(),
                 transport: ask.transport,
                 inward,
             },
-            Outcome::Nxdomain | Outcome::Nodata => State::Negative { outcome, ttl: reply.ttl },
-            Outcome::Bogus => State::Bogus { addresses: reply.addresses, transport: ask.transport },
+            (Outcome::Nxdomain | Outcome::Nodata, _) => State::Negative { outcome, ttl: reply.ttl },
+            (Outcome::Bogus, _) => State::Bogus { addresses: reply.addresses, transport: ask.transport },
+            (Outcome::Blocked, Some(ede)) if inside => State::Blocked(ede),
             // The same question is still open over another transport.
             _ if cell.open > 0 => return,
-            failure => State::Failed(failure),
+            (failure, _) => State::Failed(failure),
         };
         *cell = Cell { state, open: cell.open, heard_at: now, rescue_at: None };
     }
@@ -327,13 +338,13 @@ impl Ladder {
     }
 
     /// The transport that a silent server is tried over next: TCP after UDP, and UDP where TCP came
-    /// first because the path is poisoned.
+    /// first because the path is poisoned, or because UDP was dead.
     fn other_way(&self, ask: &Ask) -> Option<Transport> {
         let Candidate { server, marks, .. } = &self.plan.candidates[ask.candidate];
         let both = server.transport() == Transport::Udp;
         let transport = match ask.transport {
             Transport::Udp => Transport::Tcp,
-            Transport::Tcp if marks.poisoned && both => Transport::Udp,
+            Transport::Tcp if both && (marks.poisoned || marks.udp_dead) => Transport::Udp,
             _ => return None,
         };
         (!self.was_asked(&Ask { transport, ..*ask })).then_some(transport)
@@ -398,6 +409,9 @@ impl Ladder {
         }
         if let Some(answer) = self.answer(now) {
             return self.finish(Verdict::Found(answer), now);
+        }
+        if let Some(verdict) = self.block(now) {
+            return self.finish(verdict, now);
         }
         if self.any(now, Standing::Positive) {
             return;

@@ -72,6 +72,8 @@ pub struct Marks {
     pub liar: bool,
     /// Somebody on the way forges what UDP says about this domain.
     pub poisoned: bool,
+    /// Over UDP it said nothing lately, and over TCP it did; UDP is what is left where TCP fails.
+    pub udp_dead: bool,
     /// It spells names its own way, so that mixed case shows nothing.
     pub flattens: bool,
     /// It has answered well with EDNS: that is not what it fails over.

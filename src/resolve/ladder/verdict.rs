@@ -22,6 +22,7 @@ pub(super) enum Standing {
     Positive,
     Negative,
     Bogus,
+    Blocked,
     Failed,
 }
 
@@ -34,6 +35,7 @@ impl Ladder {
             let outcome = match self.standing(slot, now) {
                 Standing::Positive => Outcome::Answer,
                 Standing::Bogus => Outcome::Bogus,
+                Standing::Blocked => Outcome::Blocked,
                 Standing::Idle | Standing::Waiting => self.silent_word(slot),
                 Standing::Negative | Standing::Failed => self.worst_word(slot),
             };
@@ -75,6 +77,11 @@ impl Ladder {
         if any(|state| matches!(state, State::Positive { .. })) {
             return Standing::Positive;
         }
+        // Where one family is filtered (dnsmasq says so of AAAA with a policy's code), the other may be had.
+        let block = cells.iter().find(|cell| matches!(cell.state, State::Blocked(_)));
+        if block.is_some_and(|cell| !waiting || now >= cell.heard_at + RESOLUTION_DELAY) {
+            return Standing::Blocked;
+        }
         if any(|state| matches!(state, State::Bogus { .. })) && !waiting {
             return Standing::Bogus;
         }
@@ -98,13 +105,17 @@ impl Ladder {
         self.with(now, standing).next().is_some()
     }
 
-    /// The answer, once both families are in or the second had its time.
+    /// The answer, once both families are in or the second had its time: the quickest, but that of the site
+    /// where it shows that the name is the site's own.
     pub(super) fn answer(&self, now: Instant) -> Option<Answer> {
         let heard = |slot: usize| {
             let positive = self.slots[slot].cells.iter().filter(|cell| matches!(cell.state, State::Positive { .. }));
             positive.map(|cell| cell.heard_at).min()
         };
-        let by = self.with(now, Standing::Positive).min_by_key(|&slot| heard(slot))?;
+        let is_inward = |slot: usize| {
+            self.slots[slot].cells.iter().any(|cell| matches!(cell.state, State::Positive { inward: true, .. }))
+        };
+        let by = self.with(now, Standing::Positive).min_by_key(|&slot| (!is_inward(slot), heard(slot)))?;
         let cells = &self.slots[by].cells;
         let complete = cells.iter().all(|cell| !matches!(cell.state, State::Waiting));
         let waited = heard(by).is_some_and(|at| now >= at + RESOLUTION_DELAY || now >= self.started + QUERY_CAP);
@@ -130,6 +141,16 @@ impl Ladder {
             }
         }
         answer
+    }
+
+    /// A system server's policy, which is final.
+    pub(super) fn block(&self, now: Instant) -> Option<Verdict> {
+        let by = self.with(now, Standing::Blocked).next()?;
+        let ede = self.slots[by].cells.iter().find_map(|cell| match &cell.state {
+            State::Blocked(ede) => Some(ede.clone()),
+            _ => None,
+        })?;
+        Some(Verdict::Blocked { by, ede })
     }
 
     /// Whether the denials so far are the last word.

@@ -46,6 +46,8 @@ pub enum Says {
     /// This address to A; silence, or another code, to AAAA.
     SilentAaaa(&'static str),
     CodeAaaa(&'static str, ResponseCode),
+    /// This address to A; to AAAA nothing, with "Filtered" as the reason.
+    FilteredAaaa(&'static str),
     /// A header, and nonsense after it.
     Garbage,
     /// A question that can be read, and nonsense after it.
@@ -63,6 +65,8 @@ pub enum Says {
     EveryOther(Box<Says>),
     /// This to a question for text, nothing to any other.
     Text(&'static str),
+    /// So many packets are lost before one arrives.
+    Lost(usize, Box<Says>),
 }
 
 /// One packet to send back, and when.
@@ -75,7 +79,8 @@ impl Says {
         match self {
             Says::Slow(millis, says) => delayed(says.replies(question, udp, number), *millis),
             Says::EveryOther(_) if udp && number.is_multiple_of(2) => Vec::new(),
-            Says::EveryOther(says) => says.replies(question, udp, number),
+            Says::Lost(most, _) if udp && number < *most => Vec::new(),
+            Says::EveryOther(says) | Says::Lost(_, says) => says.replies(question, udp, number),
             Says::Split(suffix, under, others) => {
                 let says = if is_under(&query, suffix) { under } else { others };
                 says.replies(question, udp, number)
@@ -98,6 +103,7 @@ impl Says {
             Says::OverTcp(_) if udp => Vec::new(),
             Says::SilentAaaa(_) if is_aaaa => Vec::new(),
             Says::CodeAaaa(_, other) if is_aaaa => code(*other),
+            Says::FilteredAaaa(_) if is_aaaa => vec![with_reason(question, query, ResponseCode::NoError, 17, "")],
             Says::NoEdns(_) if question.edns.is_some() => code(ResponseCode::FormErr),
             Says::Cut(_) | Says::Flood if udp => vec![truncated(question, query)],
             Says::Address(text)
@@ -106,6 +112,7 @@ impl Says {
             | Says::NoEdns(text)
             | Says::SilentAaaa(text)
             | Says::CodeAaaa(text, _)
+            | Says::FilteredAaaa(text)
             | Says::ForgedFirst(text, _) => address(text),
             Says::Under(suffix, text) if is_under(query, suffix) => address(text),
             Says::Under(..) => code(ResponseCode::NXDomain),
@@ -131,7 +138,9 @@ impl Says {
                 vec![reply]
             }
             Says::Flood => vec![flood(question, query)],
-            Says::Garbage | Says::Broken | Says::Slow(..) | Says::EveryOther(_) | Says::Split(..) => Vec::new(),
+            Says::Garbage | Says::Broken | Says::Slow(..) | Says::EveryOther(_) | Says::Lost(..) | Says::Split(..) => {
+                Vec::new()
+            }
         }
     }
 
@@ -306,6 +315,7 @@ impl FromStr for Says {
             "aaaa-silent" => Says::SilentAaaa(rest),
             "aaaa-nxdomain" => Says::CodeAaaa(rest, ResponseCode::NXDomain),
             "aaaa-servfail" => Says::CodeAaaa(rest, ResponseCode::ServFail),
+            "aaaa-filtered" => Says::FilteredAaaa(rest),
             "garbage" => Says::Garbage,
             "broken" => Says::Broken,
             "alias-nowhere" => Says::AliasNowhere,
@@ -320,6 +330,10 @@ impl FromStr for Says {
                 Says::Slow(millis.parse().map_err(|_| text.to_owned())?, inner(says)?)
             }
             "every-other" => Says::EveryOther(inner(rest)?),
+            "lost" => {
+                let (most, says) = first()?;
+                Says::Lost(most.parse().map_err(|_| text.to_owned())?, inner(says)?)
+            }
             "under" => {
                 let (suffix, says) = first()?;
                 let (under, others) = says.split_once(" else ").ok_or("under SUFFIX … wants an else")?;
