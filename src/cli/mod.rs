@@ -233,15 +233,9 @@ enum Failure {
     #[error("{0}")]
     Wanted(String),
     #[error("cannot read {path}: {error}", path = path.display())]
-    Read {
-        path: PathBuf,
-        error: std::io::Error,
-    },
+    Read { path: PathBuf, error: std::io::Error },
     #[error("cannot write {path}: {error}", path = path.display())]
-    Write {
-        path: PathBuf,
-        error: std::io::Error,
-    },
+    Write { path: PathBuf, error: std::io::Error },
     #[error("{0}")]
     System(#[from] std::io::Error),
 }

@@ -22,6 +22,7 @@ use sha2::{Digest, Sha256};
 use tlog_tiles::Tile;
 
 use super::examine::{LONGEST, Ledger, Proof, judge_file, judge_text};
+use super::joined;
 use super::log::{Claim, Head, Record, Sums};
 use super::path::{Module, ModuleRequest, Version};
 use super::places::{Filed, Sort, read};
@@ -242,6 +243,9 @@ pub fn import(
     }
     for book in &books {
         book.keep(folder, now, &mut imported)?;
+    }
+    for config in databases {
+        joined::catch_up(folder, config).map_err(at(folder.dir()))?;
     }
     for file in keeping {
         file.keep(folder, &mut imported)?;
