@@ -236,7 +236,7 @@ mod tests {
         let mut loading = ticket(&memory, "a");
         assert!(matches!(memory.look(&key("a")), Look::Miss(None)));
         assert!(loading.reserve(1_000));
-        loading.fill(Note::default(), Bytes::from_static(b"x"));
+        loading.fill(Note::default(), Bytes::from_static(b"x"), Bytes::new());
         assert!(holds(&memory, "a"));
         drop(ticket(&memory, "b"));
         drop(ticket(&memory, "b"));
@@ -268,9 +268,9 @@ mod tests {
             let mut loading = ticket(&memory, "a");
             assert!(loading.reserve(3));
             change(&memory);
-            loading.fill(Note::default(), Bytes::from_static(b"old"));
+            loading.fill(Note::default(), Bytes::from_static(b"old"), Bytes::new());
             match (memory.look(&key("a")), held) {
-                (Look::Hit(_, bytes), Some(expected)) => assert_eq!(bytes, expected, "{what}"),
+                (Look::Hit(_, bytes, _), Some(expected)) => assert_eq!(bytes, expected, "{what}"),
                 (Look::Miss(_), None) => (),
                 _ => panic!("{what}"),
             }
@@ -284,7 +284,7 @@ mod tests {
         let mut loading = ticket(&memory, "b");
         assert!(loading.reserve(1_000));
         memory.clear();
-        loading.fill(Note::default(), Bytes::from_static(b"old"));
+        loading.fill(Note::default(), Bytes::from_static(b"old"), Bytes::new());
         assert_eq!((holds(&memory, "a"), holds(&memory, "b")), (false, false));
         assert_eq!(memory.weigh(), (0, 0));
     }
@@ -294,6 +294,6 @@ mod tests {
         let memory = Memory::new(4_000);
         keep(&memory, "a", 1);
         assert!(memory.annotate(&key("a"), |note| note.at_ms = 5));
-        assert!(matches!(memory.look(&key("a")), Look::Hit(Note { at_ms: 5, .. }, _)));
+        assert!(matches!(memory.look(&key("a")), Look::Hit(Note { at_ms: 5, .. }, ..)));
     }
 }

@@ -270,7 +270,7 @@ impl House {
         // Whoever joins what was begun early waits no less for it.
         let _place = if by == Asked::Client { self.early.make_way() } else { None };
         let leads = Arc::new(AtomicBool::new(false));
-        let (house, asked, ground, leading) = (Arc::clone(self), request.clone(), ground.clone(), Arc::clone(&leads));
+        let (house, asked, place, leading) = (Arc::clone(self), request.clone(), ground.clone(), Arc::clone(&leads));
         let under = key.clone();
         let produce = move |draft| async move {
             // Whoever looked just before another's fill landed, and came here just after, finds it there.
@@ -281,10 +281,14 @@ impl House {
                 return super::store::hand_on(found, draft).await;
             }
             leading.store(true, Ordering::Relaxed);
-            house.produce(draft, asked, ground, sums, now, by).await
+            house.produce(draft, asked, place, sums, now, by).await
         };
         let found = self.store.cache.fill(key, produce).await;
-        Filled { leads: leads.load(Ordering::Relaxed), found }
+        let leads = leads.load(Ordering::Relaxed);
+        if leads && found.is_ok() {
+            self.compare_new_info(request, ground, now);
+        }
+        Filled { leads, found }
     }
 
     async fn produce(
@@ -608,6 +612,7 @@ impl House {
     fn recheck(self: &Arc<Self>, request: &ModuleRequest, held: &Held, ground: &Ground, now: SystemTime) {
         if let Some(found) = held.found() {
             self.recheck_file(request, &found.note, ground, now);
+            self.recheck_info(request, &found.note, ground, now);
         }
     }
 }

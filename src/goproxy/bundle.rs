@@ -677,7 +677,7 @@ mod tests {
                 "a list that is a web page",
                 |tree| tree.put("a.example/!m/@v/list", b"<html>"),
                 "a.example/!m/@v/list",
-                "no line of it is a version",
+                "it is a web page",
             ),
             (
                 "a forged record",

@@ -10,6 +10,7 @@
 //! Left out: requests with credentials, which `flow` passes through; HTTP to the client, which is
 //! `respond`'s; the order in which files leave the disk, which is `cache`'s.
 
+mod agree;
 mod answer;
 mod bundle;
 mod defaults;

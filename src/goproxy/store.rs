@@ -16,6 +16,8 @@ use crate::target::Base;
 pub const VERIFIED: &str = "verified";
 /// When an unverified file was last put to the database, in milliseconds since 1970.
 pub const CHECKED: &str = "checked_ms";
+/// That the `.info` of a release was told twice alike: `yes`.
+pub const AGREED: &str = "agreed";
 /// Which mirror it came from.
 pub const MIRROR: &str = "mirror";
 /// 404 or 410, of an absence.
