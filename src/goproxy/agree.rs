@@ -1,7 +1,8 @@
 //! Whether the `.info` of a release is true: no checksum database has it, so it is heard twice.
 //!
 //! A pseudo-version carries its time in its name, and a wrong `Version` shows; the `Time` of a tag shows
-//! nowhere. So such an `.info` is compared, behind the answers that it gives meanwhile: with the other
+//! nowhere. (And where every mirror gives a pseudo-version another time than its name, that is kept, in
+//! doubt: real mirrors do, and go does not mind.) So such an `.info` is compared, behind the answers that it gives meanwhile: with the other
 //! mirrors that were named, as soon as it is kept; where there is one mirror alone, with what that says when
 //! it is next asked for after `goproxy.fresh`. What most mirrors say is kept, and of one mirror what it says
 //! now. Once two tellings agree it is never asked for again.
@@ -18,7 +19,7 @@ use super::answer::{House, facts_of};
 use super::mirrors::{Manner, Mirror, Pool, Small, Walk};
 use super::path::ModuleRequest;
 use super::pools::Ground;
-use super::store::{AGREED, CHECKED, MIRROR};
+use super::store::{AGREED, CHECKED, DOUBT, MIRROR};
 use super::{policy, verify, version};
 use crate::cache::{Key, Note};
 
@@ -50,7 +51,8 @@ impl House {
 
     /// Compares one that is held, was not confirmed yet, and is older than `fresh`.
     pub fn recheck_info(self: &Arc<Self>, request: &ModuleRequest, note: &Note, ground: &Ground, now: SystemTime) {
-        if !is_unprovable(request) || note.facts.contains_key(AGREED) || ground.pool.is_unwell() {
+        let is_in_doubt = is_unprovable(request) || note.facts.contains_key(DOUBT);
+        if !is_in_doubt || note.facts.contains_key(AGREED) || ground.pool.is_unwell() {
             return;
         }
         let checked = note.facts.get(CHECKED).and_then(|checked| checked.parse().ok()).unwrap_or(note.at_ms);
@@ -98,10 +100,11 @@ impl House {
         }
         let is_alone = tellings.tellers() == 1;
         // One mirror alone is believed in what it says last, and for good once it has said it twice.
-        let (winner, is_settled) = match is_alone {
-            true if is_same_again => (meant.clone(), true),
-            true => (tellings.by.keys().find(|other| **other != meant)?.clone(), false),
-            false => tellings.most(&meant),
+        let (winner, is_settled) = match tellings.proven(request) {
+            Some(proven) => (proven, true),
+            None if is_alone && is_same_again => (meant.clone(), true),
+            None if is_alone => (tellings.by.keys().find(|other| **other != meant)?.clone(), false),
+            None => tellings.most(&meant),
         };
         self.keep_winner(request, key, note, &meant, winner, is_settled, tellings, now).await;
         Some(())
@@ -138,7 +141,7 @@ impl House {
     /// What mirrors say: all that were named and are awake, but for the one that is skipped; else whoever answers.
     async fn tell(&self, request: &ModuleRequest, pool: &Pool, skipped: Option<&str>) -> Vec<Small> {
         let ModuleRequest::Info { version, .. } = request else { return Vec::new() };
-        let judge = |text: &Bytes| verify::judge_info(text, Some(version));
+        let judge = |text: &Bytes| verify::judge_info_loosely(text, version);
         if pool.manner == Manner::OnFault || pool.mirrors.len() == 1 {
             return Walk::new(&self.asker, pool, request.wire()).small(LONGEST, judge).await.into_iter().collect();
         }
@@ -170,6 +173,14 @@ impl Tellings {
             [.., second, first] => first > second,
             _ => true,
         }
+    }
+
+    /// The one that is as the version's name has it, where that has a time.
+    fn proven(&self, request: &ModuleRequest) -> Option<Meaning> {
+        let ModuleRequest::Info { version, .. } = request else { return None };
+        version::pseudo_time(version.as_str())?;
+        let is_right = |(text, _): &(Bytes, _)| verify::judge_info(text, Some(version)).is_ok();
+        self.texts.iter().find(|(_, text)| is_right(text)).map(|(meaning, _)| meaning.clone())
     }
 
     /// What most say, and whether that is more than one of them; of two that are said by as many, the one that

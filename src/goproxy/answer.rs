@@ -24,7 +24,7 @@ use super::mirrors::{Asker, Manner, Mirror, Pool, Small, Trouble, Upstream, Walk
 use super::path::{Database, Module, ModuleRequest, Version};
 use super::policy::{self, Freshness, Patterns};
 use super::pools::{Ground, Pools};
-use super::store::{Absence, Facts, Known, MIRROR, Store, is_verified};
+use super::store::{Absence, DOUBT, Facts, Known, MIRROR, Store, is_verified};
 use super::sumdb::{Sumdb, below};
 use super::tally::{Served, Tally};
 use super::{Body, Config, Place, Reply, SumdbConfig, defaults, joined, verify, version};
@@ -338,6 +338,11 @@ impl House {
                 validators.extend(facts_of(&mirror));
                 Ok((draft, keep(now, validators)))
             }
+            Err((trouble, Some(doubtful))) if trouble.absent.is_none() && is_doubtful(request, &doubtful) => {
+                tracing::debug!(%request, "no mirror has another time; kept as it came, to be asked for again");
+                draft.write(doubtful).await?;
+                Ok((draft, keep(now, Facts::from([(DOUBT.to_owned(), "time".to_owned())]))))
+            }
             Err((trouble, Some(odd))) if trouble.absent.is_none() => {
                 tracing::debug!(%request, "no mirror has an answer that parses; passed on as it came");
                 self.keep_odd(request, ground, &odd).await;
@@ -637,6 +642,12 @@ fn database_hosts(config: &SumdbConfig) -> Vec<(Base, Database)> {
     let aliases = defaults::SUMDB_HOSTS.iter().filter(|_| is_default);
     let aliases = aliases.filter_map(|host| Base::parse(&format!("https://{host}")).ok());
     config.own_base().into_iter().chain(aliases).map(|base| (base, config.name.clone())).collect()
+}
+
+/// Whether it is an `.info` of that version, but for its time.
+fn is_doubtful(request: &ModuleRequest, text: &[u8]) -> bool {
+    matches!(request, ModuleRequest::Info { version, .. }
+        if version.is_canonical() && verify::judge_info_loosely(text, version).is_ok())
 }
 
 /// Where a file lies that answers for every place.

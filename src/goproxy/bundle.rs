@@ -28,8 +28,9 @@ use super::path::{Module, ModuleRequest, Version};
 use super::places::{Filed, Sort, read};
 use super::policy::{self, Patterns};
 use super::pools::TREE;
-use super::store::{Facts, MIRROR, VERIFIED};
+use super::store::{DOUBT, Facts, MIRROR, VERIFIED};
 use super::sumdb::SumdbConfig;
+use super::verify;
 use crate::cache::{Folder, Key, Look, Note};
 
 /// The sums of a go.sum file: which module versions a build is made of.
@@ -288,6 +289,10 @@ impl Judge<'_> {
             let mut text = Vec::new();
             Read::by_ref(&mut file).take(LONGEST).read_to_end(&mut text).map_err(|why| why.to_string())?;
             judge_text(request, &text)?;
+            if matches!(request, ModuleRequest::Info { version, .. } if verify::judge_info(&text, Some(version)).is_err())
+            {
+                facts.insert(DOUBT.to_owned(), "time".to_owned());
+            }
         }
         let key = Key::new(&format!("{TREE}/{}", request.file())).ok_or("it has no place in a cache")?;
         let sha256 = hash(&mut file).map_err(|why| why.to_string())?;

@@ -171,7 +171,7 @@ pub(super) fn judge_file(
 /// Judges an answer that no database vouches for.
 pub(super) fn judge_text(request: &ModuleRequest, text: &[u8]) -> Result<(), String> {
     match request {
-        ModuleRequest::Info { version, .. } => verify::judge_info(text, Some(version)),
+        ModuleRequest::Info { version, .. } => verify::judge_info_loosely(text, version),
         ModuleRequest::Latest { .. } => verify::judge_info(text, None),
         ModuleRequest::List { .. } => verify::judge_list(text),
         _ => Ok(()),

@@ -18,6 +18,8 @@ pub const VERIFIED: &str = "verified";
 pub const CHECKED: &str = "checked_ms";
 /// That the `.info` of a release was told twice alike: `yes`.
 pub const AGREED: &str = "agreed";
+/// That an `.info` has another time than its version's name, and every mirror said so: `time`.
+pub const DOUBT: &str = "doubt";
 /// Which mirror it came from.
 pub const MIRROR: &str = "mirror";
 /// 404 or 410, of an absence.

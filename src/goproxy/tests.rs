@@ -741,6 +741,31 @@ async fn a_lone_mirror_is_heard_twice_about_a_release() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_time_that_no_mirror_has_as_the_name_has_it_is_kept_until_one_does() {
+    let path = format!("{M}/@v/v0.0.0-20240101000000-abcdefabcdef.info");
+    let info =
+        |time: &str| Bytes::from(format!(r#"{{"Version":"v0.0.0-20240101000000-abcdefabcdef","Time":"{time}"}}"#));
+    let (named, later) = (info("2024-01-01T00:00:00Z"), info("2024-01-01T00:01:05Z"));
+    let stage = Stage::plain();
+    for host in ["a.test", "b.test"] {
+        let later = later.clone();
+        stage.net.host(host, move |_| Act::Give(later.clone()));
+    }
+    assert_eq!(stage.get(&path).await, (200, later.clone()));
+    stage.settle().await;
+    let asked = stage.net.count();
+    assert_eq!(stage.get_at(&path, 59).await, (200, later.clone()));
+    assert_eq!(stage.net.count(), asked, "kept");
+    let right = named.clone();
+    stage.net.host("b.test", move |_| Act::Give(right.clone()));
+    assert_eq!(stage.get_at(&path, 200).await, (200, later));
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(stage.get_at(&path, 201).await, (200, named.clone()));
+    stage.net.die();
+    assert_eq!(stage.get_at(&path, 999_999).await, (200, named));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_version_whose_go_mod_is_verified_stays_listed() {
     let book = book();
     let stage = Stage::verified(&book);
