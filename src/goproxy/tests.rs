@@ -1891,7 +1891,7 @@ async fn the_go_command_verifies_from_the_folder_alone() {
     }
     let folder = crate::cache::Folder::open(dir.path()).unwrap().unwrap();
     let wrong = |folder: &crate::cache::Folder| -> Vec<String> {
-        let examiner = Examiner::new(folder, &[sumdb.clone()]);
+        let examiner = Examiner::new(folder, std::slice::from_ref(&sumdb));
         let items = folder.items().unwrap();
         let is_wrong =
             |item: &&crate::cache::Item| !matches!(examiner.examine(&item.key), Finding::Right | Finding::Unproven(_));
