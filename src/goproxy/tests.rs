@@ -724,6 +724,49 @@ async fn a_time_that_one_mirror_got_wrong_does_not_stay() {
     assert_eq!(stage.net.count(), asked, "heard twice, and settled");
 }
 
+/// Nothing that a mirror makes up now and then is left once both were asked again.
+#[tokio::test(start_paused = true)]
+async fn of_a_mirror_that_lies_at_random_nothing_stays() {
+    let (book, info) = (book(), format!("{M}/@v/v1.0.0.info"));
+    for seed in 0..200 {
+        let stage = Stage::verified(&book);
+        let random = Mutex::new(fastrand::Rng::with_seed(seed));
+        stage.net.host("a.test", move |ask| match files().get(ask.path) {
+            Some(right) if random.lock().unwrap().bool() => Act::Give(match ask.path.rsplit(['/', '.']).next() {
+                Some("list") => Bytes::from_static(b"v1.0.0\nv6.6.6\n"),
+                Some("info") => wrong_info(),
+                Some("mod") => Bytes::from_static(b"module example.com/other\n"),
+                Some("zip") => zipped(&[("example.com/m@v1.0.0/go.mod", "module evil\n")]).into(),
+                _ => right.clone(),
+            }),
+            _ => good(ask),
+        });
+        stage.net.host("b.test", good);
+        for path in ["@v/v1.0.0.info", "@v/v1.0.0.mod", "@v/v1.0.0.zip", "@v/list"] {
+            let (status, body) = stage.get(&format!("{M}/{path}")).await;
+            assert_eq!(status, 200, "{seed} {path}");
+            assert!(
+                path.contains("info") || path.contains("list") || body == file(&format!("{M}/{path}")),
+                "{seed} {path}"
+            );
+        }
+        sleep(Duration::from_secs(30)).await;
+        stage.settle().await;
+        // From now on it is right, and a list is what mirrors say now.
+        stage.net.host("a.test", good);
+        for later in [100, 400, 700] {
+            assert_eq!(stage.get_at(&info, later).await.0, 200);
+            stage.get_at(&format!("{M}/@v/list"), later).await;
+            sleep(Duration::from_secs(30)).await;
+            stage.settle().await;
+        }
+        for path in FILES {
+            let path = format!("{M}/{path}");
+            assert_eq!(stage.get_at(&path, 701).await, (200, file(&path)), "{seed} {path}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lone_mirror_is_heard_twice_about_a_release() {
     let info = format!("{M}/@v/v1.0.0.info");
