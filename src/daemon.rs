@@ -32,6 +32,7 @@ use crate::goproxy::Goproxy;
 use crate::intercept::{self, Interceptor};
 use crate::metrics::Registry;
 use crate::resolve::{self, Resolver};
+use crate::respond::Modules;
 use crate::socket::{self, DatagramListeners, Datagrams, Listeners};
 use crate::target::{Host, Target};
 use crate::tunnel::Tunnels;
@@ -210,7 +211,8 @@ fn build(
     let goproxy = Goproxy::new(settings.goproxy, cache, fetcher, handle, registry);
     let ours = Ours { listeners: bound.listen.clone(), names: settings.listen_names };
     let tunnels = Tunnels::new(registry);
-    let rooms = Rooms { admission, interceptor, goproxy, tunnels, connector, identity, ours };
+    let modules = Modules::new(identity.pseudonym());
+    let rooms = Rooms { admission, interceptor, goproxy, tunnels, connector, identity, modules, ours };
     Ok(Built { rooms: Arc::new(rooms), resolver, admin_hosts: settings.admin_hosts, parent })
 }
 

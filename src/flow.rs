@@ -12,11 +12,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use futures_util::stream;
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::{Body as _, Frame, Incoming};
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -27,14 +26,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::accept::{self, Arrival};
 use crate::admit::{Admission, Client, Dialect, Ends, Permit, Standing};
-use crate::cache::Content;
 use crate::classify::{self, Guarded, Intent, Keeper, Left};
 use crate::connect::Connector;
 use crate::fetch::{self, Body};
 use crate::forward::{self, Forwarder, Identity};
-use crate::goproxy::{self, Goproxy, ModuleRequest, Place, Reply};
+use crate::goproxy::{Goproxy, ModuleRequest, Place};
 use crate::intercept::{Alpn, Interceptor, Replayed, Stance, Terminated};
-use crate::respond::{self, Id, Trouble};
+use crate::respond::{self, Conditions, Id, Modules, Trouble};
 use crate::socket::{self, Cut, Edge};
 use crate::target::{Base, Host, Name, Scheme, Target, unwrap_mapped};
 use crate::tunnel::{Ending, Tunnels};
@@ -57,6 +55,7 @@ pub struct Rooms {
     pub tunnels: Tunnels,
     pub connector: Connector,
     pub identity: Identity,
+    pub modules: Modules,
     pub ours: Ours,
 }
 
@@ -371,7 +370,7 @@ impl Worker {
         }
         let place = Place::Host { base: inside.base.clone(), standing: inside.client.standing };
         if let Some(wanted) = self.module_request(&request, &place, &path) {
-            return self.module(&wanted, &place).await;
+            return self.module(&wanted, &place, &request).await;
         }
         Box::pin(self.pass(inside.client.standing, &inside.base, &path, request, inside.side)).await
     }
@@ -414,7 +413,7 @@ impl Worker {
         if let Some((base, rest)) = self.rooms.goproxy.listed(&base, path) {
             let place = Place::Host { base, standing: client.standing };
             if let Some(wanted) = self.module_request(&request, &place, rest) {
-                return self.module(&wanted, &place).await;
+                return self.module(&wanted, &place, &request).await;
             }
         }
         self.rooms.admission.target(client.standing, Dialect::Http, &base.target)?;
@@ -439,7 +438,7 @@ impl Worker {
                 let bundle = tokio::task::spawn_blocking(move || interceptor.bundle_pem()).await;
                 bundle.ok().flatten().map(certificates).ok_or(no_ca)
             }
-            _ => self.module(&ModuleRequest::parse(path)?, &Place::Ours { standing }).await,
+            _ => self.module(&ModuleRequest::parse(path)?, &Place::Ours { standing }, request).await,
         }
     }
 
@@ -452,9 +451,15 @@ impl Worker {
         if readable && !personal { self.rooms.goproxy.read(place, path).ok() } else { None }
     }
 
-    async fn module(&self, wanted: &ModuleRequest, place: &Place) -> Result<Response<Body>, Trouble> {
+    async fn module<B>(
+        &self,
+        wanted: &ModuleRequest,
+        place: &Place,
+        request: &Request<B>,
+    ) -> Result<Response<Body>, Trouble> {
+        let conditions = Conditions::of(request.method(), request.headers());
         let reply = self.rooms.goproxy.serve(wanted, place, SystemTime::now()).await?;
-        Ok(module_response(reply, self.rooms.identity.pseudonym()))
+        Ok(self.rooms.modules.answer(reply, &conditions))
     }
 
     fn admitted<B>(&self, door: &Door, request: &Request<B>) -> Result<Client, Trouble> {
@@ -524,36 +529,6 @@ fn leads_to<B>(request: &Request<B>, base: &Base) -> bool {
     let authority = request.uri().authority().map(|authority| authority.as_str()).or(host);
     let port = base.scheme.default_port();
     authority.is_some_and(|text| Target::parse_authority(text, port).is_ok_and(|target| target == base.target))
-}
-
-fn module_response(reply: Reply, us: &str) -> Response<Body> {
-    let length = reply.length();
-    let body = match reply.body {
-        goproxy::Body::Bytes(bytes) => fetch::full(bytes),
-        goproxy::Body::Held(content) => body_of(content),
-    };
-    let mut response = Response::new(body);
-    *response.status_mut() = reply.status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
-    if let Some(length) = length {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    }
-    if let Some(age) = reply.age {
-        headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
-    }
-    if let Ok(status) = HeaderValue::from_str(&format!("{us}; {}", reply.served.cache_status())) {
-        headers.insert(HeaderName::from_static("cache-status"), status);
-    }
-    response
-}
-
-fn body_of(content: Content) -> Body {
-    let pieces = stream::unfold(content, |mut content| async move {
-        let piece = content.next().await?;
-        Some((piece.map(Frame::data).map_err(|error| fetch::Error::Broken(error.to_string())), content))
-    });
-    StreamBody::new(pieces).boxed_unsync()
 }
 
 fn certificates(pem: String) -> Response<Body> {

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle;
 
-use super::ReadSeek;
 use super::growth::{PIECE, Seat, Snapshot, read_off_worker};
+use super::{ReadSeek, disk};
 
 /// Bytes to read, wherever they are. `Growing` ones are still being written by a producer.
 pub struct Content {
     source: Source,
+    tag: Option<Bytes>,
 }
 
 enum Source {
@@ -33,18 +34,24 @@ pub(super) struct Filed {
 }
 
 impl Content {
-    pub(super) fn whole(bytes: Bytes) -> Content {
-        Content { source: Source::Whole { length: bytes.len() as u64, rest: bytes } }
+    /// Bytes that are at hand.
+    pub fn of(bytes: Bytes) -> Content {
+        let tag = tag(&disk::hash(&bytes));
+        Content::whole(bytes, tag)
     }
 
-    pub(super) fn filed(filed: Filed) -> Content {
-        Content { source: Source::Filed(filed) }
+    pub(super) fn whole(bytes: Bytes, tag: Bytes) -> Content {
+        Content { source: Source::Whole { length: bytes.len() as u64, rest: bytes }, tag: Some(tag) }
+    }
+
+    pub(super) fn filed(filed: Filed, tag: Bytes) -> Content {
+        Content { source: Source::Filed(filed), tag: Some(tag) }
     }
 
     pub(super) fn growing(seat: Seat) -> Content {
         match seat.whole() {
-            Some(bytes) => Content::whole(bytes),
-            None => Content { source: Source::Growing(seat) },
+            Some(bytes) => Content::of(bytes),
+            None => Content { source: Source::Growing(seat), tag: None },
         }
     }
 
@@ -52,9 +59,32 @@ impl Content {
     pub fn length(&self) -> Option<u64> {
         match &self.source {
             Source::Whole { length, .. } => Some(*length),
-            Source::Filed(filed) => Some(filed.length),
+            Source::Filed(filed) => Some(filed.length - filed.at),
             Source::Growing(seat) => seat.length(),
         }
+    }
+
+    /// A name for these very bytes, in quotes, as a header wants it: their SHA-256. None while more is coming.
+    pub fn tag(&self) -> Option<&Bytes> {
+        self.tag.as_ref()
+    }
+
+    /// Reads on from `from`, and no more than `length` bytes, both within what there is. False where that
+    /// cannot be done, because more is still coming.
+    pub fn narrow(&mut self, from: u64, length: u64) -> bool {
+        match &mut self.source {
+            Source::Whole { length: all, rest } => {
+                *rest = rest.slice(from as usize..(from + length) as usize);
+                *all = length;
+            }
+            Source::Filed(filed) => {
+                let end = (from + length).min(filed.ahead.len() as u64);
+                filed.ahead = if from < end { filed.ahead.slice(from as usize..end as usize) } else { Bytes::new() };
+                (filed.at, filed.length) = (from, from + length);
+            }
+            Source::Growing(_) => return false,
+        }
+        true
     }
 
     /// The next piece; `None` at the end. An error means that the rest will never come: the
@@ -125,6 +155,11 @@ impl fmt::Debug for Content {
     }
 }
 
+/// A SHA-256 in hexadecimal, as a tag.
+pub(super) fn tag(sha256: &str) -> Bytes {
+    format!("\"{sha256}\"").into()
+}
+
 fn too_long(limit: usize) -> io::Error {
     io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {limit} bytes"))
 }
@@ -140,7 +175,7 @@ mod tests {
         fs::write(kept.path(), vec![7; length]).unwrap();
         let file = Arc::new(kept.reopen().unwrap());
         let content = Filed { file, length: length as u64, ahead: Bytes::new(), at: 0, runtime: Handle::current() };
-        (Content::filed(content), kept)
+        (Content::filed(content, Bytes::new()), kept)
     }
 
     #[tokio::test]
@@ -158,10 +193,33 @@ mod tests {
     #[tokio::test]
     async fn more_than_the_limit_is_an_error_and_no_beginning() {
         let too_long = |outcome: io::Result<Bytes>| outcome.unwrap_err().kind() == io::ErrorKind::FileTooLarge;
-        assert!(too_long(Content::whole(Bytes::from_static(b"abc")).bytes(2).await));
+        assert!(too_long(Content::of(Bytes::from_static(b"abc")).bytes(2).await));
         assert!(too_long(filed(600_000).0.bytes(599_999).await));
-        assert_eq!(Content::whole(Bytes::from_static(b"abc")).bytes(3).await.unwrap(), "abc");
-        assert_eq!(Content::whole(Bytes::new()).bytes(0).await.unwrap(), "");
+        assert_eq!(Content::of(Bytes::from_static(b"abc")).bytes(3).await.unwrap(), "abc");
+        assert_eq!(Content::of(Bytes::new()).bytes(0).await.unwrap(), "");
+    }
+
+    #[tokio::test]
+    async fn a_part_is_read_and_no_more() {
+        let all: Bytes = (0..600_000u32).map(|at| (at % 251) as u8).collect();
+        for ahead in [0, 100_000, 600_000] {
+            for (from, length) in
+                [(0, 600_000), (0, 1), (50_000, 100), (50_000, 100_000), (300_000, 300_000), (599_999, 1)]
+            {
+                let (mut content, kept) = filed(600_000);
+                fs::write(kept.path(), &all).unwrap();
+                if let Source::Filed(filed) = &mut content.source {
+                    filed.ahead = all.slice(..ahead);
+                }
+                let whole = Content::of(all.clone());
+                for mut content in [content, whole] {
+                    assert!(content.narrow(from, length));
+                    assert_eq!(content.length(), Some(length), "{ahead} {from} {length}");
+                    let part = all.slice(from as usize..(from + length) as usize);
+                    assert!(content.bytes(600_000).await.unwrap() == part, "{ahead} {from} {length}");
+                }
+            }
+        }
     }
 
     #[tokio::test]

@@ -249,6 +249,44 @@ impl Disk {
         self.commit(key, scratch, note, hash(bytes))
     }
 
+    /// Writes a file for others to read, made of what is kept. It has no record, is given to nobody by us, and
+    /// is not synced: what a power cut takes of it is made again.
+    pub(super) fn set_out(&self, key: &Key, bytes: &[u8]) -> io::Result<()> {
+        let place = self.dir.join(key.file_path());
+        let before = file_length(&place);
+        self.write_aside(&place, bytes)?;
+        self.account(before, bytes.len() as u64);
+        Ok(())
+    }
+
+    /// The same, where it is a kept file as it stands: a second name for that, or a copy where there is none.
+    pub(super) fn set_out_same(&self, key: &Key, kept: &Key) -> io::Result<()> {
+        let (from, place) = (self.dir.join(kept.file_path()), self.dir.join(key.file_path()));
+        if let Some(folder) = place.parent() {
+            make_folder(folder)?;
+        }
+        match fs::hard_link(&from, &place) {
+            Ok(()) => self.account(0, file_length(&place)),
+            Err(_) => self.set_out(key, &fs::read(&from)?)?,
+        }
+        Ok(())
+    }
+
+    /// Every file below a folder of a pool, with its size, whatever is known about it.
+    pub(super) fn files_below(&self, below: &Key) -> Vec<(Key, u64)> {
+        let (mut folders, mut found) = (vec![self.dir.join(below.file_path())], Vec::new());
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+                match entry.file_type() {
+                    Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                    Ok(_) => found.extend(self.measure(&entry.path()).map(|held| (held.key, held.size))),
+                    Err(_) => {}
+                }
+            }
+        }
+        found
+    }
+
     /// Writes a new note for a kept file, if there is one.
     pub(super) fn annotate(&self, key: &Key, change: impl FnOnce(&mut Note)) -> io::Result<()> {
         let _writer = self.lock_writer(key);

@@ -3,7 +3,7 @@
 //! Pure: given what lies there, how much room there is and what was used, this says what goes; the
 //! caller removes it. A `.info` or `.mod` costs a build a question to a mirror and is a thousandth of
 //! a zip, so they leave only when no zip is left; records and tiles of a checksum database, without
-//! which a build cannot verify, after those. Absences are a few bytes each and named by whoever asks,
+//! which a build cannot verify, after those, and before them what was set out of them for readers of the folder. Absences are a few bytes each and named by whoever asks,
 //! so they are bounded by their number too. Within these kinds the least recently used goes first,
 //! but for zips.
 //!
@@ -99,18 +99,19 @@ impl Space {
 
 /// The files that must go so that `excess` bytes are gone, and the absences that are too many.
 pub(super) fn choose(held: Vec<Held>, excess: u64, uses: &mut Uses) -> Vec<Held> {
-    let mut kinds: [Vec<Held>; 4] = Default::default();
+    let mut kinds: [Vec<Held>; 5] = Default::default();
     for mut file in held {
         file.used = uses.last_used(&file.key, file.used);
         kinds[worth(&file.key) as usize].push(file);
     }
-    let [absences, zips, texts, proofs] = kinds;
+    let [absences, zips, texts, copies, proofs] = kinds;
     uses.order.settle(&zips);
     let too_many = absences.len().saturating_sub(MOST_ABSENCES);
     let lacking = |leaving: &[Held]| excess.saturating_sub(leaving.iter().map(|file| file.size).sum());
     let mut leaving = oldest_first(absences, excess, too_many);
     leaving.extend(uses.order.leave(&zips, lacking(&leaving)));
     leaving.extend(oldest_first(texts, lacking(&leaving), 0));
+    leaving.extend(oldest_first(copies, lacking(&leaving), 0));
     leaving.extend(oldest_first(proofs, lacking(&leaving), 0));
     leaving
 }
@@ -265,6 +266,8 @@ enum Worth {
     Absence,
     Zip,
     Text,
+    /// What was set out for others, of what is kept elsewhere.
+    Copy,
     Proof,
 }
 
@@ -274,7 +277,9 @@ fn worth(key: &Key) -> Worth {
         Worth::Absence
     } else if path.ends_with(".zip") {
         Worth::Zip
-    } else if path.starts_with("sumdb/") || path.starts_with("download/sumdb/") {
+    } else if path.starts_with("download/sumdb/") {
+        Worth::Copy
+    } else if path.starts_with("sumdb/") {
         Worth::Proof
     } else {
         Worth::Text

@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -18,8 +19,9 @@ use super::growth::Snapshot;
 use super::{Error, Key, Note, ReadSeek};
 
 /// A cache folder, open for a tool.
+#[derive(Clone)]
 pub struct Folder {
-    disk: Disk,
+    disk: Arc<Disk>,
 }
 
 /// A file in the folder.
@@ -63,12 +65,21 @@ pub struct Room {
 impl Folder {
     /// Opens the folder at `dir`; none if there is none.
     pub fn open(dir: &Path) -> Result<Option<Folder>, Error> {
-        Ok(Disk::open_existing(dir)?.map(|disk| Folder { disk }))
+        Ok(Disk::open_existing(dir)?.map(Folder::of))
     }
 
     /// Opens the folder at `dir`, making it if need be.
     pub fn make(dir: &Path) -> Result<Folder, Error> {
-        Ok(Folder { disk: Disk::open(dir)? })
+        Ok(Folder::of(Disk::open(dir)?))
+    }
+
+    fn of(disk: Disk) -> Folder {
+        Folder::shared(Arc::new(disk))
+    }
+
+    /// The folder that a cache serves from.
+    pub(super) fn shared(disk: Arc<Disk>) -> Folder {
+        Folder { disk }
     }
 
     /// Where it is.
@@ -177,6 +188,22 @@ impl Folder {
             )));
         }
         self.disk.commit(key, scratch, &Note { length: at, ..note }, found)
+    }
+
+    /// Writes a file for others to read that is made of what is kept, and can be made again: it has no note,
+    /// nothing waits for it to last, and it is given to nobody from here.
+    pub fn set_out(&self, key: &Key, bytes: &[u8]) -> io::Result<()> {
+        self.disk.set_out(key, bytes)
+    }
+
+    /// The same, of a kept file as it stands.
+    pub fn set_out_same(&self, key: &Key, kept: &Key) -> io::Result<()> {
+        self.disk.set_out_same(key, kept)
+    }
+
+    /// Every file below a folder, with its size, noted or not.
+    pub fn files_below(&self, below: &Key) -> Vec<(Key, u64)> {
+        self.disk.files_below(below)
     }
 
     /// Notes something else about a file.

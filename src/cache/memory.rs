@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use lru::LruCache;
 
-use super::{Key, Note};
+use super::{Key, Note, content, disk};
 
 /// What was found on looking.
 pub(super) enum Look {
-    Hit(Note, Bytes),
+    /// What is held, and its tag.
+    Hit(Note, Bytes, Bytes),
     /// Not here. Who holds the ticket may load it; none is given while another does.
     Miss(Option<Ticket>),
 }
@@ -28,7 +29,8 @@ pub(super) struct Memory {
 
 struct Shelf {
     limit: u64,
-    entries: LruCache<Key, (Note, Bytes)>,
+    /// Notes, bytes, and the tags of these.
+    entries: LruCache<Key, (Note, Bytes, Bytes)>,
     /// What the entries weigh.
     held: u64,
     /// What is promised to loads under way.
@@ -48,8 +50,8 @@ impl Memory {
     /// What is held under `key`, or the leave to load it.
     pub(super) fn look(&self, key: &Key) -> Look {
         let mut shelf = self.lock();
-        if let Some((note, bytes)) = shelf.entries.get(key) {
-            return Look::Hit(note.clone(), bytes.clone());
+        if let Some((note, bytes, tag)) = shelf.entries.get(key) {
+            return Look::Hit(note.clone(), bytes.clone(), tag.clone());
         }
         if shelf.loading.contains_key(key) {
             return Look::Miss(None);
@@ -62,16 +64,17 @@ impl Memory {
 
     /// Holds something new. False where it does not fit; then nothing is held under `key`.
     pub(super) fn insert(&self, key: &Key, note: Note, bytes: Bytes) -> bool {
+        let tag = content::tag(&disk::hash(&bytes));
         let mut shelf = self.lock();
         shelf.loading.remove(key);
-        shelf.insert(key, note, bytes)
+        shelf.insert(key, note, bytes, tag)
     }
 
     /// Writes a new note for what is held, if it is.
     pub(super) fn annotate(&self, key: &Key, change: impl FnOnce(&mut Note)) -> bool {
         let mut shelf = self.lock();
         shelf.loading.remove(key);
-        shelf.entries.peek_mut(key).map(|(note, _)| change(note)).is_some()
+        shelf.entries.peek_mut(key).map(|(note, ..)| change(note)).is_some()
     }
 
     /// Lets go of what is held, and of what is being loaded.
@@ -106,19 +109,19 @@ impl Memory {
 }
 
 impl Shelf {
-    fn insert(&mut self, key: &Key, note: Note, bytes: Bytes) -> bool {
+    fn insert(&mut self, key: &Key, note: Note, bytes: Bytes, tag: Bytes) -> bool {
         self.take(key);
         let weight = weigh(key, bytes.len() as u64);
         if !self.make_room(weight) {
             return false;
         }
         self.held += weight;
-        self.entries.put(key.clone(), (note, bytes));
+        self.entries.put(key.clone(), (note, bytes, tag));
         true
     }
 
     fn take(&mut self, key: &Key) {
-        if let Some((_, bytes)) = self.entries.pop(key) {
+        if let Some((_, bytes, _)) = self.entries.pop(key) {
             self.held -= weigh(key, bytes.len() as u64);
         }
     }
@@ -129,7 +132,7 @@ impl Shelf {
             return false;
         }
         while self.held + self.promised + weight > self.limit {
-            let Some((key, (_, bytes))) = self.entries.pop_lru() else { break };
+            let Some((key, (_, bytes, _))) = self.entries.pop_lru() else { break };
             self.held -= weigh(&key, bytes.len() as u64);
         }
         true
@@ -158,11 +161,11 @@ impl Ticket {
     }
 
     /// Puts what was read where the next look finds it, unless something was stored since.
-    pub(super) fn fill(mut self, note: Note, bytes: Bytes) {
+    pub(super) fn fill(mut self, note: Note, bytes: Bytes, tag: Bytes) {
         let mut shelf = self.memory.lock();
         shelf.promised -= std::mem::take(&mut self.promised);
         if shelf.loading.get(&self.key) == Some(&self.number) {
-            shelf.insert(&self.key, note, bytes);
+            shelf.insert(&self.key, note, bytes, tag);
         }
     }
 }
@@ -233,7 +236,7 @@ mod tests {
         let mut loading = ticket(&memory, "a");
         assert!(matches!(memory.look(&key("a")), Look::Miss(None)));
         assert!(loading.reserve(1_000));
-        loading.fill(Note::default(), Bytes::from_static(b"x"));
+        loading.fill(Note::default(), Bytes::from_static(b"x"), Bytes::new());
         assert!(holds(&memory, "a"));
         drop(ticket(&memory, "b"));
         drop(ticket(&memory, "b"));
@@ -265,9 +268,9 @@ mod tests {
             let mut loading = ticket(&memory, "a");
             assert!(loading.reserve(3));
             change(&memory);
-            loading.fill(Note::default(), Bytes::from_static(b"old"));
+            loading.fill(Note::default(), Bytes::from_static(b"old"), Bytes::new());
             match (memory.look(&key("a")), held) {
-                (Look::Hit(_, bytes), Some(expected)) => assert_eq!(bytes, expected, "{what}"),
+                (Look::Hit(_, bytes, _), Some(expected)) => assert_eq!(bytes, expected, "{what}"),
                 (Look::Miss(_), None) => (),
                 _ => panic!("{what}"),
             }
@@ -281,7 +284,7 @@ mod tests {
         let mut loading = ticket(&memory, "b");
         assert!(loading.reserve(1_000));
         memory.clear();
-        loading.fill(Note::default(), Bytes::from_static(b"old"));
+        loading.fill(Note::default(), Bytes::from_static(b"old"), Bytes::new());
         assert_eq!((holds(&memory, "a"), holds(&memory, "b")), (false, false));
         assert_eq!(memory.weigh(), (0, 0));
     }
@@ -291,6 +294,6 @@ mod tests {
         let memory = Memory::new(4_000);
         keep(&memory, "a", 1);
         assert!(memory.annotate(&key("a"), |note| note.at_ms = 5));
-        assert!(matches!(memory.look(&key("a")), Look::Hit(Note { at_ms: 5, .. }, _)));
+        assert!(matches!(memory.look(&key("a")), Look::Hit(Note { at_ms: 5, .. }, ..)));
     }
 }

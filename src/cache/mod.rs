@@ -211,6 +211,11 @@ impl<E: Clone + Send + Sync + From<Error> + 'static> Cache<E> {
         self.store.remove(key).await
     }
 
+    /// The folder as tools see it, for whoever may block; none where there is none.
+    pub fn folder(&self) -> Option<Folder> {
+        self.store.disk.clone().map(Folder::shared)
+    }
+
     /// Waits until the fills that are under way have ended, and what is to be kept is kept: for a
     /// process that is about to end.
     pub async fn settled(&self) {

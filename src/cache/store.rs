@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::runtime::Handle;
 
-use super::content::{Content, Filed};
+use super::content::{Content, Filed, tag};
 use super::disk::{self, Damage, Disk, Kept};
 use super::draft::Draft;
 use super::evict::{self, Bound, Held, Reason, Uses};
@@ -102,8 +102,8 @@ impl Store {
 
     /// Looks in memory.
     pub(super) fn recall(self: &Arc<Store>, key: &Key) -> Recalled {
-        let (note, bytes) = match self.memory.look(key) {
-            Look::Hit(note, bytes) => (note, bytes),
+        let (note, bytes, tag) = match self.memory.look(key) {
+            Look::Hit(note, bytes, tag) => (note, bytes, tag),
             Look::Miss(ticket) => return Recalled::Forgotten(ticket),
         };
         self.tally.look_up(Lookup::Memory);
@@ -112,7 +112,7 @@ impl Store {
             let key = key.clone();
             self.runtime.spawn_blocking(move || disk.touch(&key, now));
         }
-        Recalled::Found(Found { note, content: Content::whole(bytes) })
+        Recalled::Found(Found { note, content: Content::whole(bytes, tag) })
     }
 
     /// Looks on the disk.
@@ -236,16 +236,17 @@ impl Store {
             return None;
         }
         if let Some(ticket) = ticket {
-            ticket.fill(kept.record.note.clone(), bytes.clone());
+            ticket.fill(kept.record.note.clone(), bytes.clone(), tag(&kept.record.sha256));
             self.weigh();
         }
-        Some(Content::whole(bytes))
+        Some(Content::whole(bytes, tag(&kept.record.sha256)))
     }
 
     fn open_filed(&self, kept: &Kept) -> Option<Content> {
         let (file, length) = (Arc::clone(&kept.file), kept.record.note.length);
         let ahead = disk::read_piece(&file, 0, length.min(PIECE) as usize).ok()?;
-        Some(Content::filed(Filed { file, length, ahead, at: 0, runtime: self.runtime.clone() }))
+        let filed = Filed { file, length, ahead, at: 0, runtime: self.runtime.clone() };
+        Some(Content::filed(filed, tag(&kept.record.sha256)))
     }
 
     fn keep_on_disk<F>(&self, key: &Key, note: &Note, write: F) -> Result<(), Error>

@@ -22,7 +22,8 @@ use super::Failure;
 use crate::cache::{Folder, Item, Key, Pins};
 use crate::config::Settings;
 use crate::goproxy::{
-    self, BadBundle, Examiner, Filed, Finding, GoSum, Module, Patterns, Sort, SumdbConfig, Version, is_vouched,
+    self, BadBundle, Examiner, Filed, Finding, GoSum, Module, Patterns, Sort, SumdbConfig, Version, is_set_out,
+    is_vouched,
 };
 
 /// What is kept: look at it, check it, take some out, carry it elsewhere
@@ -218,7 +219,7 @@ fn add_up(folder: &Folder, limit: u64) -> Result<Totals, Failure> {
         kinds,
         verified,
         unverified,
-        unnoted: items.iter().filter(|item| item.note.is_none()).count() as u64,
+        unnoted: items.iter().filter(|item| item.note.is_none() && !is_set_out(&item.key)).count() as u64,
         oldest_use: uses().min().map(spell_time),
         newest_use: uses().max().map(spell_time),
         disk,

@@ -4,10 +4,10 @@
 //! daemon that shares the folder finds the files there. What a build asks for is fetched: of every
 //! version in a go.sum, the go.mod, and the zip where go.sum has its sum; of a go.mod, what it requires
 //! and, as far as go reads it, what that requires; of MODULE@VERSION, itself and the same. Everything is
-//! verified as the proxy does it.
+//! verified as the proxy does it; what a go.sum lists is also compared with that, and what differs is named.
 //!
-//! Exit code 0 if all of it is held, 1 if something does not exist or is not what the checksum database
-//! says, 3 if something could not be found out; the highest counts.
+//! Exit code 0 if all of it is held, 1 if something does not exist or is not what the checksum database or
+//! the go.sum says, 3 if something could not be found out; the highest counts.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{IsTerminal, Write};
@@ -60,10 +60,13 @@ enum Need {
 
 type Wanted = (Module, Version);
 
+/// The h1 sums of a go.sum, by what they are of: `MODULE VERSION`, `MODULE VERSION/go.mod`.
+type Hashes = HashMap<String, Vec<String>>;
+
 /// One thing that was typed, read.
 #[derive(Debug)]
 enum Typed {
-    Sums(Vec<(Wanted, Need)>),
+    Sums(Vec<(Wanted, Need)>, Hashes),
     Requires(GoMod),
     Version(Module, Version),
 }
@@ -76,12 +79,14 @@ struct Done {
     /// Of how many of them the checksum database has no word.
     unverified: usize,
     failure: Option<goproxy::Failure>,
+    /// What of it is not what the go.sum says.
+    differing: Vec<String>,
     go_mod: Option<GoMod>,
 }
 
 pub(super) fn warm(mut settings: Settings, args: &WarmArgs) -> Result<ExitCode, Failure> {
     let mut typed: Vec<Typed> = args.wanted.iter().map(|text| read_typed(text)).collect::<Result<_, _>>()?;
-    typed.push(Typed::Sums(toolchains(args)?));
+    typed.push(Typed::Sums(toolchains(args)?, Hashes::new()));
     // Bound, for a daemon has a door, and closed to everybody.
     settings.listen = vec![std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0))];
     settings.admin = None;
@@ -111,7 +116,7 @@ fn read_typed(text: &str) -> Result<Typed, Failure> {
     }
     let read = || std::fs::read_to_string(path).map_err(|error| Failure::Read { path: PathBuf::from(path), error });
     match path.extension().and_then(|extension| extension.to_str()) {
-        Some("sum") => Ok(Typed::Sums(read_sums(&read()?))),
+        Some("sum") => read().map(|text| Typed::Sums(read_sums(&text), read_hashes(&text))),
         Some("mod") => Ok(Typed::Requires(GoMod::read(&read()?))),
         _ => Err(Failure::Wanted(format!("{text:?} is no go.sum, no go.mod and no MODULE@VERSION"))),
     }
@@ -126,6 +131,28 @@ fn read_sums(text: &str) -> Vec<(Wanted, Need)> {
         Some(((module, Version::new(version).ok().filter(Version::is_canonical)?), need))
     };
     text.lines().filter_map(line).collect()
+}
+
+fn read_hashes(text: &str) -> Hashes {
+    let mut hashes = Hashes::new();
+    for line in text.lines() {
+        // go skips what another hash algorithm made (cmd/go/internal/modfetch, readGoSum).
+        if let [module, version, sum] = line.split_whitespace().collect::<Vec<_>>()[..]
+            && sum.starts_with("h1:")
+        {
+            hashes.entry(format!("{module} {version}")).or_default().push(sum.to_owned());
+        }
+    }
+    hashes
+}
+
+/// What a go.sum calls a file.
+fn sum_name(request: &ModuleRequest) -> Option<String> {
+    match request {
+        ModuleRequest::Zip { module, version } => Some(format!("{module} {version}")),
+        ModuleRequest::Mod { module, version } => Some(format!("{module} {version}/go.mod")),
+        _ => None,
+    }
 }
 
 /// Go itself comes as versions of one module: `v0.0.1-go1.26.0.linux-amd64`.
@@ -171,11 +198,13 @@ struct Walk {
     seen: HashMap<Wanted, Need>,
     done: Vec<Done>,
     bytes: u64,
+    /// What the go.sum files say.
+    hashes: Hashes,
 }
 
 impl Walk {
     fn new(goproxy: Goproxy, database: Option<Database>, is_json: bool) -> Walk {
-        Walk { goproxy, database, is_json, seen: HashMap::new(), done: Vec::new(), bytes: 0 }
+        Walk { goproxy, database, is_json, seen: HashMap::new(), done: Vec::new(), bytes: 0, hashes: Hashes::new() }
     }
 
     async fn all(&mut self, typed: Vec<Typed>) -> Vec<Done> {
@@ -188,7 +217,12 @@ impl Walk {
         }
         for typed in typed {
             match typed {
-                Typed::Sums(wanted) => drop(self.fetch(wanted, None).await),
+                Typed::Sums(wanted, hashes) => {
+                    for (name, sums) in hashes {
+                        self.hashes.entry(name).or_default().extend(sums);
+                    }
+                    self.fetch(wanted, None).await;
+                }
                 Typed::Requires(go_mod) => self.graph(&go_mod).await,
                 Typed::Version(module, version) => {
                     if let Some((module, version)) = self.query(module, version).await
@@ -205,6 +239,10 @@ impl Walk {
         let mut done = std::mem::take(&mut self.done);
         for done in &mut done {
             done.unverified = done.count_unverified(&self.goproxy).await;
+            done.differing = done.compare(&self.goproxy, &self.hashes).await;
+            for differing in &done.differing {
+                anstream::eprintln!("error: {}@{}: {differing}", done.module, done.version);
+            }
             if self.is_json {
                 anstream::println!("{}", done.json());
             }
@@ -319,6 +357,10 @@ impl Walk {
                 "goanyway: {unverified} files are unverified: the checksum database has no word on them"
             );
         }
+        let differing = done.iter().filter(|done| !done.differing.is_empty()).count();
+        if differing > 0 {
+            anstream::eprintln!("goanyway: {differing} versions are not what go.sum says");
+        }
         if failed > 0 {
             anstream::eprintln!("goanyway: {failed} versions could not be had");
         }
@@ -327,7 +369,7 @@ impl Walk {
 
 impl Done {
     fn new(module: Module, version: Version) -> Done {
-        Done { module, version, files: Vec::new(), unverified: 0, failure: None, go_mod: None }
+        Done { module, version, files: Vec::new(), unverified: 0, failure: None, differing: Vec::new(), go_mod: None }
     }
 
     fn bytes(&self) -> u64 {
@@ -347,8 +389,23 @@ impl Done {
         unverified
     }
 
+    /// What is held and is not what the go.sum says.
+    async fn compare(&self, goproxy: &Goproxy, hashes: &Hashes) -> Vec<String> {
+        let mut differing = Vec::new();
+        for (request, _) in &self.files {
+            let Some(wanted) = sum_name(request).and_then(|name| hashes.get(&name)) else { continue };
+            let what = if matches!(request, ModuleRequest::Zip { .. }) { "zip" } else { "go.mod" };
+            match goproxy.sum_of(request).await {
+                Some(sum) if wanted.contains(&sum) => {}
+                Some(sum) => differing.push(format!("its {what} has {sum}, and go.sum has {}", wanted.join(" or "))),
+                None => differing.push(format!("its {what} could not be kept, so that nobody compared it with go.sum")),
+            }
+        }
+        differing
+    }
+
     fn exit_code(&self) -> u8 {
-        let Some(failure) = &self.failure else { return 0 };
+        let Some(failure) = &self.failure else { return u8::from(!self.differing.is_empty()) };
         let is_wrong = |said: &Said| matches!(said, Said::Wrong(_));
         let complaints = failure.complaints();
         let is_no = failure.as_absent().is_some()
@@ -366,6 +423,7 @@ impl Done {
             "fetched": self.fetched(),
             "bytes": self.bytes(),
             "verified": self.failure.is_none() && self.unverified == 0,
+            "differs": self.differing,
             "reason": self.failure.as_ref().map(ToString::to_string),
         })
     }
@@ -443,6 +501,15 @@ mod tests {
         let text =
             "a.b/C v1.0.0 h1:x=\na.b/C v1.0.0/go.mod h1:y=\nd.e/f v2.0.0+incompatible/go.mod h1:z=\nnot a line\n\n";
         assert_eq!(names(&read_sums(text)), ["a.b/C@v1.0.0 All", "a.b/C@v1.0.0 Mod", "d.e/f@v2.0.0+incompatible Mod"]);
+    }
+
+    #[test]
+    fn a_go_sum_has_a_sum_for_each_file() {
+        let hashes = read_hashes("a.b/c v1.0.0 h1:x=\na.b/c v1.0.0/go.mod h1:y=\na.b/c v1.0.0 h2:z=\nodd\n");
+        let of = |request: &str| hashes.get(&sum_name(&ModuleRequest::parse(request).unwrap()).unwrap()).cloned();
+        assert_eq!(of("/a.b/c/@v/v1.0.0.zip"), Some(vec!["h1:x=".to_owned()]));
+        assert_eq!(of("/a.b/c/@v/v1.0.0.mod"), Some(vec!["h1:y=".to_owned()]));
+        assert_eq!(of("/a.b/c/@v/v1.1.0.mod"), None);
     }
 
     #[test]

@@ -20,16 +20,16 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::early::{Asked, Early};
 use super::failure::Failure;
-use super::mirrors::{Asker, Manner, Mirror, Pool, Trouble, Upstream, Walk};
+use super::mirrors::{Asker, Manner, Mirror, Pool, Small, Trouble, Upstream, Walk};
 use super::path::{Database, Module, ModuleRequest, Version};
 use super::policy::{self, Freshness, Patterns};
 use super::pools::{Ground, Pools};
-use super::store::{Absence, Facts, MIRROR, Store, is_verified};
+use super::store::{Absence, DOUBT, Facts, Known, MIRROR, Store, is_verified};
 use super::sumdb::{Sumdb, below};
 use super::tally::{Served, Tally};
-use super::{Body, Config, Place, Reply, SumdbConfig, defaults, verify, version};
+use super::{Body, Config, Place, Reply, SumdbConfig, defaults, joined, verify, version};
 use crate::admit::Standing;
-use crate::cache::{Draft, Found, Key, Verdict};
+use crate::cache::{Content, Draft, Folder, Found, Key, Verdict};
 use crate::metrics::Registry;
 use crate::target::Base;
 
@@ -83,6 +83,9 @@ impl House {
         let private = Patterns::new(&config.private);
         let database_hosts = config.sumdb.iter().flat_map(database_hosts).collect();
         let early = Early::default();
+        if let Some(folder) = store.cache.folder() {
+            catch_up(&runtime, folder, &config.sumdb);
+        }
         Arc::new(House { config, store, asker, runtime, tally, early, pools, databases, database_hosts, private })
     }
 
@@ -267,7 +270,7 @@ impl House {
         // Whoever joins what was begun early waits no less for it.
         let _place = if by == Asked::Client { self.early.make_way() } else { None };
         let leads = Arc::new(AtomicBool::new(false));
-        let (house, asked, ground, leading) = (Arc::clone(self), request.clone(), ground.clone(), Arc::clone(&leads));
+        let (house, asked, place, leading) = (Arc::clone(self), request.clone(), ground.clone(), Arc::clone(&leads));
         let under = key.clone();
         let produce = move |draft| async move {
             // Whoever looked just before another's fill landed, and came here just after, finds it there.
@@ -278,10 +281,14 @@ impl House {
                 return super::store::hand_on(found, draft).await;
             }
             leading.store(true, Ordering::Relaxed);
-            house.produce(draft, asked, ground, sums, now, by).await
+            house.produce(draft, asked, place, sums, now, by).await
         };
         let found = self.store.cache.fill(key, produce).await;
-        Filled { leads: leads.load(Ordering::Relaxed), found }
+        let leads = leads.load(Ordering::Relaxed);
+        if leads && found.is_ok() {
+            self.compare_new_info(request, ground, now);
+        }
+        Filled { leads, found }
     }
 
     async fn produce(
@@ -324,10 +331,17 @@ impl House {
         now: SystemTime,
         judge: impl Fn(&Bytes) -> Result<(), String>,
     ) -> Result<(Draft, Verdict), Failure> {
-        match Walk::new(&self.asker, &ground.pool, request.wire()).small(SMALL, judge).await {
-            Ok((bytes, mirror)) => {
+        let known = self.known(request, ground, SMALL).await;
+        match Walk::new(&self.asker, &ground.pool, request.wire()).knowing(known).small(SMALL, judge).await {
+            Ok(Small { bytes, mirror, mut validators, .. }) => {
                 draft.write(bytes).await?;
-                Ok((draft, keep(now, facts_of(&mirror))))
+                validators.extend(facts_of(&mirror));
+                Ok((draft, keep(now, validators)))
+            }
+            Err((trouble, Some(doubtful))) if trouble.absent.is_none() && is_doubtful(request, &doubtful) => {
+                tracing::debug!(%request, "no mirror has another time; kept as it came, to be asked for again");
+                draft.write(doubtful).await?;
+                Ok((draft, keep(now, Facts::from([(DOUBT.to_owned(), "time".to_owned())]))))
             }
             Err((trouble, Some(odd))) if trouble.absent.is_none() => {
                 tracing::debug!(%request, "no mirror has an answer that parses; passed on as it came");
@@ -337,6 +351,12 @@ impl House {
             }
             Err((trouble, _)) => self.replay_odd(request, ground, draft, trouble.of(request)).await,
         }
+    }
+
+    /// What is held of an answer that changes.
+    async fn known(&self, request: &ModuleRequest, ground: &Ground, limit: usize) -> Option<Known> {
+        let key = ground.key(request).filter(|_| !request.is_immutable())?;
+        self.store.known(&key, limit).await
     }
 
     /// The union of the lists of all named mirrors, and of the versions listed before that are held
@@ -359,28 +379,55 @@ impl House {
             draft.write(odd).await?;
             return Ok((draft, Verdict::PassOn { facts: Facts::new() }));
         }
+        let facts = lists.iter().flat_map(|list| list.validators.clone()).collect();
+        if lists.iter().all(|list| list.is_same) {
+            draft.write(lists.into_iter().next().map(|list| list.bytes).unwrap_or_default()).await?;
+            return Ok((draft, keep(now, facts)));
+        }
+        let lists: Vec<Bytes> = lists.into_iter().map(|list| list.bytes).collect();
         let kept = self.kept_versions(request, module, ground, &lists).await;
         draft.write(unite(&lists, &kept)).await?;
-        Ok((draft, keep(now, Facts::new())))
+        Ok((draft, keep(now, facts)))
     }
 
-    /// Every named mirror's list, as far as they come within the time that the first one leaves them.
+    /// Every named mirror's list, as far as they come within the time that the first one leaves them: either all
+    /// are as they were, or none of them is only said to be.
     async fn ask_lists(
         &self,
         request: &ModuleRequest,
         ground: &Ground,
-    ) -> Result<Vec<Bytes>, (Trouble, Option<Bytes>)> {
-        let pool = &ground.pool;
-        let awake: Vec<&Arc<Mirror>> = pool.mirrors.iter().filter(|mirror| !mirror.rests()).collect();
+    ) -> Result<Vec<Small>, (Trouble, Option<Bytes>)> {
+        let (pool, known) = (&ground.pool, self.known(request, ground, LIST).await);
+        let awake: Vec<Arc<Mirror>> = pool.mirrors.iter().filter(|mirror| !mirror.rests()).cloned().collect();
         if pool.manner == Manner::OnFault || awake.len() < 2 {
-            let asked = Walk::new(&self.asker, pool, request.wire()).small(LIST, judge_list).await;
-            return asked.map(|(list, _)| vec![list]);
+            let walk = Walk::new(&self.asker, pool, request.wire()).knowing(known);
+            return walk.small(LIST, judge_list).await.map(|list| vec![list]);
         }
-        let alone = |mirror: &Arc<Mirror>| {
-            let pool = Pool { mirrors: vec![Arc::clone(mirror)], manner: pool.manner, hedge: policy::CONTRADICT };
-            Walk::new(&self.asker, &pool, request.wire()).small(LIST, judge_list)
+        let mut lists = collect_lists(self.each_list(request, pool, awake, known)).await?;
+        if lists.iter().all(|list| list.is_same) {
+            return Ok(lists);
+        }
+        // What is held is the union of all; of whoever has nothing new, its own list is wanted beside the new one.
+        let same: Vec<Arc<Mirror>> = lists.extract_if(.., |list| list.is_same).map(|list| list.mirror).collect();
+        if !same.is_empty() {
+            lists.extend(collect_lists(self.each_list(request, pool, same, None)).await.unwrap_or_default());
+        }
+        Ok(lists)
+    }
+
+    /// Asks each of these mirrors for itself.
+    fn each_list(
+        &self,
+        request: &ModuleRequest,
+        pool: &Pool,
+        mirrors: Vec<Arc<Mirror>>,
+        known: Option<Known>,
+    ) -> FuturesUnordered<impl Future<Output = Result<Small, (Trouble, Option<Bytes>)>>> {
+        let alone = |mirror| {
+            let pool = Pool { mirrors: vec![mirror], manner: pool.manner, hedge: policy::CONTRADICT };
+            Walk::new(&self.asker, &pool, request.wire()).knowing(known.clone()).small(LIST, judge_list)
         };
-        collect_lists(awake.into_iter().map(alone).collect()).await
+        mirrors.into_iter().map(alone).collect()
     }
 
     /// Versions that were listed before, are in none of the new lists, and of which we hold a verified go.mod.
@@ -441,7 +488,7 @@ impl House {
         let pool = self.unknown_pool(name, place);
         let path = request.wire().replacen(&format!("/sumdb/{}", super::path::encode(name.as_str())), "", 1);
         let ask = move |house: Arc<House>| async move {
-            Walk::new(&house.asker, &pool, path).small(SMALL, |_| Ok(())).await.map(|(bytes, _)| bytes)
+            Walk::new(&house.asker, &pool, path).small(SMALL, |_| Ok(())).await.map(|small| small.bytes)
         };
         match request {
             ModuleRequest::SumSupported { .. } => Ok(match ask(Arc::clone(self)).await {
@@ -570,8 +617,23 @@ impl House {
     fn recheck(self: &Arc<Self>, request: &ModuleRequest, held: &Held, ground: &Ground, now: SystemTime) {
         if let Some(found) = held.found() {
             self.recheck_file(request, &found.note, ground, now);
+            self.recheck_info(request, &found.note, ground, now);
         }
     }
+}
+
+/// Sets out what an older process, an import or a power cut left to be set out.
+fn catch_up(runtime: &Handle, folder: Folder, databases: &[SumdbConfig]) {
+    let databases = databases.to_vec();
+    runtime.spawn_blocking(move || {
+        for database in &databases {
+            match joined::catch_up(&folder, database) {
+                Ok(0) => {}
+                Ok(files) => tracing::debug!(database = %database.name, files, "set out for file:// readers"),
+                Err(why) => tracing::warn!(database = %database.name, %why, "could not be set out for file:// readers"),
+            }
+        }
+    });
 }
 
 /// Where a database answers itself: the default one under its other name as well.
@@ -580,6 +642,12 @@ fn database_hosts(config: &SumdbConfig) -> Vec<(Base, Database)> {
     let aliases = defaults::SUMDB_HOSTS.iter().filter(|_| is_default);
     let aliases = aliases.filter_map(|host| Base::parse(&format!("https://{host}")).ok());
     config.own_base().into_iter().chain(aliases).map(|base| (base, config.name.clone())).collect()
+}
+
+/// Whether it is an `.info` of that version, but for its time.
+fn is_doubtful(request: &ModuleRequest, text: &[u8]) -> bool {
+    matches!(request, ModuleRequest::Info { version, .. }
+        if version.is_canonical() && verify::judge_info_loosely(text, version).is_ok())
 }
 
 /// Where a file lies that answers for every place.
@@ -618,7 +686,7 @@ fn unsupported(request: &ModuleRequest, database: &Database) -> Reply {
 
 fn sum_reply(request: &ModuleRequest, answered: Result<Bytes, Failure>, served: Served) -> Result<Reply, Failure> {
     match answered {
-        Ok(bytes) => Ok(reply(request, StatusCode::OK, Body::Bytes(bytes), served, None)),
+        Ok(bytes) => Ok(reply(request, StatusCode::OK, Body::Held(Content::of(bytes)), served, None)),
         Err(failure) => match failure.as_absent() {
             Some((status, text)) => {
                 let body = Body::Bytes(Bytes::copy_from_slice(text.as_bytes()));
@@ -630,9 +698,9 @@ fn sum_reply(request: &ModuleRequest, answered: Result<Bytes, Failure>, served: 
 }
 
 /// Waits for lists until all are in, or until the others had their time after the first list or absence.
-async fn collect_lists<F>(mut asked: FuturesUnordered<F>) -> Result<Vec<Bytes>, (Trouble, Option<Bytes>)>
+async fn collect_lists<F>(mut asked: FuturesUnordered<F>) -> Result<Vec<Small>, (Trouble, Option<Bytes>)>
 where
-    F: Future<Output = Result<(Bytes, Arc<Mirror>), (Trouble, Option<Bytes>)>>,
+    F: Future<Output = Result<Small, (Trouble, Option<Bytes>)>>,
 {
     let (mut lists, mut odd) = (Vec::new(), None);
     let mut trouble = Trouble { complaints: Vec::new(), absent: None };
@@ -644,7 +712,7 @@ where
         };
         match answer {
             None => break,
-            Some(Ok((list, _))) => lists.push(list),
+            Some(Ok(list)) => lists.push(list),
             Some(Err((more, body))) => {
                 trouble.complaints.extend(more.complaints);
                 trouble.absent = trouble.absent.or(more.absent);

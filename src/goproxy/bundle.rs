@@ -22,13 +22,15 @@ use sha2::{Digest, Sha256};
 use tlog_tiles::Tile;
 
 use super::examine::{LONGEST, Ledger, Proof, judge_file, judge_text};
+use super::joined;
 use super::log::{Claim, Head, Record, Sums};
 use super::path::{Module, ModuleRequest, Version};
 use super::places::{Filed, Sort, read};
 use super::policy::{self, Patterns};
 use super::pools::TREE;
-use super::store::{Facts, MIRROR, VERIFIED};
+use super::store::{DOUBT, Facts, MIRROR, VERIFIED};
 use super::sumdb::SumdbConfig;
+use super::verify;
 use crate::cache::{Folder, Key, Look, Note};
 
 /// The sums of a go.sum file: which module versions a build is made of.
@@ -243,6 +245,9 @@ pub fn import(
     for book in &books {
         book.keep(folder, now, &mut imported)?;
     }
+    for config in databases {
+        joined::catch_up(folder, config).map_err(at(folder.dir()))?;
+    }
     for file in keeping {
         file.keep(folder, &mut imported)?;
     }
@@ -284,6 +289,10 @@ impl Judge<'_> {
             let mut text = Vec::new();
             Read::by_ref(&mut file).take(LONGEST).read_to_end(&mut text).map_err(|why| why.to_string())?;
             judge_text(request, &text)?;
+            if matches!(request, ModuleRequest::Info { version, .. } if verify::judge_info(&text, Some(version)).is_err())
+            {
+                facts.insert(DOUBT.to_owned(), "time".to_owned());
+            }
         }
         let key = Key::new(&format!("{TREE}/{}", request.file())).ok_or("it has no place in a cache")?;
         let sha256 = hash(&mut file).map_err(|why| why.to_string())?;

@@ -11,9 +11,11 @@ use bytes::Bytes;
 use signed_note::StandardVerifier;
 use tlog_tiles::Tile;
 
+use super::joined::is_set_out;
 use super::log::{Claim, Head, Outcome, Record, Sums, Tiles, whole, widen};
 use super::path::{Database, Module, ModuleRequest, Version};
 use super::places::Filed;
+use super::pools::TREE;
 use super::store::is_verified;
 use super::sumdb::SumdbConfig;
 use super::verify;
@@ -50,6 +52,7 @@ impl<'a> Examiner<'a> {
     pub fn examine(&self, key: &Key) -> Finding {
         match self.folder.inspect(key) {
             Look::Gone => Finding::Gone,
+            Look::Unnoted if is_set_out(key) => self.judge_set_out(key),
             Look::Unnoted => Finding::Unnoted,
             Look::Damaged(how) => Finding::Wrong(format!("{how}: not as it was kept")),
             Look::Right(note, file) => self.judge(key, &note, file),
@@ -86,6 +89,30 @@ impl<'a> Examiner<'a> {
                 }
             }
             _ => judge_text(&request, &read_all(file)).map_or_else(Finding::Wrong, |()| Finding::Right),
+        }
+    }
+
+    /// Looks at a file as a go command reads it that has nothing but the folder: a record is proven by the head
+    /// it is joined with and the tiles that lie beside it.
+    fn judge_set_out(&self, key: &Key) -> Finding {
+        let request = Filed::of(key).request;
+        let Some(database) = request.as_ref().and_then(ModuleRequest::database) else { return Finding::Unnoted };
+        let Some(kept) = self.ledger(database) else { return unknown(database) };
+        let source = |rest: &str| {
+            let key = Key::new(&format!("{TREE}/sumdb/{database}/{rest}"))?;
+            std::fs::read(self.folder.path(&key)).ok().map(Bytes::from)
+        };
+        let Some(text) = std::fs::read(self.folder.path(key)).ok() else { return Finding::Gone };
+        let ledger = Ledger { head: kept.head.clone(), ..kept.elsewhere(Box::new(source)) };
+        match &request {
+            Some(ModuleRequest::SumLookup { module, version, .. }) => {
+                ledger.judge_answer(&Bytes::from(text), module, version)
+            }
+            Some(ModuleRequest::SumTile { tile, .. }) => ledger.judge_tile(&text, tile),
+            Some(ModuleRequest::SumLatest { .. }) => {
+                Head::open(&text, &ledger.key).map_or_else(|why| Finding::Wrong(why.to_string()), |_| Finding::Right)
+            }
+            _ => Finding::Right,
         }
     }
 
@@ -144,7 +171,7 @@ pub(super) fn judge_file(
 /// Judges an answer that no database vouches for.
 pub(super) fn judge_text(request: &ModuleRequest, text: &[u8]) -> Result<(), String> {
     match request {
-        ModuleRequest::Info { version, .. } => verify::judge_info(text, Some(version)),
+        ModuleRequest::Info { version, .. } => verify::judge_info_loosely(text, version),
         ModuleRequest::Latest { .. } => verify::judge_info(text, None),
         ModuleRequest::List { .. } => verify::judge_list(text),
         _ => Ok(()),
@@ -188,6 +215,11 @@ impl<'a> Ledger<'a> {
         let key = StandardVerifier::new(&config.key).ok()?;
         let head = source(head).and_then(|note| Head::open(&note, &key).ok());
         Some(Ledger { name: config.name.clone(), key, head, source })
+    }
+
+    /// The same database, as another place holds it.
+    fn elsewhere<'b>(&self, source: Source<'b>) -> Ledger<'b> {
+        Ledger { name: self.name.clone(), key: self.key.clone(), head: None, source }
     }
 
     /// Adds another place to look at when this one has not got something.
@@ -248,6 +280,18 @@ impl<'a> Ledger<'a> {
             return Finding::Unproven("no tree head that covers it is held".to_owned());
         };
         self.tell(self.prove(head, &Claim::Record(&record)))
+    }
+
+    /// A lookup's answer: a record, proven by the head that follows it.
+    fn judge_answer(&self, text: &Bytes, module: &Module, version: &Version) -> Finding {
+        let opened = Record::split(text).and_then(|(record, note)| {
+            record.judge(module, version)?;
+            Ok((record, Head::open(&note, &self.key)?))
+        });
+        match opened {
+            Ok((record, head)) => self.tell(self.prove(&head, &Claim::Record(&record))),
+            Err(why) => Finding::Wrong(why.to_string()),
+        }
     }
 
     /// A tile that is as wide as the tree now is proven; an older, narrower one need only begin it.

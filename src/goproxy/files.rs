@@ -447,7 +447,8 @@ fn wanted<'a>(request: &ModuleRequest, sums: Option<&'a Sums>) -> &'a [String] {
     }
 }
 
-fn check(mut reader: Box<dyn cache::ReadSeek>, length: u64, request: &ModuleRequest) -> Option<Checked> {
+/// The sum of a go.mod or zip, and what is wrong with its shape. Blocks.
+pub fn check(mut reader: Box<dyn cache::ReadSeek>, length: u64, request: &ModuleRequest) -> Option<Checked> {
     match request {
         ModuleRequest::Zip { module, version } => Some(verify::check_zip(reader, length, module, version)),
         _ => {

@@ -17,13 +17,14 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use http::header::{CONTENT_LENGTH, RETRY_AFTER};
+use http::header::{CONTENT_LENGTH, IF_MODIFIED_SINCE, IF_NONE_MATCH, RETRY_AFTER};
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, sleep_until};
 
 use super::failure::{Complaint, Failure, Said};
 use super::policy::{self, Meaning};
+use super::store::{Facts, Known, validators_of};
 use super::tally::Tally;
 use super::verify;
 use crate::admit::Standing;
@@ -263,6 +264,17 @@ impl Trouble {
     }
 }
 
+/// A small answer, whole and right.
+#[derive(Debug)]
+pub struct Small {
+    pub bytes: Bytes,
+    pub mirror: Arc<Mirror>,
+    /// What the mirror wants to compare the next time, as facts.
+    pub validators: Facts,
+    /// These are the bytes that are held already.
+    pub is_same: bool,
+}
+
 /// One request on its way through a pool.
 pub struct Walk {
     asker: Asker,
@@ -270,6 +282,8 @@ pub struct Walk {
     headers: HeaderMap,
     manner: Manner,
     hedge: Duration,
+    /// What is held already: whoever gave it is asked whether it has changed.
+    known: Option<Known>,
     /// What is asked for is small: it has no reason to stand still.
     is_small: bool,
     deadline: Instant,
@@ -322,6 +336,7 @@ impl Walk {
             asker: asker.clone(),
             path,
             headers: HeaderMap::new(),
+            known: None,
             manner: pool.manner,
             hedge: pool.hedge,
             is_small: false,
@@ -337,6 +352,12 @@ impl Walk {
     /// A walk for something small.
     pub fn for_small(mut self) -> Walk {
         self.is_small = true;
+        self
+    }
+
+    /// A walk for something of which a form is held; a 304 is then as good as a 200.
+    pub fn knowing(mut self, known: Option<Known>) -> Walk {
+        self.known = known;
         self
     }
 
@@ -366,7 +387,7 @@ impl Walk {
         self,
         limit: usize,
         judge: impl Fn(&Bytes) -> Result<(), String>,
-    ) -> Result<(Bytes, Arc<Mirror>), (Trouble, Option<Bytes>)> {
+    ) -> Result<Small, (Trouble, Option<Bytes>)> {
         let (mut walk, mut odd) = (self.for_small(), None);
         loop {
             let found = match walk.next().await {
@@ -374,6 +395,12 @@ impl Walk {
                 Err(trouble) => return Err((trouble, odd)),
             };
             let seat = found.seat;
+            if let Some(known) = walk.known.clone().filter(|_| found.response.status() == StatusCode::NOT_MODIFIED) {
+                let mirror = walk.praise(seat);
+                let validators = known.validators(&mirror.base);
+                return Ok(Small { bytes: known.bytes, mirror, validators, is_same: true });
+            }
+            let validators = validators_of(&walk.seats[seat].mirror.base, found.response.headers());
             let bytes = match read_all(found.response, limit).await {
                 Ok(bytes) => bytes,
                 Err(said) => {
@@ -382,7 +409,7 @@ impl Walk {
                 }
             };
             match judge(&bytes) {
-                Ok(()) => return Ok((bytes, walk.praise(seat))),
+                Ok(()) => return Ok(Small { bytes, mirror: walk.praise(seat), validators, is_same: false }),
                 Err(why) => {
                     walk.complain(seat, Said::Wrong(why));
                     // A portal's page is no mirror's word; who gave it is worth more to whoever asked.
@@ -479,7 +506,9 @@ impl Walk {
         let stall = if self.is_small { (SHORT_STALL * seat.tries).min(STALL) } else { STALL };
         let patience = Patience { first_byte, stall };
         let (upstream, mirror) = (Arc::clone(&self.asker.upstream), Arc::clone(&seat.mirror));
-        let (path, headers) = (self.path.clone(), self.headers.clone());
+        let path = self.path.clone();
+        let mut headers = self.headers.clone();
+        headers.extend(self.known.iter().flat_map(|known| known.conditions(&mirror.base)));
         self.flights
             .push(Box::pin(async move { (index, ask_once(&*upstream, &mirror, &path, &headers, patience).await) }));
     }
@@ -677,7 +706,8 @@ async fn ask_once(
         Ok(Ok(response)) => response,
     };
     let status = response.status();
-    if status == StatusCode::OK {
+    let is_conditional = headers.contains_key(IF_NONE_MATCH) || headers.contains_key(IF_MODIFIED_SINCE);
+    if status == StatusCode::OK || status == StatusCode::NOT_MODIFIED && is_conditional {
         return Answer::Head(response);
     }
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());

@@ -10,6 +10,7 @@
 //! Left out: requests with credentials, which `flow` passes through; HTTP to the client, which is
 //! `respond`'s; the order in which files leave the disk, which is `cache`'s.
 
+mod agree;
 mod answer;
 mod bundle;
 mod defaults;
@@ -18,6 +19,7 @@ mod early;
 mod failure;
 mod files;
 mod gomod;
+mod joined;
 mod log;
 mod mirrors;
 mod odd;
@@ -46,6 +48,7 @@ pub use defaults::{describe as describe_default, hosts as default_hosts, mirrors
 pub use examine::{Examiner, Finding, is_vouched};
 pub use failure::{Complaint, Failure, Kind, Said};
 pub use gomod::GoMod;
+pub use joined::is_set_out;
 pub use path::{Database, Module, ModuleRequest, NotOurs, Version, Why};
 pub use places::{Filed, Sort, pin_modules};
 pub use policy::Patterns;

@@ -171,6 +171,17 @@ impl ModuleRequest {
         }
     }
 
+    /// The checksum database that it is put to, if it is put to one.
+    pub fn database(&self) -> Option<&Database> {
+        match self {
+            Self::SumSupported { database }
+            | Self::SumLatest { database }
+            | Self::SumLookup { database, .. }
+            | Self::SumTile { database, .. } => Some(database),
+            _ => None,
+        }
+    }
+
     /// Whether the answer, once right, is right for ever.
     pub fn is_immutable(&self) -> bool {
         match self {

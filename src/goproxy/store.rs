@@ -5,19 +5,30 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::StatusCode;
+use http::header::{ETAG, HeaderMap, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
 
 use super::failure::Failure;
 use super::policy;
 use crate::cache::{Cache, Draft, Found, Key, Note, Verdict};
+use crate::target::Base;
 
 /// Whether the checksum database vouches for the file: `yes` or `no`.
 pub const VERIFIED: &str = "verified";
 /// When an unverified file was last put to the database, in milliseconds since 1970.
 pub const CHECKED: &str = "checked_ms";
+/// That the `.info` of a release was told twice alike: `yes`.
+pub const AGREED: &str = "agreed";
+/// That an `.info` has another time than its version's name, and every mirror said so: `time`.
+pub const DOUBT: &str = "doubt";
 /// Which mirror it came from.
 pub const MIRROR: &str = "mirror";
 /// 404 or 410, of an absence.
 const STATUS: &str = "status";
+/// A mirror's `ETag` and `Last-Modified`, before its base.
+const TAG: &str = "etag";
+const CHANGED: &str = "last-modified";
+/// Nobody's validator is longer; a note is read often.
+const LONGEST_VALIDATOR: usize = 256;
 
 /// What a producer says about what it wrote.
 pub type Facts = BTreeMap<String, String>;
@@ -26,6 +37,39 @@ pub type Facts = BTreeMap<String, String>;
 #[derive(Clone)]
 pub struct Store {
     pub cache: Cache<Failure>,
+}
+
+/// What is held of an answer that changes, so that a mirror need only say that it has not.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub bytes: Bytes,
+    facts: Facts,
+}
+
+impl Known {
+    /// What a mirror is to compare, in the words that it gave us itself; none where it gave none.
+    pub fn conditions(&self, mirror: &Base) -> HeaderMap {
+        let said = |what: &str| HeaderValue::from_str(self.facts.get(&format!("{what} {mirror}"))?).ok();
+        let tag = said(TAG).map(|tag| (IF_NONE_MATCH, tag));
+        let time = said(CHANGED).map(|time| (IF_MODIFIED_SINCE, time));
+        tag.into_iter().chain(time).collect()
+    }
+
+    /// What it said then, to be kept on.
+    pub fn validators(&self, mirror: &Base) -> Facts {
+        let said = |what: &str| self.facts.get_key_value(&format!("{what} {mirror}"));
+        let pairs = [said(TAG), said(CHANGED)].into_iter().flatten();
+        pairs.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+}
+
+/// The validators of a mirror's answer, as facts: each mirror has its own.
+pub fn validators_of(mirror: &Base, headers: &HeaderMap) -> Facts {
+    let said = |what: &str, name| {
+        let value = headers.get(name)?.to_str().ok().filter(|value| value.len() <= LONGEST_VALIDATOR)?;
+        Some((format!("{what} {mirror}"), value.to_owned()))
+    };
+    [said(TAG, ETAG), said(CHANGED, LAST_MODIFIED)].into_iter().flatten().collect()
 }
 
 /// An upstream's 404 or 410, kept.
@@ -45,6 +89,13 @@ impl Store {
     /// The same as another process may have changed it.
     pub async fn small_shared(&self, key: &Key, limit: usize) -> Option<Bytes> {
         read_small(self.cache.get_shared(key).await?, limit).await
+    }
+
+    /// The same with what its mirrors are to compare.
+    pub async fn known(&self, key: &Key, limit: usize) -> Option<Known> {
+        let found = self.cache.get(key).await?;
+        let facts = found.note.facts.clone();
+        Some(Known { bytes: read_small(found, limit).await?, facts })
     }
 
     /// Keeps a small thing.

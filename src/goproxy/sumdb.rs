@@ -25,8 +25,9 @@ use tlog_tiles::Tile;
 use tokio::time::{Instant, timeout};
 
 use super::failure::{Complaint, Failure, Said};
+use super::joined::Joined;
 use super::log::{Bad, Claim, Head, Outcome, Record, Sums, Tiles, whole, widen};
-use super::mirrors::{Asker, Manner, Mirror, Pool, Trouble, Walk};
+use super::mirrors::{Asker, Manner, Mirror, Pool, Small, Trouble, Walk};
 use super::path::{Database, Module, Version};
 use super::store::Store;
 use super::{defaults, policy};
@@ -116,6 +117,8 @@ pub struct Sumdb {
     pub name: Database,
     key: StandardVerifier,
     store: Store,
+    /// Where it is set out for a go command without a server.
+    joined: Option<Joined>,
     asker: Asker,
     /// The ways to it: the mirrors that pass it on, and its own host.
     sources: Vec<Arc<Mirror>>,
@@ -153,6 +156,7 @@ impl Sumdb {
         Some(Sumdb {
             name: config.name.clone(),
             key,
+            joined: store.cache.folder().map(|folder| Joined::new(folder, config.name.clone())),
             store,
             asker,
             sources,
@@ -248,8 +252,9 @@ impl Sumdb {
                 fetched => fetched?,
             };
             let is_theirs = record.judge(&module, &version).is_ok();
-            if !is_theirs {
-                database.put(&apart, record.text.clone()).await;
+            match is_theirs {
+                true => database.set_out_record(&module, &version, &record).await,
+                false => database.put(&apart, record.text.clone()).await,
             }
             draft.write(record.text).await?;
             let (at_ms, facts) = (policy::millis(SystemTime::now()), Default::default());
@@ -269,7 +274,7 @@ impl Sumdb {
         let mut complaints = Vec::new();
         for skip in 0..=self.sources.len() {
             let (answer, mirror) = match self.walk(skip, &path).small(ANSWER, judge).await {
-                Ok((answer, mirror)) => (answer, Some(mirror)),
+                Ok(Small { bytes, mirror, .. }) => (bytes, Some(mirror)),
                 Err((trouble, Some(odd))) if trouble.absent.is_none() && self.open_lookup(&odd).is_ok() => (odd, None),
                 Err((trouble, _)) => return Err(self.settle(trouble, complaints, &what)),
             };
@@ -349,6 +354,8 @@ impl Sumdb {
         // Another process may have been quicker, and further.
         if self.stored_head().await.is_none_or(|stored| stored.size < head.size) {
             self.put("head", head.note.clone()).await;
+            let note = head.note.clone();
+            self.set_out("the tree head", move |joined| joined.set_head(&note)).await;
         }
         tracing::debug!(database = %self.name, size = head.size, "tree head pinned");
         *self.pinned.lock().unwrap_or_else(PoisonError::into_inner) = Some(head);
@@ -362,6 +369,22 @@ impl Sumdb {
         };
         if let Err(why) = kept {
             tracing::warn!(database = %self.name, %why, "{rest} is proven, but could not be kept");
+        }
+    }
+
+    /// Sets out a proven record with the head that proves it, unless the head could not be kept.
+    async fn set_out_record(&self, module: &Module, version: &Version, record: &Record) {
+        let Some(head) = self.covering_head(record).await else { return };
+        let (module, version, record) = (module.clone(), version.clone(), record.clone());
+        self.set_out("a record", move |joined| joined.set_record(&module, &version, &record, &head)).await;
+    }
+
+    /// Nobody waits for it to last, and nobody is worse off without it than with a folder that is full.
+    async fn set_out(&self, what: &str, write: impl FnOnce(&Joined) -> std::io::Result<()> + Send + 'static) {
+        let Some(joined) = self.joined.clone() else { return };
+        let written = tokio::task::spawn_blocking(move || write(&joined)).await;
+        if let Ok(Err(why)) = written {
+            tracing::debug!(database = %self.name, %why, "{what} is kept, but not set out for file:// readers");
         }
     }
 
@@ -474,7 +497,9 @@ impl Sumdb {
         };
         let what = format!("the tree head of {}", self.name);
         match self.walk(0, "/latest").small(ANSWER, judge).await {
-            Ok((note, _)) => Head::open(&note, &self.key).map_err(|why| Failure::fault(format!("{what}: {why}"), HINT)),
+            Ok(Small { bytes, .. }) => {
+                Head::open(&bytes, &self.key).map_err(|why| Failure::fault(format!("{what}: {why}"), HINT))
+            }
             Err((trouble, _)) => Err(Failure::asked(what, trouble.complaints)),
         }
     }
@@ -537,7 +562,9 @@ impl Sumdb {
         }
         for (tile, _) in fetched.iter().filter(|(tile, _)| proven.contains(tile)) {
             let Some(data) = tiles.data(tile) else { continue };
-            self.put(&tile.path(), Bytes::copy_from_slice(data)).await;
+            let path = tile.path();
+            self.put(&path, Bytes::copy_from_slice(data)).await;
+            self.set_out("a tile", move |joined| joined.set_tile(&path)).await;
         }
         Ok(Some(tiles))
     }
@@ -598,14 +625,14 @@ impl Sumdb {
             false => Err(format!("a tile of {wanted} bytes has {}", data.len())),
         };
         let asked = self.walk(skip, &format!("/{}", tile.path())).small(TILE, judge).await;
-        asked.map_err(|(trouble, _)| trouble)
+        asked.map(|small| (small.bytes, small.mirror)).map_err(|(trouble, _)| trouble)
     }
 
     /// A tile that our head does not reach (the client is ahead of us), or of another kind: as it comes.
     async fn pass_tile(&self, tile: &Tile) -> Result<Bytes, Failure> {
         let what = format!("{} of {}", tile.path(), self.name);
         let asked = self.walk(0, &format!("/{}", tile.path())).small(ANSWER, |_| Ok(())).await;
-        asked.map(|(data, _)| data).map_err(|(trouble, _)| self.settle(trouble, Vec::new(), &what))
+        asked.map(|small| small.bytes).map_err(|(trouble, _)| self.settle(trouble, Vec::new(), &what))
     }
 
     /// A failure of this request, with what was complained of before it.

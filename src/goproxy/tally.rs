@@ -24,6 +24,10 @@ pub enum Served {
 }
 
 impl Served {
+    /// All of them.
+    pub const ALL: [Served; 6] =
+        [Served::Hit, Served::Stale, Served::Miss, Served::Collapsed, Served::Revalidated, Served::Passed];
+
     /// Answered without an upstream.
     const KEPT: [Served; 3] = [Served::Hit, Served::Stale, Served::Collapsed];
     /// Had from an upstream.

@@ -24,7 +24,7 @@ use super::mirrors::Upstream;
 use super::store::Store;
 use super::verify::tests::zipped;
 use super::*;
-use crate::cache;
+use crate::cache::{self, Key};
 use crate::fetch::{self, Patience};
 
 /// What a mirror does with one request.
@@ -55,6 +55,8 @@ struct Ask<'a> {
     /// How often this host was asked for this path before.
     nth: usize,
     from: Option<usize>,
+    /// It has the answer that came with this tag.
+    knows: Option<String>,
 }
 
 type Script = Arc<dyn Fn(&Ask<'_>) -> Act + Send + Sync>;
@@ -96,7 +98,8 @@ impl Net {
         let from = headers.get("range").and_then(|range| range.to_str().ok());
         let from = from.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
         let script = self.scripts.lock().unwrap().get(host).cloned();
-        script.map_or(Act::Refuse, |script| script(&Ask { path, nth, from }))
+        let knows = headers.get("if-none-match").and_then(|tag| tag.to_str().ok()).map(str::to_owned);
+        script.map_or(Act::Refuse, |script| script(&Ask { path, nth, from, knows }))
     }
 }
 
@@ -657,6 +660,152 @@ async fn a_list_is_the_union_of_what_the_mirrors_list() {
     let mut versions: Vec<&str> = std::str::from_utf8(&list).unwrap().lines().collect();
     versions.sort();
     assert_eq!(versions, ["v1.0.0", "v1.1.0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_not_changed_is_not_sent_again_but_is_fresh_again() {
+    let same = |ask: &Ask<'_>| if ask.knows.as_deref() == Some("\"e\"") { Act::Say(304, "") } else { good(ask) };
+    for path in ["@v/list", "@latest", "@v/master.info"] {
+        let stage = Stage::new(&["https://a.test"], |_| {});
+        stage.net.host("a.test", good);
+        let path = format!("{M}/{path}");
+        assert_eq!(stage.get(&path).await.0, 200);
+        stage.settle().await;
+        stage.net.host("a.test", same);
+        // Twice: the tag outlives a 304, which need not repeat it.
+        for later in [400, 800] {
+            assert_eq!(stage.get_at(&path, later).await, (200, file(&path)), "{path}");
+            stage.settle().await;
+            let asked = stage.net.count();
+            let reply = stage.ask_at(&ours(), &path, later + 59).await.unwrap();
+            assert_eq!((reply.served, stage.net.count()), (Served::Hit, asked), "{path}");
+        }
+        assert_eq!(stage.net.count(), 3, "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_has_not_changed_is_asked_for_again_where_another_has() {
+    let stage = Stage::plain();
+    let list = format!("{M}/@v/list");
+    let same = |ask: &Ask<'_>| match ask.knows {
+        Some(_) => Act::Say(304, ""),
+        None => Act::Give(Bytes::from_static(b"v1.0.0\n")),
+    };
+    stage.net.host("a.test", same);
+    stage.net.host("b.test", |_| Act::Give(Bytes::from_static(b"v1.0.0\nv9.9.9\n")));
+    assert_eq!(stage.get(&list).await.1, "v1.0.0\nv9.9.9\n");
+    stage.settle().await;
+    // What only b listed, and lists no more, is not kept alive by a, which says that it has nothing new.
+    stage.net.host("b.test", |_| Act::Give(Bytes::from_static(b"v1.0.0\nv1.1.0\n")));
+    assert_eq!(stage.get_at(&list, 400).await.1, "v1.0.0\nv1.1.0\n");
+    stage.settle().await;
+    stage.net.host("b.test", |_| Act::Say(304, ""));
+    assert_eq!(stage.get_at(&list, 800).await.1, "v1.0.0\nv1.1.0\n");
+}
+
+/// An `.info` of the release with another time.
+fn wrong_info() -> Bytes {
+    Bytes::from_static(br#"{"Version":"v1.0.0","Time":"2014-01-01T00:00:00Z"}"#)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_that_one_mirror_got_wrong_does_not_stay() {
+    let info = format!("{M}/@v/v1.0.0.info");
+    let stage = Stage::plain();
+    stage.net.host("a.test", |ask| if ask.nth == 0 { Act::Give(wrong_info()) } else { good(ask) });
+    stage.net.host("b.test", good);
+    assert_eq!(stage.get(&info).await.1, wrong_info(), "nobody could know");
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(stage.get(&info).await.1, file(&info));
+    let asked = stage.net.count();
+    assert_eq!(stage.get_at(&info, 9_999_999).await.1, file(&info));
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(stage.net.count(), asked, "heard twice, and settled");
+}
+
+/// Nothing that a mirror makes up now and then is left once both were asked again.
+#[tokio::test(start_paused = true)]
+async fn of_a_mirror_that_lies_at_random_nothing_stays() {
+    let (book, info) = (book(), format!("{M}/@v/v1.0.0.info"));
+    for seed in 0..200 {
+        let stage = Stage::verified(&book);
+        let random = Mutex::new(fastrand::Rng::with_seed(seed));
+        stage.net.host("a.test", move |ask| match files().get(ask.path) {
+            Some(right) if random.lock().unwrap().bool() => Act::Give(match ask.path.rsplit(['/', '.']).next() {
+                Some("list") => Bytes::from_static(b"v1.0.0\nv6.6.6\n"),
+                Some("info") => wrong_info(),
+                Some("mod") => Bytes::from_static(b"module example.com/other\n"),
+                Some("zip") => zipped(&[("example.com/m@v1.0.0/go.mod", "module evil\n")]).into(),
+                _ => right.clone(),
+            }),
+            _ => good(ask),
+        });
+        stage.net.host("b.test", good);
+        for path in ["@v/v1.0.0.info", "@v/v1.0.0.mod", "@v/v1.0.0.zip", "@v/list"] {
+            let (status, body) = stage.get(&format!("{M}/{path}")).await;
+            assert_eq!(status, 200, "{seed} {path}");
+            assert!(
+                path.contains("info") || path.contains("list") || body == file(&format!("{M}/{path}")),
+                "{seed} {path}"
+            );
+        }
+        sleep(Duration::from_secs(30)).await;
+        stage.settle().await;
+        // From now on it is right, and a list is what mirrors say now.
+        stage.net.host("a.test", good);
+        for later in [100, 400, 700] {
+            assert_eq!(stage.get_at(&info, later).await.0, 200);
+            stage.get_at(&format!("{M}/@v/list"), later).await;
+            sleep(Duration::from_secs(30)).await;
+            stage.settle().await;
+        }
+        for path in FILES {
+            let path = format!("{M}/{path}");
+            assert_eq!(stage.get_at(&path, 701).await, (200, file(&path)), "{seed} {path}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lone_mirror_is_heard_twice_about_a_release() {
+    let info = format!("{M}/@v/v1.0.0.info");
+    let stage = Stage::new(&["https://a.test"], |_| {});
+    stage.net.host("a.test", |ask| if ask.nth == 0 { Act::Give(wrong_info()) } else { good(ask) });
+    assert_eq!(stage.get(&info).await.1, wrong_info());
+    stage.settle().await;
+    assert_eq!(stage.get_at(&info, 59).await.1, wrong_info());
+    assert_eq!(stage.net.count(), 1);
+    for (later, want) in [(60, wrong_info()), (70, file(&info)), (150, file(&info)), (999_999, file(&info))] {
+        assert_eq!(stage.get_at(&info, later).await.1, want, "{later}");
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(stage.net.count(), 3, "wrong, right, right, and settled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_that_no_mirror_has_as_the_name_has_it_is_kept_until_one_does() {
+    let path = format!("{M}/@v/v0.0.0-20240101000000-abcdefabcdef.info");
+    let info =
+        |time: &str| Bytes::from(format!(r#"{{"Version":"v0.0.0-20240101000000-abcdefabcdef","Time":"{time}"}}"#));
+    let (named, later) = (info("2024-01-01T00:00:00Z"), info("2024-01-01T00:01:05Z"));
+    let stage = Stage::plain();
+    for host in ["a.test", "b.test"] {
+        let later = later.clone();
+        stage.net.host(host, move |_| Act::Give(later.clone()));
+    }
+    assert_eq!(stage.get(&path).await, (200, later.clone()));
+    stage.settle().await;
+    let asked = stage.net.count();
+    assert_eq!(stage.get_at(&path, 59).await, (200, later.clone()));
+    assert_eq!(stage.net.count(), asked, "kept");
+    let right = named.clone();
+    stage.net.host("b.test", move |_| Act::Give(right.clone()));
+    assert_eq!(stage.get_at(&path, 200).await, (200, later));
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(stage.get_at(&path, 201).await, (200, named.clone()));
+    stage.net.die();
+    assert_eq!(stage.get_at(&path, 999_999).await, (200, named));
 }
 
 #[tokio::test(start_paused = true)]
@@ -1654,12 +1803,23 @@ async fn respond(proxy: &Goproxy, path: &str) -> Response<http_body_util::Full<B
 
 /// Runs go in a module that requires `example.com/m`, with nothing in its caches.
 async fn run_go(arguments: &[&str], proxy: std::net::SocketAddr, key: &str) -> std::io::Result<std::process::Output> {
+    go_with(arguments, &["example.com/m"], &format!("http://{proxy}"), key).await
+}
+
+/// Runs go in a module that requires these, with nothing in its caches.
+async fn go_with(
+    arguments: &[&str],
+    modules: &[&str],
+    proxy: &str,
+    key: &str,
+) -> std::io::Result<std::process::Output> {
     let home = tempfile::tempdir()?;
-    std::fs::write(home.path().join("go.mod"), "module x.test/x\n\ngo 1.20\n\nrequire example.com/m v1.0.0\n")?;
+    let requires: String = modules.iter().map(|module| format!("require {module} v1.0.0\n")).collect();
+    std::fs::write(home.path().join("go.mod"), format!("module x.test/x\n\ngo 1.20\n\n{requires}"))?;
     let mut go = tokio::process::Command::new("go");
     go.args(arguments).current_dir(home.path()).kill_on_drop(true);
     go.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", home.path());
-    go.env("GOPROXY", format!("http://{proxy}")).env("GOSUMDB", key).env("GOFLAGS", "-modcacherw -mod=mod");
+    go.env("GOPROXY", proxy).env("GOSUMDB", key).env("GOFLAGS", "-modcacherw -mod=mod");
     go.env("GOENV", "off").env("GOTOOLCHAIN", "local").output().await
 }
 
@@ -1704,6 +1864,101 @@ async fn the_go_command_downloads_and_verifies_with_every_upstream_dead() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success());
     assert!(said.contains("502 Bad Gateway") && said.contains("the checksum database has h1:AAAA"), "{said}");
+}
+
+/// A mirror of modules that are written into the book as they are asked for, so that each record comes with
+/// a head of its own age.
+fn serve_growing(net: &Net, book: &Book) {
+    let written = book.clone();
+    net.host("a.test", move |ask| {
+        let Some((module, file)) = ask.path[1..].split_once("/@v/v1.0.0.") else { return Act::Say(404, "no") };
+        let go_mod = format!("module {module}\n");
+        let zip =
+            zipped(&[(&format!("{module}@v1.0.0/go.mod"), &go_mod), (&format!("{module}@v1.0.0/m.go"), "package m\n")]);
+        if written.record(&format!("{module}@v1.0.0")).is_none() {
+            let (named, version) = (Module::new(module).unwrap(), Version::new("v1.0.0").unwrap());
+            let checked = verify::check_zip(std::io::Cursor::new(&zip), zip.len() as u64, &named, &version);
+            written.write(module, "v1.0.0", &checked.sum.unwrap(), &verify::hash_mod(go_mod.as_bytes()));
+            written.grow(150);
+        }
+        Act::Give(match file {
+            "info" => Bytes::from_static(br#"{"Version":"v1.0.0","Time":"2024-01-01T00:00:00Z"}"#),
+            "mod" => go_mod.into(),
+            _ => zip.into(),
+        })
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_go_command_verifies_from_the_folder_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (book, net) = (Book::new("sum.test"), Arc::new(Net::default()));
+    book.grow(100);
+    serve_book(&net, &book);
+    serve_growing(&net, &book);
+    let sumdb = SumdbConfig::parse(&book.key()).unwrap().unwrap();
+    let upstreams = vec![Base::parse("https://a.test").unwrap()];
+    let config = Config { upstreams, sumdb: vec![sumdb.clone()], ..Config::default() };
+    let begin = || {
+        let kept =
+            cache::Config { dir: Some(dir.path().to_owned()), size: 1 << 30, memory: 0, pins: cache::Pins::default() };
+        let cache = Cache::open(kept, Handle::current(), &Registry::default()).unwrap();
+        Stage { proxy: proxy(config.clone(), cache, Arc::clone(&net)), net: Arc::clone(&net), start: SystemTime::now() }
+    };
+    let modules = ["example.com/a", "example.com/b", "example.com/c", "example.com/d", "example.com/e"];
+    let stage = begin();
+    for module in modules {
+        for file in ["info", "mod", "zip"] {
+            assert_eq!(stage.get(&format!("/{module}/@v/v1.0.0.{file}")).await.0, 200);
+        }
+        stage.settle().await;
+    }
+    net.die();
+    let tree = dir.path().join("download");
+    let heads: std::collections::HashSet<String> = modules
+        .iter()
+        .map(|module| {
+            let answer = std::fs::read(tree.join(format!("sumdb/sum.test/lookup/{module}@v1.0.0"))).unwrap();
+            String::from_utf8(answer).unwrap().lines().nth(6).unwrap().to_owned()
+        })
+        .collect();
+    assert!(heads.len() > 2, "records with heads of several ages: {heads:?}");
+    let url = format!("file://{}", tree.display());
+    for order in [modules.to_vec(), modules.iter().rev().copied().collect()] {
+        let output = match go_with(&["mod", "download", "all"], &order, &url, &book.key()).await {
+            Err(why) if why.kind() == std::io::ErrorKind::NotFound => return skip("go_verifies_from_the_folder", "go"),
+            output => output.unwrap(),
+        };
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+    }
+    let folder = crate::cache::Folder::open(dir.path()).unwrap().unwrap();
+    let wrong = |folder: &crate::cache::Folder| -> Vec<String> {
+        let examiner = Examiner::new(folder, std::slice::from_ref(&sumdb));
+        let items = folder.items().unwrap();
+        let is_wrong =
+            |item: &&crate::cache::Item| !matches!(examiner.examine(&item.key), Finding::Right | Finding::Unproven(_));
+        items.iter().filter(is_wrong).map(|item| item.key.to_string()).collect()
+    };
+    assert_eq!(wrong(&folder), [""; 0]);
+
+    // What a power cut took, and what was bent, is noticed and set out anew.
+    let place = |rest: &str| tree.join("sumdb/sum.test").join(rest);
+    std::fs::write(place("lookup/example.com/a@v1.0.0"), "").unwrap();
+    std::fs::write(place("lookup/example.com/b@v1.0.0"), "9\nexample.com/b v1.0.0 h1:x\n\nnonsense").unwrap();
+    std::fs::remove_file(place("latest")).unwrap();
+    std::fs::remove_dir_all(place("tile")).unwrap();
+    let gone =
+        ["download/sumdb/sum.test/lookup/example.com/a@v1.0.0", "download/sumdb/sum.test/lookup/example.com/b@v1.0.0"];
+    assert_eq!(wrong(&folder), gone);
+    folder.repair(&gone.map(|path| Key::new(path).unwrap())).unwrap();
+    assert!(joined::catch_up(&folder, &sumdb).unwrap() > 2);
+    assert_eq!((joined::catch_up(&folder, &sumdb).unwrap(), wrong(&folder).len()), (0, 0));
+    let output = go_with(&["mod", "download"], &modules, &url, &book.key()).await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    std::fs::remove_file(place("lookup/example.com/c@v1.0.0")).unwrap();
+    let output = go_with(&["mod", "download"], &modules, &url, &book.key()).await.unwrap();
+    assert!(!output.status.success(), "go does look there");
 }
 
 #[test]

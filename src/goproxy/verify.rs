@@ -106,6 +106,18 @@ pub fn judge_info(text: &[u8], asked: Option<&Version>) -> Result<(), String> {
     }
 }
 
+/// The same but for the time: a mirror may well say another one than the name, and go does not mind.
+pub fn judge_info_loosely(text: &[u8], asked: &Version) -> Result<(), String> {
+    judge_info(text, None)?;
+    let info: serde_json::Value = serde_json::from_slice(text).map_err(|why| why.to_string())?;
+    match info.get("Version").and_then(serde_json::Value::as_str) {
+        Some(version) if asked.is_canonical() && version != asked.as_str() => {
+            Err(format!("it is about {version}, not {asked}"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Whether this may be a list: text, and if there is anything in it, at least one version.
 pub fn judge_list(text: &[u8]) -> Result<(), String> {
     if is_page(text) {

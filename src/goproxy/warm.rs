@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 
 use super::answer::tree_key;
+use super::files::check;
 use super::path::ModuleRequest;
 use super::store::is_verified;
 use super::{Body, Failure, Goproxy, Place, Reply, Served};
@@ -43,6 +44,13 @@ impl Goproxy {
     pub async fn is_vouched_for(&self, request: &ModuleRequest) -> bool {
         let Some(key) = tree_key(request) else { return false };
         self.house.store.cache.get(&key).await.is_some_and(|found| is_verified(&found.note))
+    }
+
+    /// The h1 sum of a `.mod` or zip that is held, as a go.sum has it; none if it is not held, or cannot be read.
+    pub async fn sum_of(&self, request: &ModuleRequest) -> Option<String> {
+        let content = self.house.store.cache.get(&tree_key(request)?).await?.content;
+        let (length, reading, request) = (content.length()?, content.reading()?, request.clone());
+        tokio::task::spawn_blocking(move || check(reading, length, &request)).await.ok()??.sum
     }
 }
 

@@ -2,8 +2,9 @@
 //! is told, and the exit code says which kind of no it was.
 
 use crate::support::binary::{Ended, Home, home};
+use crate::support::book::{h1, h1_of_zip};
 use crate::support::client::get;
-use crate::support::mirror::{Mirror, Mood};
+use crate::support::mirror::{Mirror, Mood, files};
 use crate::support::origin::closed_port;
 
 const MODULE: &str = "example.com/m";
@@ -18,6 +19,18 @@ async fn warm(home: &Home, upstream: &str, arguments: &[&str]) -> Ended {
 fn written(home: &Home, name: &str, text: &str) -> String {
     std::fs::write(home.at(name), text).unwrap();
     home.at(name).display().to_string()
+}
+
+/// The go.sum of these files.
+fn sums(of: &[(&str, &str)]) -> String {
+    let line = |(version, kind): &(&str, &str)| {
+        let file = files(MODULE, &[version])[&format!("/{MODULE}/@v/{version}.{kind}")].to_vec();
+        match *kind {
+            "zip" => format!("{MODULE} {version} {}\n", h1_of_zip(&file)),
+            _ => format!("{MODULE} {version}/go.mod {}\n", h1(&[("go.mod".to_owned(), file)])),
+        }
+    };
+    of.iter().map(line).collect()
 }
 
 /// Which of these paths a proxy in this home serves with nobody to ask.
@@ -39,7 +52,7 @@ async fn a_go_sum_a_go_mod_or_a_version_is_fetched_and_served_without_any_mirror
     let paths: Vec<String> =
         ["v1.0.0", "v1.1.0"].iter().flat_map(|version| ["info", "mod", "zip"].map(|kind| of(version, kind))).collect();
     let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
-    let sums = format!("{MODULE} v1.0.0 h1:x=\n{MODULE} v1.0.0/go.mod h1:y=\n{MODULE} v1.1.0/go.mod h1:z=\n");
+    let sums = sums(&[("v1.0.0", "zip"), ("v1.0.0", "mod"), ("v1.1.0", "mod")]);
     let requires = format!(
         "module x.y/z\n\ngo 1.21\n\nrequire {MODULE} v1.0.0\nrequire x.y/local v1.0.0\nreplace x.y/local => ./local\n"
     );
@@ -60,6 +73,23 @@ async fn a_go_sum_a_go_mod_or_a_version_is_fetched_and_served_without_any_mirror
         let again = warm(&home, &mirror.url(), &[&what]).await;
         assert!(again.err.contains(", 0 of them fetched now"), "{what}: {again:?}");
         assert!(mirror.origin.heard().len() <= asked + 1, "{what}: a list may be asked for again, and nothing else");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_what_go_sum_says_is_named() {
+    let (mirror, home) = (Mirror::of(MODULE, &["v1.0.0", "v1.1.0"]).await, home());
+    let right = sums(&[("v1.0.0", "zip"), ("v1.0.0", "mod"), ("v1.1.0", "mod")]);
+    let other = "h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let sum = right.lines().next().unwrap().rsplit(' ').next().unwrap();
+    let file = written(&home, "go.sum", &right.replace(sum, other));
+    // Fetched, and then held: it is not what go.sum says either way.
+    for _ in 0..2 {
+        let ended = warm(&home, &mirror.url(), &["--json", &file]).await;
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        let told = format!("error: {MODULE}@v1.0.0: its zip has {sum}, and go.sum has {other}");
+        assert!(ended.err.contains(&told) && ended.err.contains("1 versions are not"), "{ended:?}");
+        assert_eq!(ended.out.matches("\"differs\":[]").count(), 2, "{ended:?}");
     }
 }
 

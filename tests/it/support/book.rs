@@ -94,7 +94,7 @@ pub fn h1(files: &[(String, Vec<u8>)]) -> String {
 }
 
 /// The same of a zip's entries.
-fn h1_of_zip(zip: &[u8]) -> String {
+pub fn h1_of_zip(zip: &[u8]) -> String {
     let mut archive = zip::ZipArchive::new(std::io::Cursor::new(zip)).unwrap();
     let entries = (0..archive.len()).map(|index| {
         let mut entry = archive.by_index(index).unwrap();

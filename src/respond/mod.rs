@@ -4,13 +4,17 @@
 //! diagnosis stands there, in at most 160 printable bytes. Voice two: of a failed module request go
 //! prints a `text/plain` body, up to the first blank line, eight lines and 648 bytes
 //! (cmd/go/internal/web/api.go). Both end in an id that the log carries too. `Proxy-Status`
-//! (RFC 9209) says the same to machines.
+//! (RFC 9209) says the same to machines. What did not fail, `modules` puts into a response.
+
+mod modules;
 
 use std::fmt;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use hyper::ext::ReasonPhrase;
+
+pub use modules::{Conditions, Modules};
 
 use crate::admit::Refusal;
 use crate::fetch::{self, Body};
