@@ -13,6 +13,7 @@ mod forward;
 mod goproxy;
 mod hostile;
 mod intercept;
+mod listener;
 mod nonsense;
 mod privacy;
 mod proxy;

@@ -205,7 +205,7 @@ async fn a_parents_refusal_is_told_with_its_own_words() {
     let (answer, _) = connect(ours.address(), "mail.example:25", None).await;
     assert_eq!(answer.status, 502);
     assert!(
-        answer.reason.contains("opened no tunnel: it answered 403 goanyway: port 25 is not open"),
+        answer.reason.contains("does not let us through: it answered 403 goanyway: port 25 is not open"),
         "{}",
         answer.reason
     );
