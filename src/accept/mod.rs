@@ -11,7 +11,6 @@ mod tls;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use ipnet::IpNet;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use tls::{Error, TlsConfig};
@@ -36,6 +35,8 @@ pub const MAX_CONNECTIONS: usize = 16_384;
 pub const PER_CLIENT: usize = 1024;
 /// How long to wait after the system refused us a descriptor: long enough for some connection to end.
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// How often the lack of descriptors is said.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// How long a load balancer may take to say for whom it speaks, and a client for its first byte of TLS.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Descriptors that are not clients': listeners, name servers, files of the cache.
@@ -173,8 +174,8 @@ pub struct House {
     certificates: Option<Certificates>,
     open: Gauge,
     accepted: Family<By<Accepted>, Counter>,
-    /// Whether the lack of descriptors was said, and has not ended since.
-    short: Arc<AtomicBool>,
+    /// When the lack of descriptors was last said.
+    said_short: Arc<Mutex<Option<Instant>>>,
 }
 
 impl House {
@@ -188,7 +189,7 @@ impl House {
             certificates: config.tls.map(Certificates::open).transpose()?,
             open: Gauge::default(),
             accepted: Family::default(),
-            short: Arc::default(),
+            said_short: Arc::default(),
         };
         registry.room("accept", |families| {
             families.register("connections", "Connections open now", house.open.clone());
@@ -218,7 +219,6 @@ impl House {
         let (stream, peer) = listener.accept().await?;
         stream.set_nodelay(true)?;
         let local = stream.local_addr()?;
-        self.short.store(false, Ordering::Relaxed);
         self.open.inc();
         let mut place = Place { _permit: permit, _seat: None, open: self.open.clone() };
         let mut unwelcome = None;
@@ -253,12 +253,21 @@ impl House {
         Ok(unwelcome)
     }
 
+    /// Every listener is short ten times a second: once a minute is enough.
+    fn may_say_short(&self, now: Instant) -> bool {
+        let mut said = self.said_short.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = said.is_none_or(|at| now.duration_since(at) >= SAY_AGAIN);
+        if is_due {
+            *said = Some(now);
+        }
+        is_due
+    }
+
     async fn recover(&self, error: &io::Error) {
         let whose = Accepted::of(error);
         self.accepted.get_or_create(&By(whose)).inc();
         if whose == Accepted::Exhausted {
-            // Once until a connection comes in again: every listener is here ten times a second.
-            if !self.short.swap(true, Ordering::Relaxed) {
+            if self.may_say_short(Instant::now()) {
                 tracing::error!(%error, "cannot accept connections; raise the limit of open files (ulimit -n)");
             }
             tokio::time::sleep(BACK_OFF).await;

@@ -400,7 +400,7 @@ pub enum Error {
     Unreachable { target: Target, tried: Vec<(SocketAddr, Miss)> },
     #[error("cannot connect to {target}: not done within {} s", BUDGET.as_secs())]
     Deadline { target: Target },
-    #[error("the parent proxy {parent} does not let us through: {error}")]
+    #[error("the parent proxy {parent}: {error}")]
     Parent { parent: String, error: parent::Error },
 }
 

@@ -166,7 +166,7 @@ pub enum Error {
 /// What the operator can do about a parent's refusal.
 fn advice(status: u16) -> &'static str {
     match status {
-        407 => "; it wants a user: --parent http://USER:PASSWORD@HOST:PORT",
+        407 => "; name one: --parent http://USER:PASSWORD@HOST",
         _ => "",
     }
 }
