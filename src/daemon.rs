@@ -15,18 +15,19 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::accept::House;
+use crate::accept::{self, House, Manner};
 use crate::admin::Admin;
-use crate::admit::Admission;
+use crate::admit::{self, Admission};
 use crate::cache::{self, Cache};
 use crate::config::{Folder, Settings};
 use crate::connect::{self, Connector};
 use crate::dns::Nameserver;
 use crate::fetch::Fetcher;
-use crate::flow::{Ours, Rooms, Worker};
+use crate::flow::{HASHING, Ours, Rooms, Worker};
 use crate::forward::{Forwarder, Identity};
 use crate::goproxy::Goproxy;
 use crate::intercept::{self, Interceptor};
@@ -34,7 +35,6 @@ use crate::metrics::Registry;
 use crate::resolve::{self, Resolver};
 use crate::respond::Modules;
 use crate::socket::{self, DatagramListeners, Datagrams, Listeners};
-use crate::target::{Host, Target};
 use crate::tunnel::Tunnels;
 
 /// How long a closing house waits for what is under way.
@@ -77,7 +77,10 @@ struct Ends {
 /// The addresses that were bound.
 #[derive(Clone, Debug, Default)]
 pub struct Bound {
+    /// Of the proxy, those over TLS last.
     pub listen: Vec<SocketAddr>,
+    /// Those over TLS again.
+    pub tls: Vec<SocketAddr>,
     /// UDP and TCP alike.
     pub dns: Vec<SocketAddr>,
     pub admin: Option<SocketAddr>,
@@ -102,16 +105,19 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
         .enable_all()
         .build()
         .map_err(Error::Runtime)?;
+    let files = socket::raise_file_limit();
     let listeners = bind(&settings.listen, cores)?;
+    let over_tls = bind(&settings.listen_tls, cores)?;
     let dns = settings.dns.iter().map(|&address| DnsListeners::bind(address, cores)).collect::<Result<Vec<_>, _>>()?;
     let admin = settings.admin.map(|address| bind(&[address], 1)).transpose()?;
     let bound = Bound {
-        listen: listeners.iter().map(|listeners| listeners.address).collect(),
+        listen: listeners.iter().chain(&over_tls).map(|listeners| listeners.address).collect(),
+        tls: over_tls.iter().map(|listeners| listeners.address).collect(),
         dns: dns.iter().map(|listeners| listeners.address).collect(),
         admin: admin.iter().flatten().map(|listeners| listeners.address).next(),
     };
     let registry = Registry::default();
-    let house = House::new(settings.per_client, &registry);
+    let house = House::open(settings.accept.clone(), files, &registry)?;
     let mut notices = settings.notices.clone();
     let rooms = build(settings, &bound, &shared, &registry, &mut notices)?;
 
@@ -125,7 +131,7 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
     }
     let nameserver = Arc::new(Nameserver::new(rooms.rooms.admission.clone(), rooms.resolver.clone(), &registry));
     let fronts = Fronts { rooms: Arc::clone(&rooms.rooms), nameserver, house, ends: ends.clone() };
-    let workers = fronts.spawn(share_out(listeners, dns, cores))?;
+    let workers = fronts.spawn(share_out([(Manner::Bare, listeners), (Manner::Tls, over_tls)], dns, cores))?;
     ready.store(true, Ordering::Release);
     Ok(Running {
         bound,
@@ -188,14 +194,15 @@ fn build(
     notices: &mut Vec<String>,
 ) -> Result<Built, Error> {
     let handle = shared.handle().clone();
-    let admission = Admission::new(settings.admit, registry);
+    let admission = Admission::new(settings.admit, registry)?;
     admission.own(bound.admin.iter().chain(&bound.listen).chain(&bound.dns).copied().collect());
     let state_dir = usable(&settings.state_dir, notices)?;
     let learnt_dir = state_dir.clone();
     let resolver = Resolver::new(resolve::Config { state_dir, ..settings.resolve }, handle.clone(), registry)?;
     let mut connect = settings.connect;
-    if connect.parents.without(|target| bound.listen.iter().any(|own| is_at(own, target))) {
-        notices.push("the parent proxy in our environment is this very proxy: ignored".to_owned());
+    let ours = Ours { listeners: bound.listen.clone(), names: settings.listen_names };
+    if connect.parents.without(|target| ours.lead_to_us(target)) {
+        notices.push("the parent proxy (--parent, or HTTPS_PROXY around us) is this very proxy: ignored".to_owned());
     }
     let parent = connect.parents.describe();
     let identity = Identity::new(registry);
@@ -209,18 +216,11 @@ fn build(
     let cache = Cache::open(cache::Config { dir, ..settings.cache }, handle.clone(), registry)?;
     let fetcher = Fetcher::new(&connector, &admission);
     let goproxy = Goproxy::new(settings.goproxy, cache, fetcher, handle, registry);
-    let ours = Ours { listeners: bound.listen.clone(), names: settings.listen_names };
+    let hashing = Arc::new(Semaphore::new(HASHING));
     let tunnels = Tunnels::new(registry);
     let modules = Modules::new(identity.pseudonym());
-    let rooms = Rooms { admission, interceptor, goproxy, tunnels, connector, identity, modules, ours };
+    let rooms = Rooms { admission, interceptor, goproxy, tunnels, connector, identity, modules, ours, hashing };
     Ok(Built { rooms: Arc::new(rooms), resolver, admin_hosts: settings.admin_hosts, parent })
-}
-
-fn is_at(own: &SocketAddr, target: &Target) -> bool {
-    match &target.host {
-        Host::Name(name) => name.as_str() == "localhost" && own.port() == target.port,
-        Host::Addr(address) => socket::leads_to(*own, SocketAddr::new(*address, target.port)),
-    }
 }
 
 /// A folder that can be written. A default one that cannot is no reason to stop; a named one is.
@@ -283,16 +283,18 @@ impl DnsListeners {
 /// What one worker listens on.
 #[derive(Default)]
 struct Share {
-    proxy: Vec<std::net::TcpListener>,
+    proxy: Vec<(Manner, std::net::TcpListener)>,
     datagrams: Vec<(SocketAddr, std::net::UdpSocket)>,
     dns: Vec<std::net::TcpListener>,
 }
 
 /// Gives each worker its part of every listener.
-fn share_out(proxy: Vec<Listeners>, dns: Vec<DnsListeners>, workers: usize) -> Vec<Share> {
+fn share_out(proxy: [(Manner, Vec<Listeners>); 2], dns: Vec<DnsListeners>, workers: usize) -> Vec<Share> {
     let mut shares: Vec<Share> = (0..workers).map(|_| Share::default()).collect();
-    for listeners in proxy {
-        shares.iter_mut().zip(listeners.into_sockets()).for_each(|(share, socket)| share.proxy.push(socket));
+    let proxy = proxy.into_iter().flat_map(|(manner, listeners)| listeners.into_iter().map(move |one| (manner, one)));
+    for (manner, listeners) in proxy {
+        let sockets = listeners.into_sockets();
+        shares.iter_mut().zip(sockets).for_each(|(share, socket)| share.proxy.push((manner, socket)));
     }
     for DnsListeners { address, datagrams, connections } in dns {
         let sockets = datagrams.into_sockets().into_iter().zip(connections.into_sockets());
@@ -348,13 +350,13 @@ impl Fronts {
         });
         let tasks = worker.tasks.clone();
         self.serve_dns(share.datagrams, share.dns, &tasks);
-        for socket in share.proxy {
+        for (manner, socket) in share.proxy {
             let Ok(listener) = socket::accepting(socket) else { continue };
             let (house, accepting, worker) = (self.house.clone(), self.ends.accepting.clone(), Arc::clone(&worker));
             tasks.spawn(async move {
                 let tasks = worker.tasks.clone();
                 let serve = move |arrival| drop(tasks.spawn(Arc::clone(&worker).serve(arrival)));
-                house.run(listener, accepting, serve).await;
+                house.run(listener, manner, accepting, serve).await;
             });
         }
         self.ends.drain.cancelled().await;
@@ -392,6 +394,10 @@ pub enum Error {
     Listen { address: SocketAddr, error: io::Error },
     #[error("{what} {} cannot be written: {}", path.display(), obstacle(error))]
     Folder { what: &'static str, path: PathBuf, error: io::Error },
+    #[error("{0}")]
+    Accept(#[from] accept::Error),
+    #[error("{0}")]
+    Admit(#[from] admit::Error),
     #[error("{0}")]
     Resolve(#[from] resolve::Error),
     #[error("{0}")]

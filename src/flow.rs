@@ -20,11 +20,11 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::accept::{self, Arrival};
+use crate::accept::{self, Arrival, Unwelcome};
 use crate::admit::{Admission, Client, Dialect, Ends, Permit, Standing};
 use crate::classify::{self, Guarded, Intent, Keeper, Left};
 use crate::connect::Connector;
@@ -33,7 +33,7 @@ use crate::forward::{self, Forwarder, Identity};
 use crate::goproxy::{Goproxy, ModuleRequest, Place};
 use crate::intercept::{Alpn, Interceptor, Replayed, Stance, Terminated};
 use crate::respond::{self, Conditions, Id, Modules, Trouble};
-use crate::socket::{self, Cut, Edge};
+use crate::socket::{self, Conduit, Cut, Edge};
 use crate::target::{Base, Host, Name, Scheme, Target, unwrap_mapped};
 use crate::tunnel::{Ending, Tunnels};
 
@@ -57,7 +57,12 @@ pub struct Rooms {
     pub identity: Identity,
     pub modules: Modules,
     pub ours: Ours,
+    /// Turns at hashing a password, which takes a core.
+    pub hashing: Arc<Semaphore>,
 }
+
+/// How many passwords are hashed at once: whoever guesses must not take the machine.
+pub const HASHING: usize = 2;
 
 /// Which targets are this proxy itself.
 pub struct Ours {
@@ -69,14 +74,20 @@ pub struct Ours {
 impl Ours {
     /// Whether `target` is one of our proxy listeners; `local` is where this client reached us.
     fn are(&self, target: &Target, local: SocketAddr) -> bool {
-        if !self.listeners.iter().any(|own| own.port() == target.port) {
-            return false;
-        }
+        let here = Host::Addr(unwrap_mapped(local.ip())) == target.host;
+        here && self.listeners.iter().any(|own| own.port() == target.port) || self.lead_to_us(target)
+    }
+
+    /// The same whoever asks.
+    pub fn lead_to_us(&self, target: &Target) -> bool {
+        let at_this_port = |own: &SocketAddr| own.port() == target.port;
         match &target.host {
-            Host::Name(name) => name.as_str() == "localhost" || self.names.contains(name),
+            Host::Name(name) => {
+                self.listeners.iter().any(at_this_port) && (name.as_str() == "localhost" || self.names.contains(name))
+            }
             Host::Addr(address) => {
                 let there = SocketAddr::new(*address, target.port);
-                *address == unwrap_mapped(local.ip()) || self.listeners.iter().any(|&own| socket::leads_to(own, there))
+                self.listeners.iter().any(|&own| socket::leads_to(own, there))
             }
         }
     }
@@ -85,10 +96,10 @@ impl Ours {
     /// (DNS rebinding) would read what only this host may: there we answer to addresses, single
     /// labels, `localhost` and names that the operator gave us. Beyond loopback a service has the
     /// names that its network gives it.
-    fn answer_to<B>(&self, request: &Request<B>, local: SocketAddr) -> Result<(), Trouble> {
+    fn answer_to<B>(&self, request: &Request<B>, ends: Ends) -> Result<(), Trouble> {
         let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         let is_address = host.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b':'));
-        if is_address || !unwrap_mapped(local.ip()).is_loopback() {
+        if is_address || !ends.over_loopback() {
             return Ok(());
         }
         match Target::parse_authority(host, 80).map(|target| target.host) {
@@ -117,6 +128,8 @@ pub struct Worker {
 struct Door {
     ends: Ends,
     side: Side,
+    /// Why every request on it is told no.
+    unwelcome: Option<Unwelcome>,
 }
 
 /// What a client's connection can be asked and told while it is served.
@@ -173,12 +186,14 @@ struct Inside {
 impl Worker {
     /// Serves one connection to its end.
     pub async fn serve(self: Arc<Self>, arrival: Arrival) {
-        let ends = Ends { peer: arrival.peer, local: arrival.local };
-        let edge = Edge::new(arrival.stream);
+        let Some(entered) = arrival.enter().await else { return };
+        let accept::Entered { stream, peer, local, certified, unwelcome, place } = entered;
+        let ends = Ends { peer, local, certified };
+        let edge = Edge::new(stream);
         let cut = Some(edge.cut());
         let guarded = Guarded::new(edge);
-        let side = Side { keeper: Some(guarded.keeper()), cut, place: Arc::new(arrival.place) };
-        let door = Door { ends, side };
+        let side = Side { keeper: Some(guarded.keeper()), cut, place: Arc::new(place) };
+        let door = Door { ends, side, unwelcome };
         let worker = Arc::clone(&self);
         let service = service_fn(move |request| {
             let (worker, door) = (Arc::clone(&worker), door.clone());
@@ -232,6 +247,9 @@ impl Worker {
         if let Some(fault) = door.side.refused() {
             return Err(fault.into());
         }
+        if let Some(unwelcome) = door.unwelcome {
+            return Err(Trouble::Unwelcome(unwelcome));
+        }
         match classify::intent(&request)? {
             // Boxed, so that a connection has no room for all that a request can become: hyper keeps
             // the largest of them in every connection, and moves it for every request.
@@ -241,7 +259,7 @@ impl Worker {
             }
             Intent::Forward { base, path } => Box::pin(self.forward(door, base, &path, request)).await,
             Intent::Origin { path } => {
-                self.rooms.ours.answer_to(&request, door.ends.local)?;
+                self.rooms.ours.answer_to(&request, door.ends)?;
                 self.own(door, &path, &request).await
             }
         }
@@ -255,7 +273,7 @@ impl Worker {
         request: Request<Incoming>,
         id: Id,
     ) -> Result<Response<Body>, Trouble> {
-        let client = self.admitted(&door, &request)?;
+        let client = self.admitted(&door, &request).await?;
         if self.rooms.identity.has_seen(request.headers()) {
             return Err(Trouble::Forward(forward::Failure::Loop));
         }
@@ -288,7 +306,7 @@ impl Worker {
 
     /// Ends TLS for an admitted host and serves what comes out of it; what cannot be ended is
     /// carried on as a tunnel, its first bytes replayed.
-    async fn intercept(self: Arc<Self>, guest: Guest, stream: Replayed<TcpStream>) {
+    async fn intercept(self: Arc<Self>, guest: Guest, stream: Replayed<Conduit>) {
         let Guest { peer, client, permit, name, id, place } = guest;
         let (user, now) = (client.user.clone(), SystemTime::now());
         match self.rooms.interceptor.terminate(stream, &name, client.address, user.as_deref(), now).await {
@@ -409,7 +427,7 @@ impl Worker {
         path: &str,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Trouble> {
-        let client = self.admitted(&door, &request)?;
+        let client = self.admitted(&door, &request).await?;
         if let Some((base, rest)) = self.rooms.goproxy.listed(&base, path) {
             let place = Place::Host { base, standing: client.standing };
             if let Some(wanted) = self.module_request(&request, &place, rest) {
@@ -422,7 +440,11 @@ impl Worker {
 
     /// Origin form: modules, and the few files of our own.
     async fn own(&self, door: Door, path: &str, request: &Request<Incoming>) -> Result<Response<Body>, Trouble> {
-        let (standing, path) = self.rooms.admission.origin(door.ends, path)?;
+        let headers = request.headers();
+        let authorization = headers.get(header::PROXY_AUTHORIZATION).or(headers.get(header::AUTHORIZATION));
+        let authorization = authorization.map(HeaderValue::as_bytes);
+        self.prove(door.ends, authorization).await;
+        let (standing, path) = self.rooms.admission.origin(door.ends, path, authorization)?;
         if request.method() == Method::OPTIONS && path == "*" {
             return Ok(forward::own_options());
         }
@@ -462,9 +484,22 @@ impl Worker {
         Ok(self.rooms.modules.answer(reply, &conditions))
     }
 
-    fn admitted<B>(&self, door: &Door, request: &Request<B>) -> Result<Client, Trouble> {
+    async fn admitted<B>(&self, door: &Door, request: &Request<B>) -> Result<Client, Trouble> {
         let authorization = request.headers().get(header::PROXY_AUTHORIZATION).map(HeaderValue::as_bytes);
+        self.prove(door.ends, authorization).await;
         Ok(self.rooms.admission.client(door.ends, authorization)?)
+    }
+
+    /// Finds out about credentials that were not seen before; hashing has threads of its own, and few.
+    async fn prove(&self, ends: Ends, authorization: Option<&[u8]>) {
+        let Some(proof) = self.rooms.admission.unproven(ends, authorization) else { return };
+        let Ok(turn) = Arc::clone(&self.rooms.hashing).acquire_owned().await else { return };
+        // Not proven where it fails: then nobody is let in by it.
+        let _ = tokio::task::spawn_blocking(move || {
+            proof.work();
+            drop(turn);
+        })
+        .await;
     }
 }
 
@@ -476,7 +511,7 @@ fn http1() -> hyper::server::conn::http1::Builder {
 }
 
 /// The client's socket after our 200, with what it sent early.
-async fn taken_over(switching: OnUpgrade) -> Option<(TcpStream, Bytes)> {
+async fn taken_over(switching: OnUpgrade) -> Option<(Conduit, Bytes)> {
     let parts = switching.await.ok()?.downcast::<TokioIo<Guarded<Edge>>>().ok()?;
     let (edge, held) = parts.io.into_inner().into_parts();
     let early = if held.is_empty() { parts.read_buf } else { [parts.read_buf, held].concat().into() };
@@ -515,8 +550,8 @@ fn cutting(body: Body, cut: Cut) -> Body {
     }
 }
 
-/// What was read of a stream that is passed on, and the bare socket, which a tunnel can splice.
-fn whole(stream: Replayed<Replayed<TcpStream>>) -> (Bytes, TcpStream) {
+/// What was read of a stream that is passed on, and the stream itself, which a tunnel can splice where it is bare.
+fn whole(stream: Replayed<Replayed<Conduit>>) -> (Bytes, Conduit) {
     let (looked_at, stream) = stream.into_parts();
     let (unread, stream) = stream.into_parts();
     let early = if unread.is_empty() { looked_at } else { [looked_at, unread].concat().into() };

@@ -20,6 +20,7 @@ use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
+use tokio_rustls::TlsStream;
 
 /// How many connections may wait for `accept`.
 const BACKLOG: i32 = 1024;
@@ -193,12 +194,38 @@ pub fn is_here(address: IpAddr) -> bool {
     binds(address) && (!binds(nowhere) || source_to(address).is_ok_and(|source| source == address))
 }
 
-/// Whether a connection to `address` ends at our own listener `own`: on its very address, or on any of
-/// this machine's where it listens on all.
+/// Whether a connection to `address` ends at our own listener `own`: on its very address, on any of
+/// this machine's where it listens on all of them (the system knows which those are), or on no address
+/// in particular, which is this host.
 pub fn leads_to(own: SocketAddr, address: SocketAddr) -> bool {
-    let ip = address.ip().to_canonical();
-    own.port() == address.port()
-        && (own.ip() == ip || own.ip().is_unspecified() && (ip.is_loopback() || ip.is_unspecified() || is_here(ip)))
+    let (own_ip, ip) = (own.ip().to_canonical(), address.ip().to_canonical());
+    if own.port() != address.port() || own_ip.is_ipv4() != ip.is_ipv4() {
+        return false;
+    }
+    let ip = match ip {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    own_ip == ip || own_ip.is_unspecified() && (ip.is_loopback() || is_here(ip))
+}
+
+/// Raises the soft limit of open files to the hard one, and tells what it is then: a connection
+/// takes two or more.
+#[cfg(unix)]
+pub fn raise_file_limit() -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // Where that is not allowed, what there is must do.
+    let now = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
+    now.filter(|&limit| limit < u64::MAX)
+}
+
+/// Elsewhere there is no such limit.
+#[cfg(not(unix))]
+pub fn raise_file_limit() -> Option<u64> {
+    None
 }
 
 /// The address that packets to `address` would start from. The routing table says; nothing is sent.
@@ -223,11 +250,88 @@ pub fn reset_on_close(stream: &TcpStream) {
     let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
+/// A connection to carry bytes over: bare, or within TLS that was set up over it by either side.
+#[derive(Debug)]
+pub enum Conduit {
+    Bare(TcpStream),
+    /// Boxed: ten thousand idle tunnels are bare, and must not have room for this.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Conduit {
+    /// The socket below.
+    pub fn socket(&self) -> &TcpStream {
+        match self {
+            Conduit::Bare(stream) => stream,
+            Conduit::Tls(stream) => stream.get_ref().0,
+        }
+    }
+}
+
+impl From<TcpStream> for Conduit {
+    fn from(stream: TcpStream) -> Conduit {
+        Conduit::Bare(stream)
+    }
+}
+
+impl<S: Into<TlsStream<TcpStream>>> From<Box<S>> for Conduit {
+    fn from(stream: Box<S>) -> Conduit {
+        Conduit::Tls(Box::new((*stream).into()))
+    }
+}
+
+impl AsyncRead for Conduit {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Conduit::Bare(stream) => Pin::new(stream).poll_read(cx, buf),
+            Conduit::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Conduit {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Conduit::Bare(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Conduit::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Conduit::Bare(stream) => Pin::new(stream).poll_flush(cx),
+            Conduit::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Conduit::Bare(stream) => Pin::new(stream).poll_shutdown(cx),
+            Conduit::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Conduit::Bare(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Conduit::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+}
+
 /// A client's connection, which can be made to end in a reset by somebody who does not hold it.
 #[derive(Debug)]
 pub struct Edge {
     // Absent once it was taken over.
-    stream: Option<TcpStream>,
+    stream: Option<Conduit>,
     cut: Cut,
 }
 
@@ -244,7 +348,7 @@ impl Cut {
 
 impl Edge {
     /// Nothing is cut yet.
-    pub fn new(stream: TcpStream) -> Edge {
+    pub fn new(stream: Conduit) -> Edge {
         Edge { stream: Some(stream), cut: Cut::default() }
     }
 
@@ -254,11 +358,11 @@ impl Edge {
     }
 
     /// The connection itself, for whoever takes it over.
-    pub fn into_inner(mut self) -> TcpStream {
+    pub fn into_inner(mut self) -> Conduit {
         self.stream.take().expect("taken by `into_inner` alone, which ends it")
     }
 
-    fn stream(self: Pin<&mut Self>) -> Pin<&mut TcpStream> {
+    fn stream(self: Pin<&mut Self>) -> Pin<&mut Conduit> {
         Pin::new(self.get_mut().stream.as_mut().expect("taken by `into_inner` alone, which ends it"))
     }
 }
@@ -268,7 +372,7 @@ impl Drop for Edge {
         if let Some(stream) = &self.stream
             && self.cut.0.load(Ordering::Relaxed)
         {
-            reset_on_close(stream);
+            reset_on_close(stream.socket());
         }
     }
 }
@@ -364,6 +468,27 @@ mod tests {
         assert!(is_here(Ipv4Addr::LOCALHOST.into()) && is_here(Ipv4Addr::new(127, 0, 0, 9).into()));
         // Reserved (RFC 1112 section 4): nobody's.
         assert!(!is_here(Ipv4Addr::new(240, 0, 0, 9).into()));
+    }
+
+    #[test]
+    fn our_own_listener_is_found_by_every_address_that_leads_to_it() {
+        let table = [
+            ("127.0.0.1:80", "127.0.0.1:80", true),
+            ("127.0.0.1:80", "127.0.0.1:81", false),
+            ("127.0.0.1:80", "127.0.0.2:80", false),
+            ("127.0.0.1:80", "0.0.0.0:80", true),
+            ("127.0.0.1:80", "[::ffff:127.0.0.1]:80", true),
+            ("0.0.0.0:80", "127.0.0.9:80", true),
+            ("0.0.0.0:80", "0.0.0.0:80", true),
+            ("0.0.0.0:80", "240.0.0.9:80", false),
+            // Listeners are of one family alone (IPV6_V6ONLY).
+            ("[::]:80", "127.0.0.1:80", false),
+            ("[::]:80", "[::1]:80", true),
+            ("[::1]:80", "[::]:80", true),
+        ];
+        for (own, address, leads) in table {
+            assert_eq!(leads_to(own.parse().unwrap(), address.parse().unwrap()), leads, "{own} {address}");
+        }
     }
 
     #[tokio::test]

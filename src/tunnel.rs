@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::metrics::{By, Counter, Family, Gauge, Label, Registry};
-use crate::socket;
+use crate::socket::{self, Conduit};
 
 /// No byte either way for so long ends a tunnel.
 const IDLE: Duration = Duration::from_secs(600);
@@ -52,8 +52,16 @@ impl Tunnels {
     }
 
     /// Moves bytes until both sides have finished, or one failed, or nothing moves. `early` is what
-    /// the client sent before the tunnel stood.
-    pub async fn relay(&self, client: TcpStream, origin: TcpStream, early: Bytes) -> Carried {
+    /// the client sent before the tunnel stood. Bare connections are joined by the kernel once they are
+    /// bulky; TLS on either side is copied.
+    pub async fn relay(&self, client: Conduit, origin: Conduit, early: Bytes) -> Carried {
+        match (client, origin) {
+            (Conduit::Bare(client), Conduit::Bare(origin)) => self.relay_bare(client, origin, early).await,
+            (client, origin) => Box::pin(self.relay_wrapped(client, origin, early)).await,
+        }
+    }
+
+    async fn relay_bare(&self, client: TcpStream, origin: TcpStream, early: Bytes) -> Carried {
         self.open.inc();
         let life = Life::default();
         let ending = match write_all(&origin, early, Direction::Up, &life).await {
@@ -66,6 +74,27 @@ impl Tunnels {
             socket::reset_on_close(&origin);
         }
         self.finish(&life, ending)
+    }
+
+    async fn relay_wrapped(&self, mut client: Conduit, mut origin: Conduit, early: Bytes) -> Carried {
+        let life = Life::default();
+        let sent = async {
+            origin.write_all(&early).await?;
+            origin.flush().await
+        };
+        match tokio::time::timeout(HALF_OPEN, sent).await {
+            Ok(Ok(())) => life.moved(Direction::Up, early.len() as u64),
+            _ => {
+                self.open.inc();
+                return self.finish(&life, Ending::Broken);
+            }
+        }
+        let carried = self.carry(&mut client, &mut origin).await;
+        if carried.ending == Ending::Reset {
+            socket::reset_on_close(client.socket());
+            socket::reset_on_close(origin.socket());
+        }
+        Carried { up: carried.up + early.len() as u64, ..carried }
     }
 
     /// The same for streams that the kernel cannot join: protocols that were switched to by an upgrade.
@@ -476,8 +505,9 @@ mod tests {
         let (client, client_end) = pair().await;
         let (origin, origin_end) = pair().await;
         let tunnels = Tunnels::default();
-        let carried =
-            tokio::spawn(async move { tunnels.relay(client_end, origin_end, Bytes::from_static(early)).await });
+        let carried = tokio::spawn(async move {
+            tunnels.relay(client_end.into(), origin_end.into(), Bytes::from_static(early)).await
+        });
         Rig { client, origin, carried }
     }
 

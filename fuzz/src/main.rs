@@ -17,6 +17,11 @@ mod laws;
 #[path = "../../src/target.rs"]
 mod target;
 
+#[path = "../../src/accept"]
+mod accept {
+    pub mod announce;
+}
+
 #[path = "../../src/classify"]
 mod classify {
     pub mod chunks;

@@ -1,37 +1,106 @@
-//! Sockets in: the accept loop of one worker.
+//! Sockets in: the accept loop of one worker, and what is said on a connection before the first request.
 //!
 //! A place is taken before `accept`, so that a full house leaves connections in the kernel's queue
 //! instead of dropping them; a failed `accept` is told apart by whose fault it is and never ends
-//! the loop. What is said on a connection is not this room's concern.
+//! the loop. [`Arrival::enter`] then reads what a load balancer announces (PROXY protocol) and shakes
+//! hands where the listener speaks TLS; what is said after that is not this room's concern.
+
+mod announce;
+mod tls;
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ipnet::IpNet;
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::{By, Counter, Family, Gauge, Label, Registry};
+pub use tls::{Error, TlsConfig};
 
-/// Connections at once, over all workers.
+use announce::Progress;
+use tls::{Certificates, Greeted};
+
+use crate::metrics::{By, Counter, Family, Gauge, Label, Registry};
+use crate::socket::Conduit;
+
+/// Connections at once, over all workers, where the limit of open files allows as many.
 pub const MAX_CONNECTIONS: usize = 16_384;
 /// Connections at once of one client, where nothing else is set.
 pub const PER_CLIENT: usize = 1024;
 /// How long to wait after the system refused us a descriptor: long enough for some connection to end.
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// How often the lack of descriptors is said.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+/// How long a load balancer may take to say for whom it speaks, and a client for its first byte of TLS.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Descriptors that are not clients': listeners, name servers, files of the cache.
+const RESERVED_FILES: u64 = 128;
+/// What one proxied connection takes: its two ends, and a file or a pipe now and then.
+const FILES_EACH: u64 = 3;
+
+/// What an operator may say about who comes in, and how.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Connections at once of one client beside this host (`admit.per_client`).
+    pub per_client: usize,
+    /// What the listeners over TLS show.
+    pub tls: Option<TlsConfig>,
+    /// Networks of load balancers, which say for whom they speak (`accept.proxy_protocol`).
+    pub proxy_protocol: Vec<IpNet>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config { per_client: PER_CLIENT, tls: None, proxy_protocol: Vec::new() }
+    }
+}
 
 /// One client's connection, just accepted.
 pub struct Arrival {
-    pub stream: TcpStream,
+    stream: TcpStream,
+    peer: SocketAddr,
+    local: SocketAddr,
+    place: Place,
+    house: House,
+    manner: Manner,
+    unwelcome: Option<Unwelcome>,
+}
+
+/// One client's connection, ready for its first request.
+pub struct Entered {
+    pub stream: Conduit,
+    /// The client, as whoever stands between says.
     pub peer: SocketAddr,
-    /// Our end: the address that the client connected to.
+    /// Our end: the address that the connection came to.
     pub local: SocketAddr,
+    /// Whether the client showed a certificate that the listener's authority for clients signed.
+    pub certified: bool,
+    /// Why it is to be told no, whatever it asks.
+    pub unwelcome: Option<Unwelcome>,
     /// Given back when the connection ends.
     pub place: Place,
+}
+
+/// Why a connection is answered, and not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unwelcome {
+    #[error("this client has as many connections as one may have; more: admit.per_client")]
+    Crowd,
+    #[error("this port speaks TLS: its proxy URL begins with https://")]
+    Plain,
+}
+
+/// How a listener is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    Bare,
+    Tls,
 }
 
 /// A place in the house.
@@ -55,15 +124,16 @@ impl Crowd {
         Crowd { most, seats: Arc::default() }
     }
 
-    /// A seat for one more connection of this client; none where it has as many as it may.
+    /// A seat for one more connection of this client. Beyond what it may have there are a few from
+    /// which it is told so; none after those.
     fn enter(&self, client: IpAddr) -> Option<Seat> {
         let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = seats.get(&client).copied().unwrap_or(0);
-        if taken >= self.most {
+        if taken >= self.most + self.most.div_ceil(16) {
             return None;
         }
         seats.insert(client, taken + 1);
-        Some(Seat { client, crowd: self.clone() })
+        Some(Seat { client, beyond: taken >= self.most, crowd: self.clone() })
     }
 
     fn leave(&self, client: IpAddr) {
@@ -78,6 +148,8 @@ impl Crowd {
 /// One of a client's connections.
 struct Seat {
     client: IpAddr,
+    /// One more than the client may have.
+    beyond: bool,
     crowd: Crowd,
 }
 
@@ -98,35 +170,40 @@ impl Drop for Place {
 pub struct House {
     places: Arc<Semaphore>,
     crowd: Crowd,
+    announcing: Arc<[IpNet]>,
+    certificates: Option<Certificates>,
     open: Gauge,
     accepted: Family<By<Accepted>, Counter>,
-    /// Whether the lack of descriptors was said, and has not ended since.
-    short: Arc<AtomicBool>,
+    /// When the lack of descriptors was last said.
+    said_short: Arc<Mutex<Option<Instant>>>,
 }
 
 impl House {
-    /// An empty house, in which a client from elsewhere may have `per_client` connections at once.
-    pub fn new(per_client: usize, registry: &Registry) -> House {
+    /// An empty house. Where no more than `files` may be open, there are fewer places: a client that
+    /// waits in the kernel's queue is better off than one for whom no connection can be opened.
+    pub fn open(config: Config, files: Option<u64>, registry: &Registry) -> Result<House, Error> {
         let house = House {
-            places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
-            crowd: Crowd::new(per_client),
+            places: Arc::new(Semaphore::new(places(files))),
+            crowd: Crowd::new(config.per_client),
+            announcing: config.proxy_protocol.into(),
+            certificates: config.tls.map(Certificates::open).transpose()?,
             open: Gauge::default(),
             accepted: Family::default(),
-            short: Arc::default(),
+            said_short: Arc::default(),
         };
         registry.room("accept", |families| {
             families.register("connections", "Connections open now", house.open.clone());
             families.register("accepted", "Outcomes of accept", house.accepted.clone());
         });
-        house
+        Ok(house)
     }
 
     /// Accepts until `end`, handing each arrival to `serve`, which must not block.
-    pub async fn run(&self, listener: TcpListener, end: CancellationToken, serve: impl Fn(Arrival)) {
+    pub async fn run(&self, listener: TcpListener, manner: Manner, end: CancellationToken, serve: impl Fn(Arrival)) {
         loop {
             let arrival = tokio::select! {
                 () = end.cancelled() => return,
-                arrival = self.next(&listener) => arrival,
+                arrival = self.next(&listener, manner) => arrival,
             };
             match arrival {
                 Ok(Some(arrival)) => serve(arrival),
@@ -136,40 +213,155 @@ impl House {
         }
     }
 
-    /// The next connection; nothing where its client has too many and it was closed.
-    async fn next(&self, listener: &TcpListener) -> io::Result<Option<Arrival>> {
+    /// The next connection; nothing where its client has far too many and it was closed.
+    async fn next(&self, listener: &TcpListener, manner: Manner) -> io::Result<Option<Arrival>> {
         let permit = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
         let (stream, peer) = listener.accept().await?;
         stream.set_nodelay(true)?;
         let local = stream.local_addr()?;
-        self.short.store(false, Ordering::Relaxed);
-        let client = peer.ip().to_canonical();
-        let seat = if client.is_loopback() || client == local.ip().to_canonical() {
-            None
-        } else if let Some(seat) = self.crowd.enter(client) {
-            Some(seat)
-        } else {
-            tracing::debug!(%client, most = self.crowd.most, "closed: too many connections; admit.per_client");
-            self.accepted.get_or_create(&By(Accepted::TooMany)).inc();
-            return Ok(None);
-        };
         self.open.inc();
+        let mut place = Place { _permit: permit, _seat: None, open: self.open.clone() };
+        let mut unwelcome = None;
+        if !self.announces(peer.ip()) {
+            let Ok(verdict) = self.seat(&mut place, peer, local) else { return Ok(None) };
+            unwelcome = verdict;
+        }
         self.accepted.get_or_create(&By(Accepted::Arrived)).inc();
-        let place = Place { _permit: permit, _seat: seat, open: self.open.clone() };
-        Ok(Some(Arrival { stream, peer, local, place }))
+        Ok(Some(Arrival { stream, peer, local, place, house: self.clone(), manner, unwelcome }))
+    }
+
+    /// Whether whoever is at this address says for whom it speaks.
+    fn announces(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.announcing.iter().any(|network| network.contains(&peer))
+    }
+
+    /// Counts one more connection of this client.
+    fn seat(&self, place: &mut Place, peer: SocketAddr, local: SocketAddr) -> Result<Option<Unwelcome>, TooMany> {
+        if is_beside_us(peer, local) {
+            return Ok(None);
+        }
+        let client = peer.ip().to_canonical();
+        let seat = self.crowd.enter(client);
+        if seat.as_ref().is_none_or(|seat| seat.beyond) {
+            tracing::debug!(%client, most = self.crowd.most, "too many connections; admit.per_client");
+            self.accepted.get_or_create(&By(Accepted::TooMany)).inc();
+        }
+        let seat = seat.ok_or(TooMany)?;
+        let unwelcome = seat.beyond.then_some(Unwelcome::Crowd);
+        place._seat = Some(seat);
+        Ok(unwelcome)
+    }
+
+    /// Every listener is short ten times a second: once a minute is enough.
+    fn may_say_short(&self, now: Instant) -> bool {
+        let mut said = self.said_short.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = said.is_none_or(|at| now.duration_since(at) >= SAY_AGAIN);
+        if is_due {
+            *said = Some(now);
+        }
+        is_due
     }
 
     async fn recover(&self, error: &io::Error) {
         let whose = Accepted::of(error);
         self.accepted.get_or_create(&By(whose)).inc();
         if whose == Accepted::Exhausted {
-            // Once until a connection comes in again: every listener is here ten times a second.
-            if !self.short.swap(true, Ordering::Relaxed) {
+            if self.may_say_short(Instant::now()) {
                 tracing::error!(%error, "cannot accept connections; raise the limit of open files (ulimit -n)");
             }
             tokio::time::sleep(BACK_OFF).await;
         } else {
             tracing::debug!(%error, "a client left before it was accepted");
+        }
+    }
+}
+
+/// So many that it is not even told.
+struct TooMany;
+
+/// Whether a client sits on this host: by loopback, or from the very address it connected to.
+fn is_beside_us(peer: SocketAddr, local: SocketAddr) -> bool {
+    let client = peer.ip().to_canonical();
+    client.is_loopback() || client == local.ip().to_canonical()
+}
+
+fn places(files: Option<u64>) -> usize {
+    let afforded = files.map(|files| files.saturating_sub(RESERVED_FILES).max(files / 4) / FILES_EACH);
+    afforded.and_then(|afforded| usize::try_from(afforded).ok()).unwrap_or(MAX_CONNECTIONS).clamp(8, MAX_CONNECTIONS)
+}
+
+impl Arrival {
+    /// Hears out what comes before the first request; nothing where the connection is of no use.
+    pub async fn enter(self) -> Option<Entered> {
+        let Arrival { mut stream, mut peer, local, mut place, house, manner, mut unwelcome } = self;
+        if house.announces(peer.ip()) {
+            let announced = house.heed(&mut stream, peer).await?;
+            // Another machine's loopback is that machine: nobody becomes a client on this host by what a
+            // load balancer elsewhere says.
+            let believed = |client: &SocketAddr| is_beside_us(peer, local) || !is_beside_us(*client, local);
+            peer = announced.filter(believed).unwrap_or(peer);
+            unwelcome = house.seat(&mut place, peer, local).ok()?;
+        }
+        let Some(certificates) = house.certificates.as_ref().filter(|_| manner == Manner::Tls) else {
+            return Some(Entered { stream: stream.into(), peer, local, certified: false, unwelcome, place });
+        };
+        // Boxed: the handshake's room is needed for a moment, the connection's for hours.
+        match Box::pin(certificates.greet(stream)).await {
+            Ok(Greeted::Tls(stream)) => {
+                let certified = certificates.asks;
+                Some(Entered { stream: stream.into(), peer, local, certified, unwelcome, place })
+            }
+            Ok(Greeted::Plain(stream)) => {
+                let unwelcome = Some(Unwelcome::Plain);
+                Some(Entered { stream: stream.into(), peer, local, certified: false, unwelcome, place })
+            }
+            Err(error) => {
+                tracing::debug!(%peer, error, "no TLS with a client");
+                house.accepted.get_or_create(&By(Accepted::Unshaken)).inc();
+                None
+            }
+        }
+    }
+}
+
+/// Why nothing is known of whom a load balancer speaks for.
+#[derive(Debug, thiserror::Error)]
+enum Unannounced {
+    #[error("{0}")]
+    Bad(#[from] announce::Bad),
+    #[error("no PROXY header within {} s", PATIENCE.as_secs())]
+    Late,
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+impl House {
+    /// What a load balancer says; `None` within where it speaks for itself. Nothing at all where it does
+    /// not say it properly.
+    async fn heed(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<Option<SocketAddr>> {
+        match timeout(PATIENCE, read_announcement(stream)).await.unwrap_or(Err(Unannounced::Late)) {
+            Ok(announced) => Some(announced),
+            Err(error) => {
+                tracing::info!(%peer, %error, "closed: --proxy-protocol wants a header from there");
+                self.accepted.get_or_create(&By(Accepted::Unannounced)).inc();
+                None
+            }
+        }
+    }
+}
+
+async fn read_announcement(stream: &mut TcpStream) -> Result<Option<SocketAddr>, Unannounced> {
+    let mut header = vec![0; announce::LEAST];
+    stream.read_exact(&mut header).await?;
+    loop {
+        match announce::read(&header)? {
+            Progress::Whole { client, .. } => return Ok(client),
+            Progress::More(more) => {
+                let read = header.len();
+                header.resize(read + more, 0);
+                stream.read_exact(&mut header[read..]).await?;
+            }
         }
     }
 }
@@ -184,6 +376,10 @@ pub enum Accepted {
     Gone,
     /// Ours: no descriptors or memory left.
     Exhausted,
+    /// A load balancer did not say for whom it speaks.
+    Unannounced,
+    /// A client did not come through its TLS handshake.
+    Unshaken,
 }
 
 impl Accepted {
@@ -211,6 +407,8 @@ impl Label for Accepted {
             Accepted::TooMany => "too_many",
             Accepted::Gone => "gone",
             Accepted::Exhausted => "exhausted",
+            Accepted::Unannounced => "unannounced",
+            Accepted::Unshaken => "unshaken",
         }
     }
 }
@@ -218,11 +416,12 @@ impl Label for Accepted {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncWriteExt;
     use tokio::sync::mpsc;
 
     #[tokio::test]
     async fn the_loop_hands_over_arrivals_and_ends_when_told() {
-        let house = House::new(1, &Registry::default());
+        let house = House::open(Config { per_client: 1, ..Config::default() }, None, &Registry::default()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let end = CancellationToken::new();
@@ -230,13 +429,14 @@ mod tests {
         let ending = end.clone();
         let running = house.clone();
         let run = tokio::spawn(async move {
-            running.run(listener, ending, move |arrival| arrived.send(arrival).unwrap()).await;
+            running.run(listener, Manner::Bare, ending, move |arrival| arrived.send(arrival).unwrap()).await;
         });
         let client = TcpStream::connect(address).await.unwrap();
         let arrival = arrivals.recv().await.unwrap();
-        assert_eq!((arrival.peer, arrival.local), (client.local_addr().unwrap(), address));
+        let entered = arrival.enter().await.unwrap();
+        assert_eq!((entered.peer, entered.local), (client.local_addr().unwrap(), address));
         assert_eq!(house.open.get(), 1);
-        drop(arrival);
+        drop(entered);
         assert_eq!(house.open.get(), 0);
         end.cancel();
         run.await.unwrap();
@@ -247,10 +447,44 @@ mod tests {
         let crowd = Crowd::new(2);
         let (greedy, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
         let held = [crowd.enter(greedy).unwrap(), crowd.enter(greedy).unwrap()];
+        let told = crowd.enter(greedy).unwrap();
+        assert!(!held[1].beyond && told.beyond, "one more is answered, and not served");
         assert!(crowd.enter(greedy).is_none() && crowd.enter(other).is_some());
-        drop(held);
+        drop((held, told));
         assert!(crowd.seats.lock().unwrap().is_empty());
-        assert!(crowd.enter(greedy).is_some());
+        assert!(crowd.enter(greedy).is_some_and(|seat| !seat.beyond));
+    }
+
+    #[test]
+    fn there_are_as_many_places_as_files_can_be_opened_for() {
+        let table = [(None, 16_384), (Some(1_048_576), 16_384), (Some(1024), 298), (Some(64), 8), (Some(0), 8)];
+        for (files, count) in table {
+            assert_eq!(places(files), count, "{files:?}");
+        }
+    }
+
+    async fn announced(bytes: &[u8]) -> Option<Entered> {
+        let config = Config { proxy_protocol: vec!["127.0.0.0/8".parse().unwrap()], ..Config::default() };
+        let house = House::open(config, None, &Registry::default()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.write_all(bytes).await.unwrap();
+        client.shutdown().await.unwrap();
+        house.next(&listener, Manner::Bare).await.unwrap().unwrap().enter().await
+    }
+
+    #[tokio::test]
+    async fn a_balancer_says_for_whom_it_speaks_and_the_rest_is_the_clients() {
+        let mut entered = announced(b"PROXY TCP4 10.7.0.3 10.7.0.1 4711 3128\r\nGET").await.unwrap();
+        assert_eq!(entered.peer, "10.7.0.3:4711".parse().unwrap());
+        let mut rest = Vec::new();
+        entered.stream.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, b"GET");
+        assert!(entered.place._seat.is_some(), "it counts among that client's");
+        let itself = announced(b"PROXY UNKNOWN\r\n").await.unwrap();
+        assert!(itself.peer.ip().is_loopback());
+        assert!(announced(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.is_none(), "it must say so");
+        assert!(announced(b"PROXY TCP4 10.7.0.3").await.is_none());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Who is asking: networks, and the one credential that a private instance demands.
+//! Who is asking: networks, users of a file, and the one credential that a private instance demands.
 //!
 //! The user of a proxy URL also says whether its client trusts our CA (`ca-1a2b3c4d`, or
 //! `alice+ca-1a2b3c4d`); that word is carried along untouched for `intercept` to read, and is no
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{Config, Refusal, Standing, within};
+use super::{Config, Refusal, Rules, Standing, within};
 use crate::target::{Scope, unwrap_mapped};
 
 /// Both ends of an accepted connection.
@@ -18,9 +18,16 @@ use crate::target::{Scope, unwrap_mapped};
 pub struct Ends {
     pub peer: SocketAddr,
     pub local: SocketAddr,
+    /// Whether the client showed a certificate that our operator's authority for clients signed.
+    pub certified: bool,
 }
 
 impl Ends {
+    /// Whether nothing but this host lies between: the browser of somebody here may be made to ask.
+    pub fn over_loopback(&self) -> bool {
+        unwrap_mapped(self.peer.ip()).is_loopback() && unwrap_mapped(self.local.ip()).is_loopback()
+    }
+
     /// Whether the client sits on this host: by loopback, or from the very address it connected to.
     fn on_this_host(&self) -> bool {
         let (peer, local) = (unwrap_mapped(self.peer.ip()), unwrap_mapped(self.local.ip()));
@@ -87,21 +94,33 @@ pub(super) fn is_neighbour(config: &Config, ends: Ends) -> bool {
     ends.on_this_host() || within(&config.clients, unwrap_mapped(ends.peer.ip()))
 }
 
-pub(super) fn admit(config: &Config, ends: Ends, authorization: Option<&[u8]>) -> Result<Client, Refusal> {
+/// Whether whoever is at the other end may try: it is on this host, or its network is named, or it showed a
+/// certificate. Where credentials are all that is named, anybody may try those.
+pub(super) fn may_try(config: &Config, ends: Ends) -> bool {
+    let by_secret = config.credential.is_some() || config.credentials.is_some() && config.clients.is_empty();
+    is_neighbour(config, ends) || ends.certified || by_secret
+}
+
+pub(super) fn admit(rules: &Rules, ends: Ends, authorization: Option<&[u8]>) -> Result<Client, Refusal> {
     let address = unwrap_mapped(ends.peer.ip());
-    let local = ends.on_this_host();
-    if !local && !within(&config.clients, address) && config.credential.is_none() {
+    if !may_try(&rules.config, ends) {
         return Err(Refusal::Client(address));
     }
     let identity = authorization.and_then(Identity::parse);
-    if let Some(credential) = &config.credential {
-        let fits = identity.as_ref().is_some_and(|identity| credential.fits(&identity.password));
-        if !fits {
-            return Err(Refusal::Credentials);
-        }
+    let fits = |identity: &Identity| {
+        let password = rules.config.credential.as_ref().is_none_or(|own| own.fits(&identity.password));
+        // Whoever was not found out about yet is nobody.
+        password && rules.users.as_ref().is_none_or(|users| users.recall(identity) == Some(true))
+    };
+    let demanding = rules.config.credential.is_some() || rules.users.is_some();
+    if demanding && !identity.as_ref().is_some_and(fits) {
+        return Err(Refusal::Credentials);
     }
-    let standing = if local { Standing::Local } else { Standing::Remote };
-    Ok(Client { address, standing, user: identity.map(|identity| identity.user.into()) })
+    Ok(Client { address, standing: standing(ends), user: identity.map(|identity| identity.user.into()) })
+}
+
+fn standing(ends: Ends) -> Standing {
+    if ends.on_this_host() { Standing::Local } else { Standing::Remote }
 }
 
 pub(super) fn without_secret<'a>(config: &Config, path: &'a str) -> &'a str {
@@ -115,18 +134,30 @@ fn split_secret(path: &str) -> (&str, &str) {
     inside.split_at(inside.find('/').unwrap_or(inside.len()))
 }
 
-pub(super) fn admit_origin<'a>(config: &Config, ends: Ends, path: &'a str) -> Result<(Standing, &'a str), Refusal> {
-    let Some(credential) = &config.credential else {
-        return admit(config, ends, None).map(|client| (client.standing, path));
+pub(super) fn admit_origin<'a>(
+    rules: &Rules,
+    ends: Ends,
+    path: &'a str,
+    authorization: Option<&[u8]>,
+) -> Result<(Standing, &'a str), Refusal> {
+    let Some(credential) = &rules.config.credential else {
+        return match admit(rules, ends, authorization) {
+            Ok(client) => Ok((client.standing, path)),
+            Err(Refusal::Credentials) => Err(Refusal::Login),
+            Err(refusal) => Err(refusal),
+        };
     };
     let (secret, rest) = split_secret(path);
-    let standing = if ends.on_this_host() { Standing::Local } else { Standing::Remote };
-    if credential.fits(secret) { Ok((standing, rest)) } else { Err(Refusal::Prefix) }
+    if credential.fits(secret) { Ok((standing(ends), rest)) } else { Err(Refusal::Prefix) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn rules(config: Config) -> Rules {
+        Rules { config, users: None, ours: std::sync::OnceLock::new() }
+    }
 
     fn basic(user: &str, password: &str) -> Vec<u8> {
         format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))).into_bytes()
@@ -134,33 +165,35 @@ mod tests {
 
     fn peer(text: &str) -> Ends {
         let local = if text.contains("127") { "127.0.0.1:3128" } else { "10.9.0.1:3128" };
-        Ends { peer: SocketAddr::new(text.parse().unwrap(), 40000), local: local.parse().unwrap() }
+        Ends { peer: SocketAddr::new(text.parse().unwrap(), 40000), local: local.parse().unwrap(), certified: false }
     }
 
     #[test]
     fn this_host_may_and_others_only_where_their_network_is_named() {
-        let config = Config { clients: vec!["10.7.0.0/16".parse().unwrap()], ..Config::default() };
-        let standing = |address| admit(&config, peer(address), None).map(|client| client.standing);
+        let rules = rules(Config { clients: vec!["10.7.0.0/16".parse().unwrap()], ..Config::default() });
+        let standing = |address| admit(&rules, peer(address), None).map(|client| client.standing);
         assert_eq!(standing("127.0.0.1"), Ok(Standing::Local));
         assert_eq!(standing("::ffff:127.0.0.1"), Ok(Standing::Local));
         assert_eq!(standing("10.9.0.1"), Ok(Standing::Local));
         assert_eq!(standing("10.7.3.4"), Ok(Standing::Remote));
         assert_eq!(standing("10.8.0.1"), Err(Refusal::Client("10.8.0.1".parse().unwrap())));
+        let certified = Ends { certified: true, ..peer("10.8.0.1") };
+        assert_eq!(admit(&rules, certified, None).map(|client| client.standing), Ok(Standing::Remote));
     }
 
     #[test]
     fn a_password_is_demanded_of_everybody_and_the_user_is_carried_along() {
-        let config = Config { credential: Some(Credential::new("s3cret")), ..Config::default() };
-        let ask = |field: Option<&[u8]>| admit(&config, peer("127.0.0.1"), field).map(|client| client.user);
+        let rules = rules(Config { credential: Some(Credential::new("s3cret")), ..Config::default() });
+        let ask = |field: Option<&[u8]>| admit(&rules, peer("127.0.0.1"), field).map(|client| client.user);
         assert_eq!(ask(None), Err(Refusal::Credentials));
         assert_eq!(ask(Some(&basic("ca-1a2b3c4d", "s3creT"))), Err(Refusal::Credentials));
         assert_eq!(ask(Some(&basic("ca-1a2b3c4d", "s3cret"))), Ok(Some("ca-1a2b3c4d".into())));
         assert_eq!(ask(Some(b"Bearer x")), Err(Refusal::Credentials));
-        let origin = |path| admit_origin(&config, peer("127.0.0.1"), path).map(|(_, rest)| rest);
+        let origin = |path| admit_origin(&rules, peer("127.0.0.1"), path, None).map(|(_, rest)| rest);
         assert_eq!(origin("/s3cret/golang.org/x/net/@v/list"), Ok("/golang.org/x/net/@v/list"));
         assert_eq!(origin("/golang.org/x/net/@v/list"), Err(Refusal::Prefix));
         assert_eq!(origin("/s3cret"), Ok(""));
-        let shown = |path| without_secret(&config, path);
+        let shown = |path| without_secret(&rules.config, path);
         assert_eq!(shown("/s3cret/golang.org/x/net/@v/list"), "/golang.org/x/net/@v/list");
         assert_eq!(shown("/golang.org/x/net/@v/list"), "/golang.org/x/net/@v/list");
     }

@@ -11,15 +11,21 @@
 //! denial knows the flag that would allow it. Nothing here awaits.
 
 mod clients;
+mod users;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use ipnet::IpNet;
 
 pub use clients::{Client, Credential, Ends, Identity};
+pub use users::{Error, Proof};
+
+use users::Users;
 
 use crate::metrics::{By, Counter, Family, Label, Registry};
+use crate::socket;
 use crate::target::{Host, Scope, Target, embedded, unwrap_mapped};
 
 /// What an operator may change about admission.
@@ -33,8 +39,11 @@ pub struct Config {
     pub ports: Vec<u16>,
     /// Client networks that may use us (`admit.clients`); this host always may.
     pub clients: Vec<IpNet>,
-    /// What a client must present, where anything must be.
+    /// What a client must present to a private instance.
     pub credential: Option<Credential>,
+    /// The file of users (`admit.credentials`): every client must be one of them, this host's too. Networks
+    /// that are named beside it say who may try.
+    pub credentials: Option<PathBuf>,
 }
 
 /// On whose account a connection is made.
@@ -60,6 +69,10 @@ const CONNECT_PORTS: [u16; 4] = [443, 8443, 22, 9418];
 /// Ports that a plain http request may name.
 const HTTP_PORTS: [u16; 3] = [80, 8080, 8081];
 
+/// Names under which clouds hand out credentials: wherever they lead, nobody is taken there.
+const METADATA_NAMES: [&str; 4] =
+    ["metadata.google.internal", "metadata.goog", "instance-data.ec2.internal", "metadata.tencentyun.com"];
+
 /// The rules, shared by all workers.
 #[derive(Clone)]
 pub struct Admission {
@@ -69,18 +82,20 @@ pub struct Admission {
 
 struct Rules {
     config: Config,
+    users: Option<Users>,
     // Set once, when the daemon has bound its listeners; never dialled on anybody's behalf.
     ours: OnceLock<Vec<SocketAddr>>,
 }
 
 impl Admission {
     /// The rules that a configuration makes, counting in `registry`.
-    pub fn new(config: Config, registry: &Registry) -> Admission {
+    pub fn new(config: Config, registry: &Registry) -> Result<Admission, Error> {
+        let users = config.credentials.clone().map(Users::open).transpose()?;
         let decisions = Family::default();
         registry.room("admit", |families| {
             families.register("decisions", "Targets admitted and refused, by reason", Family::clone(&decisions));
         });
-        Admission { rules: Arc::new(Rules { config, ours: OnceLock::new() }), decisions }
+        Ok(Admission { rules: Arc::new(Rules { config, users, ours: OnceLock::new() }), decisions })
     }
 
     /// Tells which addresses are our own listeners, once they are bound.
@@ -89,9 +104,16 @@ impl Admission {
         let _ = self.rules.ours.set(listeners);
     }
 
+    /// The work that must be done before [`Admission::client`] or [`Admission::origin`] can judge these
+    /// credentials; none for whoever is refused anyway, and for those who were judged before.
+    pub fn unproven(&self, ends: Ends, authorization: Option<&[u8]>) -> Option<Proof> {
+        let users = self.rules.users.as_ref().filter(|_| clients::may_try(&self.rules.config, ends))?;
+        users.unproven(&Identity::parse(authorization?)?)
+    }
+
     /// Whether a client may use us, and what it is to us.
     pub fn client(&self, ends: Ends, authorization: Option<&[u8]>) -> Result<Client, Refusal> {
-        clients::admit(&self.rules.config, ends, authorization).inspect_err(|refusal| self.count(refusal.decision()))
+        clients::admit(&self.rules, ends, authorization).inspect_err(|refusal| self.count(refusal.decision()))
     }
 
     /// Whether whoever is at the other end may ask for names: DNS has no password to present, so its
@@ -101,9 +123,16 @@ impl Admission {
     }
 
     /// Whether a client may ask in origin form, and what it asks for. go refuses to send a password
-    /// over plain http, so where one is demanded the path begins with it instead.
-    pub fn origin<'a>(&self, ends: Ends, path: &'a str) -> Result<(Standing, &'a str), Refusal> {
-        clients::admit_origin(&self.rules.config, ends, path).inspect_err(|refusal| self.count(refusal.decision()))
+    /// over plain http, so where a private instance demands one the path begins with it instead. A user
+    /// of the file is named as to any server: by `Authorization`, or by what it sends to proxies.
+    pub fn origin<'a>(
+        &self,
+        ends: Ends,
+        path: &'a str,
+        authorization: Option<&[u8]>,
+    ) -> Result<(Standing, &'a str), Refusal> {
+        clients::admit_origin(&self.rules, ends, path, authorization)
+            .inspect_err(|refusal| self.count(refusal.decision()))
     }
 
     /// A path as a log may show it: without the secret that it begins with.
@@ -134,7 +163,7 @@ impl Admission {
         if !open {
             return Err(Refusal::Port(target.port));
         }
-        if target.host.name().is_some_and(|name| name.as_str() == "metadata.google.internal") {
+        if target.host.name().is_some_and(|name| METADATA_NAMES.contains(&name.as_str())) {
             return Err(Refusal::Metadata);
         }
         let permit = Permit { target: target.clone(), standing, rules: Arc::clone(&self.rules) };
@@ -173,14 +202,6 @@ impl Permit {
         Permit { target: parent.clone(), standing: Standing::Configured, rules: Arc::clone(&self.rules) }
     }
 
-    /// Whether one of our listeners is on all addresses at this port: then an address of this
-    /// machine is us, and the caller must find out whether it is one.
-    pub fn listens_everywhere(&self, judged: Judged) -> bool {
-        let (address, ours) = (judged.0, self.rules.ours.get().map_or(&[][..], Vec::as_slice));
-        ours.iter()
-            .any(|own| own.port() == address.port() && own.ip().is_unspecified() && own.is_ipv4() == address.is_ipv4())
-    }
-
     /// Judges one address of the target: what comes back is what may be dialled.
     pub fn judge(&self, address: IpAddr, heard: Heard) -> Result<Judged, Refusal> {
         let address = unwrap_mapped(address);
@@ -216,17 +237,7 @@ impl Permit {
     }
 
     fn is_ours(&self, address: SocketAddr) -> bool {
-        let ours = self.rules.ours.get().map_or(&[][..], Vec::as_slice);
-        // Connecting to no address in particular is connecting to this host.
-        let ip = match address.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            ip => ip,
-        };
-        ours.iter().any(|own| {
-            own.port() == address.port()
-                && (own.ip() == ip || own.ip().is_unspecified() && Scope::of(ip) == Scope::Loopback)
-        })
+        self.rules.ours.get().is_some_and(|ours| ours.iter().any(|&own| socket::leads_to(own, address)))
     }
 }
 
@@ -271,8 +282,11 @@ pub enum Heard {
 pub enum Refusal {
     #[error("clients at {0} are not admitted; allow: --client {0}")]
     Client(IpAddr),
-    #[error("this proxy wants the password that its operator set")]
+    #[error("this proxy wants a user and password: http://USER:PASSWORD@HOST:PORT")]
     Credentials,
+    /// The same in origin form.
+    #[error("this server wants a user and password; go sends them over https:// alone, or to a proxy (HTTPS_PROXY)")]
+    Login,
     #[error("this proxy is private: its paths begin with a secret")]
     Prefix,
     #[error("port {0} is not open through this proxy; allow: --allow-port {0}")]
@@ -292,7 +306,7 @@ impl Refusal {
     pub fn decision(&self) -> Decision {
         match self {
             Refusal::Client(_) => Decision::Client,
-            Refusal::Credentials | Refusal::Prefix => Decision::Credentials,
+            Refusal::Credentials | Refusal::Login | Refusal::Prefix => Decision::Credentials,
             Refusal::Port(_) => Decision::Port,
             Refusal::Address { .. } => Decision::Address,
             Refusal::Denied(_) => Decision::Denied,
@@ -337,7 +351,7 @@ mod tests {
     use super::*;
 
     fn admission(config: Config) -> Admission {
-        Admission::new(config, &Registry::default())
+        Admission::new(config, &Registry::default()).unwrap()
     }
 
     fn target(text: &str) -> Target {

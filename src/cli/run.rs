@@ -17,6 +17,7 @@ use tokio::process::{Child, Command};
 
 use super::signals::{Signals, Told};
 use super::{Failure, env};
+use crate::accept;
 use crate::admit::Credential;
 use crate::config::Settings;
 use crate::daemon::{self, Running};
@@ -38,7 +39,10 @@ const SIGNALLED: i32 = 128;
 pub(super) fn run(mut settings: Settings, args: &RunArgs) -> Result<ExitCode, Failure> {
     let password = secret()?;
     settings.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
+    settings.listen_tls.clear();
+    settings.accept = accept::Config::default();
     settings.admin = None;
+    settings.admit.credentials = None;
     settings.admit.credential = Some(Credential::new(&password));
     let state_dir = settings.state_dir.path.clone();
     let running = daemon::start(settings)?;

@@ -20,6 +20,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::{Failure, run};
+use crate::accept;
 use crate::admit::Credential;
 use crate::config::Settings;
 use crate::daemon;
@@ -89,7 +90,10 @@ pub(super) fn warm(mut settings: Settings, args: &WarmArgs) -> Result<ExitCode, 
     typed.push(Typed::Sums(toolchains(args)?, Hashes::new()));
     // Bound, for a daemon has a door, and closed to everybody.
     settings.listen = vec![std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0))];
+    settings.listen_tls.clear();
+    settings.accept = accept::Config::default();
     settings.admin = None;
+    settings.admit.credentials = None;
     settings.admit.credential = Some(Credential::new(&run::secret()?));
     settings.intercept.mode = Mode::Off;
     // What is needed is known here, and nobody asks for more.

@@ -22,7 +22,10 @@ use crate::{accept, admit, cache, connect, goproxy, intercept, resolve};
 /// The effective settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Where clients reach us without TLS.
     pub listen: Vec<SocketAddr>,
+    /// Where they reach us over it.
+    pub listen_tls: Vec<SocketAddr>,
     pub listen_names: Vec<Name>,
     /// Where names are answered for, over UDP and TCP.
     pub dns: Vec<SocketAddr>,
@@ -36,8 +39,7 @@ pub struct Settings {
     pub goproxy: goproxy::Config,
     pub connect: connect::Config,
     pub admit: admit::Config,
-    /// Connections at once of one client beside this host.
-    pub per_client: usize,
+    pub accept: accept::Config,
     pub log: Log,
     /// What was noticed on the way: said at the start.
     pub notices: Vec<String>,
@@ -73,8 +75,12 @@ pub enum Error {
     Value { origin: Origin, value: String, why: String },
     #[error("{0}")]
     Roots(connect::RootsError),
-    #[error("--listen {0} is open to the network, so it must be said who may use it: --client CIDR")]
+    #[error(
+        "--listen {0} is open to the network, so it must be said who may use it: --client CIDR or --credentials FILE"
+    )]
     Open(SocketAddr),
+    #[error("TLS to clients wants both --tls-cert FILE and --tls-key FILE")]
+    HalfTls,
     #[error(
         "--dns {0} is open to the network, so it must be said who may ask: --client CIDR (a password is none, DNS has no place for it)"
     )]
@@ -91,6 +97,8 @@ impl Settings {
         let read = Reader { typed };
         let mut notices = Vec::new();
         let admit = understand_admit(&read)?;
+        let accept = understand_accept(&read)?;
+        let (listen, listen_tls) = understand_listen(&read, accept.tls.is_some())?;
         let upstreams = read.list::<Base>("goproxy.upstreams")?;
         let private = match read.patterns("goproxy.private")? {
             listed if listed.is_empty() => folders::go_private(around),
@@ -101,7 +109,8 @@ impl Settings {
         let resolve = understand_resolve(&read, &admit, &goproxy, &intercept)?;
         let connect = understand_connect(&read, around, &mut notices)?;
         let settings = Settings {
-            listen: read.list_or("listen", vec![defaults::LISTEN])?,
+            listen,
+            listen_tls,
             listen_names: read.list("listen_names")?,
             dns: read.list("dns.listen")?,
             admin: understand_admin(&read)?,
@@ -119,7 +128,7 @@ impl Settings {
             goproxy,
             connect,
             admit,
-            per_client: read.parsed("admit.per_client")?.unwrap_or(accept::PER_CLIENT),
+            accept,
             log: Log {
                 level: read.parsed("log.level")?,
                 json: read.word("log.format", &["text", "json"])?.is_some_and(|word| word == "json"),
@@ -131,8 +140,14 @@ impl Settings {
 
     /// A listener beyond this host needs to be told who may use it.
     fn check(self) -> Result<Settings, Error> {
-        let guarded = !self.admit.clients.is_empty() || self.admit.credential.is_some();
-        if let Some(address) = self.listen.iter().find(|address| is_open(address) && !guarded) {
+        let admit = &self.admit;
+        let guarded = !admit.clients.is_empty() || admit.credential.is_some() || admit.credentials.is_some();
+        let certified = self.accept.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        let open_to_all = |address: &&SocketAddr| is_open(address) && !guarded;
+        if let Some(address) = self.listen.iter().find(open_to_all) {
+            return Err(Error::Open(*address));
+        }
+        if let Some(address) = self.listen_tls.iter().find(open_to_all).filter(|_| !certified) {
             return Err(Error::Open(*address));
         }
         if let Some(address) = self.dns.iter().find(|address| is_open(address) && self.admit.clients.is_empty()) {
@@ -157,7 +172,30 @@ fn understand_admit(read: &Reader<'_>) -> Result<admit::Config, Error> {
         ports: read.list("admit.ports")?,
         clients: read.networks("admit.clients")?,
         credential: None,
+        credentials: read.file("admit.credentials")?,
     })
+}
+
+fn understand_accept(read: &Reader<'_>) -> Result<accept::Config, Error> {
+    let (cert, key) = (read.file("listen_tls.cert")?, read.file("listen_tls.key")?);
+    let client_ca = read.file("listen_tls.client_ca")?;
+    let tls = match (cert, key) {
+        (Some(cert), Some(key)) => Some(accept::TlsConfig { cert, key, client_ca }),
+        (None, None) if client_ca.is_none() && read.typed.all("listen_tls.listen").is_none() => None,
+        _ => return Err(Error::HalfTls),
+    };
+    Ok(accept::Config {
+        per_client: read.parsed("admit.per_client")?.unwrap_or(accept::PER_CLIENT),
+        tls,
+        proxy_protocol: read.networks("accept.proxy_protocol")?,
+    })
+}
+
+/// The listeners without TLS and those over it. Where none of the latter are named, a certificate is for all.
+fn understand_listen(read: &Reader<'_>, tls: bool) -> Result<(Vec<SocketAddr>, Vec<SocketAddr>), Error> {
+    let listen = read.list_or("listen", vec![defaults::LISTEN])?;
+    let over_tls = read.list("listen_tls.listen")?;
+    Ok(if tls && over_tls.is_empty() { (Vec::new(), listen) } else { (listen, over_tls) })
 }
 
 fn understand_admin(read: &Reader<'_>) -> Result<Option<SocketAddr>, Error> {
@@ -269,7 +307,7 @@ fn understand_connect(
 ) -> Result<connect::Config, Error> {
     let parents = match read.typed.one("connect.parent") {
         Some(entry) if entry.text == "none" => Parents::default(),
-        Some(entry) if entry.text != "env" => Parents::all(parse(entry)?),
+        Some(entry) if entry.text != "env" => Parents::all(parse(entry)?, around),
         _ => {
             let (parents, said) = Parents::from_environment(around);
             notices.extend(said);
@@ -309,6 +347,14 @@ impl Reader<'_> {
 
     fn networks(&self, key: &'static str) -> Result<Vec<IpNet>, Error> {
         Ok(self.list::<Network>(key)?.into_iter().map(|network| network.0).collect())
+    }
+
+    fn file(&self, key: &'static str) -> Result<Option<PathBuf>, Error> {
+        let Some(entry) = self.typed.one(key) else { return Ok(None) };
+        if entry.text.is_empty() {
+            return Err(complain(entry, "expected a file"));
+        }
+        std::path::absolute(&entry.text).map(Some).map_err(|error| complain(entry, error))
     }
 
     fn word(&self, key: &'static str, words: &[&str]) -> Result<Option<String>, Error> {
@@ -497,6 +543,29 @@ mod tests {
             let refused = understood(&[("listen", &[open])]).unwrap_err().to_string();
             assert!(refused.contains(open) && refused.contains("--client CIDR"), "{refused}");
             assert!(understood(&[("listen", &[open]), ("admit.clients", &["10.7.0.0/16"])]).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_listener_for_others_may_be_guarded_by_users_or_by_certificates() {
+        let open = ("listen", &["0.0.0.0:3128"][..]);
+        let (cert, key) = (("listen_tls.cert", &["c"][..]), ("listen_tls.key", &["k"][..]));
+        assert!(understood(&[open, ("admit.credentials", &["users"])]).is_ok());
+        assert!(understood(&[open, cert, key]).is_err(), "TLS alone keeps nobody out");
+        assert!(understood(&[open, cert, key, ("listen_tls.client_ca", &["ca"])]).is_ok());
+        let beside = ("listen_tls.listen", &["127.0.0.1:3129"][..]);
+        assert!(understood(&[open, cert, key, beside, ("listen_tls.client_ca", &["ca"])]).is_err());
+    }
+
+    #[test]
+    fn a_certificate_is_for_every_listener_unless_some_are_named() {
+        let (cert, key) = (("listen_tls.cert", &["c"][..]), ("listen_tls.key", &["k"][..]));
+        let all = understood(&[cert, key]).unwrap();
+        assert_eq!((all.listen.len(), all.listen_tls), (0, vec![defaults::LISTEN]));
+        let some = understood(&[cert, key, ("listen_tls.listen", &["127.0.0.1:3129"])]).unwrap();
+        assert_eq!((some.listen, some.listen_tls), (vec![defaults::LISTEN], vec!["127.0.0.1:3129".parse().unwrap()]));
+        for half in [cert, key, ("listen_tls.client_ca", &["ca"][..]), ("listen_tls.listen", &["127.0.0.1:1"][..])] {
+            assert!(understood(&[half]).unwrap_err().to_string().contains("both --tls-cert FILE and --tls-key FILE"));
         }
     }
 

@@ -86,6 +86,12 @@ pub static ROWS: &[Row] = &[
     row("admit.ports", "allow-port", "PORT", Add, "ports opened beside the usual ones", "443 8443 22 9418; http 80 8080 8081"),
     row("admit.clients", "client", "CIDR", Add, "client networks admitted beside this host", "none"),
     row("admit.per_client", "", "NUMBER", One, "connections at once of one client beside this host", "1024"),
+    row("admit.credentials", "credentials", "FILE", One, "users that every client must be one of: NAME:HASH, as htpasswd -B writes", "none"),
+    row("listen_tls.cert", "tls-cert", "FILE", One, "the certificate of listeners over TLS (https:// proxy URLs)", "none"),
+    row("listen_tls.key", "tls-key", "FILE", One, "its key", "none"),
+    row("listen_tls.client_ca", "client-ca", "FILE", One, "who must have signed a client's certificate there", "none: none is asked for"),
+    row("listen_tls.listen", "", "ADDR", Replace, "which listeners those are, beside listen", "every listen, once there is a certificate"),
+    row("accept.proxy_protocol", "proxy-protocol", "CIDR", Add, "load balancers, which must say for whom they speak", "none"),
     row("log.level", "log-level", "LEVEL", One, "error, warn, info, debug or trace", "info; resolve: warn"),
     row("log.format", "log-format", "FORMAT", One, "text or json", "text"),
 ];

@@ -13,7 +13,7 @@ mod tls;
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub use tls::{Error as RootsError, Tls, read_roots, speaks_h2};
 use crate::admit::{Heard, Judged, Permit, Refusal};
 use crate::metrics::{By, Counter, Family, Label, Registry};
 use crate::resolve::{self, Fate, Found, Resolver};
-use crate::socket;
+use crate::socket::{self, Conduit};
 use crate::target::{Host, Name, Scheme, Target};
 
 /// All of resolving, connecting and shaking hands: go waits 60 s for the answer to a CONNECT.
@@ -71,6 +71,18 @@ pub struct Dialed<S> {
     pub heard_from: String,
 }
 
+impl Dialed<TcpStream> {
+    fn bare(self) -> Dialed<Conduit> {
+        Dialed { stream: self.stream.into(), address: self.address, heard_from: self.heard_from }
+    }
+}
+
+impl Dialed<TlsStream<TcpStream>> {
+    fn wrapped(self) -> Dialed<Conduit> {
+        Dialed { stream: Box::new(self.stream).into(), address: self.address, heard_from: self.heard_from }
+    }
+}
+
 impl Connector {
     /// Loads the roots; dials nothing yet. `pseudonym` is what parents know us by.
     pub fn new(
@@ -106,23 +118,33 @@ impl Connector {
 
     /// Connects, for a tunnel. `before` is the `Via` that the request for it came with: a parent is
     /// told, since only whoever finds its own name there can end a loop of proxies.
-    pub async fn dial(&self, permit: &Permit, before: &str) -> Result<Dialed<TcpStream>, Error> {
+    pub async fn dial(&self, permit: &Permit, before: &str) -> Result<Dialed<Conduit>, Error> {
         within_budget(permit, async {
             match self.inner.parents.choose(Scheme::Https, permit.target()) {
                 Some(parent) => self.dial_through(parent, permit, before).await,
-                None => self.dial_straight(permit).await,
+                None => self.dial_straight(permit).await.map(Dialed::bare),
             }
         })
         .await
     }
 
-    /// Connects past any parent: to a parent itself, or where none is wanted.
-    pub async fn dial_straight(&self, permit: &Permit) -> Result<Dialed<TcpStream>, Error> {
+    /// Connects for plain http: to the target, or to the parent that such requests go to.
+    pub async fn dial_http(&self, permit: &Permit) -> Result<Dialed<Conduit>, Error> {
+        within_budget(permit, async {
+            match self.inner.parents.choose(Scheme::Http, permit.target()) {
+                Some(parent) => self.reach_parent(parent, permit).await,
+                None => self.dial_straight(permit).await.map(Dialed::bare),
+            }
+        })
+        .await
+    }
+
+    async fn dial_straight(&self, permit: &Permit) -> Result<Dialed<TcpStream>, Error> {
         self.race(permit, |judged| self.connect(judged)).await
     }
 
     /// Connects and shakes hands as the target's host.
-    pub async fn dial_tls(&self, permit: &Permit) -> Result<Dialed<TlsStream<TcpStream>>, Error> {
+    pub async fn dial_tls(&self, permit: &Permit) -> Result<Dialed<TlsStream<Conduit>>, Error> {
         within_budget(permit, async {
             let host = &permit.target().host;
             let Some(parent) = self.inner.parents.choose(Scheme::Https, permit.target()) else {
@@ -149,9 +171,9 @@ impl Connector {
         outcome
     }
 
-    async fn connect_tls(&self, judged: Judged, host: &Host) -> Result<TlsStream<TcpStream>, Miss> {
+    async fn connect_tls(&self, judged: Judged, host: &Host) -> Result<TlsStream<Conduit>, Miss> {
         let stream = self.connect(judged).await?;
-        let shaken = timeout(HANDSHAKE, self.inner.tls.handshake(stream, host)).await;
+        let shaken = timeout(HANDSHAKE, self.inner.tls.handshake(stream.into(), host)).await;
         let outcome = shaken.map_err(|_| Miss::Silent).and_then(|outcome| outcome.map_err(Miss::Tls));
         self.count(outcome.as_ref().map_or_else(Miss::attempt, |_| Attempt::Verified));
         outcome
@@ -169,7 +191,7 @@ impl Connector {
     {
         let name = match &permit.target().host {
             Host::Addr(address) => {
-                let judged = judge(permit, *address, Heard::Literal)?;
+                let judged = permit.judge(*address, Heard::Literal)?;
                 let race = race::race(vec![judged], attempt).await;
                 return finish(permit, race, "its own text");
             }
@@ -197,7 +219,7 @@ impl Connector {
         }
     }
 
-    async fn dial_through(&self, parent: &Parent, permit: &Permit, before: &str) -> Result<Dialed<TcpStream>, Error> {
+    async fn dial_through(&self, parent: &Parent, permit: &Permit, before: &str) -> Result<Dialed<Conduit>, Error> {
         let by_name = self.ask_parent(parent, permit, &permit.target().to_string(), before).await;
         let Host::Name(name) = &permit.target().host else { return by_name };
         match by_name {
@@ -220,17 +242,34 @@ impl Connector {
         permit: &Permit,
         target: &str,
         before: &str,
-    ) -> Result<Dialed<TcpStream>, Error> {
+    ) -> Result<Dialed<Conduit>, Error> {
         let own = &self.inner.via;
         let via = if before.is_empty() { own.clone() } else { format!("{before}, {own}") };
-        let way = permit.to_parent(&parent.base.target);
-        // Boxed: a parent is dialled by the same code that is asking for it.
-        let dialed = Box::pin(self.dial_straight(&way)).await?;
-        let (address, heard_from) = (dialed.address, format!("the parent {parent}"));
+        let dialed = self.reach_parent(parent, permit).await?;
+        let (address, heard_from) = (dialed.address, dialed.heard_from);
         let opened = timeout(BUDGET, parent.open(dialed.stream, target, &via)).await;
         let failed = |error| Error::Parent { parent: parent.to_string(), error };
         let stream = opened.map_err(|_| failed(parent::Error::Broken("no answer".to_owned())))?.map_err(failed)?;
         Ok(Dialed { stream, address, heard_from })
+    }
+
+    /// A connection to a parent, within TLS where its URL says so.
+    async fn reach_parent(&self, parent: &Parent, permit: &Permit) -> Result<Dialed<Conduit>, Error> {
+        let way = permit.to_parent(&parent.base.target);
+        let host = &parent.base.target.host;
+        // Boxed: a parent is dialled by the same code that is asking for it.
+        let dialed = match parent.base.scheme {
+            Scheme::Http => Box::pin(self.dial_straight(&way)).await.map(Dialed::bare),
+            Scheme::Https => {
+                let attempt = |judged| async move {
+                    let stream = self.connect(judged).await?;
+                    let shaken = timeout(HANDSHAKE, self.inner.tls.handshake_with_parent(stream, host)).await;
+                    shaken.map_err(|_| Miss::Silent).and_then(|outcome| outcome.map_err(Miss::Tls))
+                };
+                Box::pin(self.race(&way, attempt)).await.map(Dialed::wrapped)
+            }
+        }?;
+        Ok(Dialed { heard_from: format!("the parent {parent}"), ..dialed })
     }
 }
 
@@ -251,19 +290,9 @@ fn finish<S>(permit: &Permit, race: race::Race<S, Miss>, heard_from: &str) -> Re
     }
 }
 
-/// Judges an address. A listener of ours on all addresses is at each of this machine's, which only
-/// the system can tell.
-fn judge(permit: &Permit, address: IpAddr, heard: Heard) -> Result<Judged, Refusal> {
-    let judged = permit.judge(address, heard)?;
-    if permit.listens_everywhere(judged) && socket::is_here(judged.address().ip()) {
-        return Err(Refusal::Ourselves);
-    }
-    Ok(judged)
-}
-
 fn judge_all(permit: &Permit, found: &Found, refused: &mut Option<Refusal>) -> Vec<Judged> {
     let heard = if found.tier.is_inside() { Heard::Inside } else { Heard::Outside };
-    let judge = |address: &_| judge(permit, *address, heard).map_err(|refusal| *refused = Some(refusal)).ok();
+    let judge = |address: &_| permit.judge(*address, heard).map_err(|refusal| *refused = Some(refusal)).ok();
     found.addresses.iter().filter_map(judge).collect()
 }
 
@@ -284,7 +313,7 @@ impl Secured for TcpStream {
     const FATE: Fate = Fate::Connected;
 }
 
-impl Secured for TlsStream<TcpStream> {
+impl<S> Secured for TlsStream<S> {
     const FATE: Fate = Fate::Verified;
 }
 
@@ -371,13 +400,19 @@ pub enum Error {
     Unreachable { target: Target, tried: Vec<(SocketAddr, Miss)> },
     #[error("cannot connect to {target}: not done within {} s", BUDGET.as_secs())]
     Deadline { target: Target },
-    #[error("the parent proxy {parent} opened no tunnel: {error}")]
+    #[error("the parent proxy {parent}: {error}")]
     Parent { parent: String, error: parent::Error },
 }
 
 impl Error {
     fn unreachable(permit: &Permit, tried: Vec<(SocketAddr, Miss)>) -> Error {
         Error::Unreachable { target: permit.target().clone(), tried }
+    }
+
+    /// What a parent said to a plain http request that was for ourselves to hear.
+    pub fn of_parent(parent: &Parent, status: http::StatusCode) -> Error {
+        let reason = status.canonical_reason().unwrap_or_default().to_owned();
+        Error::Parent { parent: parent.to_string(), error: parent::Error::Refused { status: status.as_u16(), reason } }
     }
 
     /// Whether nobody answered at all, as opposed to somebody answering badly.

@@ -12,9 +12,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ipnet::IpNet;
 use percent_encoding::percent_decode_str;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::socket::Conduit;
 use crate::target::{BadTarget, Base, Host, Scheme, Scope, Target};
 
 /// The parents, by the scheme of what is asked, and who goes around them.
@@ -26,21 +27,21 @@ pub struct Parents {
 }
 
 impl Parents {
-    /// One parent for everything but loopback.
-    pub fn all(parent: Parent) -> Parents {
-        Parents { http: Some(parent.clone()), https: Some(parent), exempt: Exempt::default() }
+    /// One parent for everything but loopback and what NO_PROXY exempts; `read` is the environment.
+    pub fn all(parent: Parent, read: impl Fn(&str) -> Option<String>) -> Parents {
+        let exempt = Exempt::parse(&either(&read, "NO_PROXY").unwrap_or_default());
+        Parents { http: Some(parent.clone()), https: Some(parent), exempt }
     }
 
     /// What the usual variables say; `read` is the environment. Unusable ones come back as sentences.
     pub fn from_environment(read: impl Fn(&str) -> Option<String>) -> (Parents, Vec<String>) {
         let mut said = Vec::new();
-        let either = |name: &str| read(name).or_else(|| read(&name.to_lowercase())).filter(|value| !value.is_empty());
         let mut parent = |name: &str| {
-            let text = either(name)?;
+            let text = either(&read, name)?;
             text.parse().map_err(|error| said.push(format!("{name} is not used: {error}"))).ok()
         };
         let (http, https) = (parent("HTTP_PROXY"), parent("HTTPS_PROXY"));
-        let exempt = Exempt::parse(&either("NO_PROXY").unwrap_or_default());
+        let exempt = Exempt::parse(&either(&read, "NO_PROXY").unwrap_or_default());
         (Parents { http, https, exempt }, said)
     }
 
@@ -72,6 +73,11 @@ impl Parents {
     }
 }
 
+/// A variable in either case, unless it is empty.
+fn either(read: impl Fn(&str) -> Option<String>, name: &str) -> Option<String> {
+    read(name).or_else(|| read(&name.to_lowercase())).filter(|value| !value.is_empty())
+}
+
 /// One parent: where it is, and what it wants to hear.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Parent {
@@ -89,7 +95,7 @@ impl Parent {
     /// Asks the parent, over a connection to it, for a tunnel to `target`. `via` tells it who the
     /// request has been through, so that parents of each other notice. Not a byte beyond its
     /// answer's head is read, so a server that speaks first is heard.
-    pub async fn open(&self, mut stream: TcpStream, target: &str, via: &str) -> Result<TcpStream, Error> {
+    pub async fn open(&self, mut stream: Conduit, target: &str, via: &str) -> Result<Conduit, Error> {
         let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nVia: {via}\r\n");
         if let Some(authorization) = &self.authorization {
             request.push_str(&format!("Proxy-Authorization: {authorization}\r\n"));
@@ -97,6 +103,7 @@ impl Parent {
         request.push_str("\r\n");
         let failed = |error: std::io::Error| Error::Broken(error.to_string());
         stream.write_all(request.as_bytes()).await.map_err(failed)?;
+        stream.flush().await.map_err(failed)?;
         let head = read_head(&mut stream).await?;
         let (status, reason) = status_line(&head).ok_or_else(|| Error::Broken("no HTTP answer".to_owned()))?;
         if (200..300).contains(&status) { Ok(stream) } else { Err(Error::Refused { status, reason }) }
@@ -109,14 +116,14 @@ impl std::str::FromStr for Parent {
     fn from_str(text: &str) -> Result<Parent, BadParent> {
         let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let (scheme, rest) = text.split_once("://").unwrap_or(("http", &text));
-        if scheme != "http" {
+        if scheme != "http" && scheme != "https" {
             return Err(BadParent::Scheme(scheme.to_owned()));
         }
         let (user, rest) = match rest.rsplit_once('@') {
             Some((user, rest)) => (Some(user), rest),
             None => (None, rest),
         };
-        let base = Base::parse(&format!("http://{rest}"))?;
+        let base = Base::parse(&format!("{scheme}://{rest}"))?;
         let authorization = user.map(|user| {
             let decoded = percent_decode_str(user).decode_utf8_lossy().into_owned();
             let pair = if decoded.contains(':') { decoded } else { decoded + ":" };
@@ -141,7 +148,7 @@ impl fmt::Debug for Parent {
 /// Why a text is no parent proxy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadParent {
-    #[error("a parent proxy is an http:// URL; {0}:// is not spoken to parents")]
+    #[error("a parent proxy is an http:// or https:// URL; {0}:// is not spoken to parents")]
     Scheme(String),
     #[error(transparent)]
     Target(#[from] BadTarget),
@@ -150,10 +157,18 @@ pub enum BadParent {
 /// Why a parent did not open a tunnel.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    #[error("it answered {status} {reason}")]
+    #[error("it answered {status} {reason}{}", advice(*status))]
     Refused { status: u16, reason: String },
     #[error("{0}")]
     Broken(String),
+}
+
+/// What the operator can do about a parent's refusal.
+fn advice(status: u16) -> &'static str {
+    match status {
+        407 => "; name one: --parent http://USER:PASSWORD@HOST",
+        _ => "",
+    }
 }
 
 impl Error {
@@ -166,7 +181,16 @@ impl Error {
 /// The longest head that a parent may answer with.
 const MAX_ANSWER: usize = 16 * 1024;
 
-async fn read_head(stream: &mut TcpStream) -> Result<Vec<u8>, Error> {
+/// Reads the answer's head. Not a byte more: what follows is the other side's.
+async fn read_head(stream: &mut Conduit) -> Result<Vec<u8>, Error> {
+    match stream {
+        Conduit::Bare(stream) => peek_head(stream).await,
+        Conduit::Tls(stream) => pick_head(stream).await,
+    }
+}
+
+/// From a bare socket, by looking at what is there before it is taken.
+async fn peek_head(stream: &mut TcpStream) -> Result<Vec<u8>, Error> {
     let failed = |error: std::io::Error| Error::Broken(error.to_string());
     let mut head = Vec::new();
     let mut seen = [0u8; 2048];
@@ -182,6 +206,24 @@ async fn read_head(stream: &mut TcpStream) -> Result<Vec<u8>, Error> {
         stream.read_exact(&mut seen[..take]).await.map_err(failed)?;
         head.truncate(before + take);
         if end.is_some() {
+            return Ok(head);
+        }
+    }
+    Err(Error::Broken("its answer's head does not end".to_owned()))
+}
+
+/// From TLS, a byte at a time: its plaintext is in memory already.
+async fn pick_head(stream: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, Error> {
+    let mut head = Vec::new();
+    while head.len() < MAX_ANSWER {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                return Err(Error::Broken("it closed the connection".to_owned()));
+            }
+            Err(error) => return Err(Error::Broken(error.to_string())),
+        }
+        if head.ends_with(b"\r\n\r\n") {
             return Ok(head);
         }
     }
@@ -321,7 +363,7 @@ mod tests {
 
     #[test]
     fn our_own_listener_is_no_parent_of_ours() {
-        let mut parents = Parents::all("http://127.0.0.1:3128".parse().unwrap());
+        let mut parents = Parents::all("http://127.0.0.1:3128".parse().unwrap(), |_| None);
         assert!(parents.without(|target| target.port == 3128));
         assert_eq!(parents.describe(), None);
     }
@@ -338,7 +380,7 @@ mod tests {
             asked
         });
         let stream = TcpStream::connect(parent.base.target.to_string()).await.unwrap();
-        let mut tunnel = parent.open(stream, "git.example:22", "1.1 us").await.unwrap();
+        let mut tunnel = parent.open(stream.into(), "git.example:22", "1.1 us").await.unwrap();
         let mut first = [0u8; 13];
         tunnel.read_exact(&mut first).await.unwrap();
         assert_eq!(&first, b"SSH-2.0-first");

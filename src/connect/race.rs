@@ -63,7 +63,7 @@ mod tests {
 
     /// Four addresses, told apart by their last octet.
     fn addresses() -> Vec<Judged> {
-        let admission = Admission::new(Config::default(), &Registry::default());
+        let admission = Admission::new(Config::default(), &Registry::default()).unwrap();
         let target = Target::parse_connect("a.example:443").unwrap();
         let permit = admission.target(Standing::Remote, Dialect::Connect, &target).unwrap();
         (1..=4).map(|last| permit.judge([9, 9, 9, last].into(), Heard::Inside).unwrap()).collect()

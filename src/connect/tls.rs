@@ -9,7 +9,7 @@ use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -56,18 +56,36 @@ impl Tls {
         let _ = self.told.set(tell);
     }
 
+    /// Shakes hands with a parent proxy, which is spoken to in HTTP/1.1 alone.
+    pub async fn handshake_with_parent<S>(&self, stream: S, host: &Host) -> Result<TlsStream<S>, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let connector = TlsConnector::from(Arc::new(config));
+        connector.connect(server_name(host)?, stream).await.map_err(Error::from_io)
+    }
+
     /// Shakes hands over a connected stream, as whoever `host` is.
-    pub async fn handshake(&self, stream: TcpStream, host: &Host) -> Result<TlsStream<TcpStream>, Error> {
-        let server = match host {
-            Host::Name(name) => ServerName::try_from(name.as_str().to_owned()).map_err(|_| Error::Name)?,
-            Host::Addr(address) => ServerName::IpAddress((*address).into()),
-        };
+    pub async fn handshake<S>(&self, stream: S, host: &Host) -> Result<TlsStream<S>, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let server = server_name(host)?;
         let mut config = Arc::clone(&self.config);
         if let (Some(tell), Host::Name(name)) = (self.told.get(), host) {
             let asked = NoCertificate { name: name.clone(), tell: Arc::clone(tell) };
             Arc::make_mut(&mut config).client_auth_cert_resolver = Arc::new(asked);
         }
         TlsConnector::from(config).connect(server, stream).await.map_err(Error::from_io)
+    }
+}
+
+fn server_name(host: &Host) -> Result<ServerName<'static>, Error> {
+    match host {
+        Host::Name(name) => ServerName::try_from(name.as_str().to_owned()).map_err(|_| Error::Name),
+        Host::Addr(address) => Ok(ServerName::IpAddress((*address).into())),
     }
 }
 
@@ -115,7 +133,7 @@ fn read_pem(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, Error> {
 }
 
 /// Whether ALPN settled on HTTP/2.
-pub fn speaks_h2(stream: &TlsStream<TcpStream>) -> bool {
+pub fn speaks_h2<S>(stream: &TlsStream<S>) -> bool {
     stream.get_ref().1.alpn_protocol() == Some(b"h2")
 }
 

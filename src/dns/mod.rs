@@ -160,7 +160,7 @@ impl Nameserver {
                 continue;
             }
             for datagram in batch.datagrams() {
-                let ends = Ends { peer: datagram.peer, local: local_end(own, datagram.local) };
+                let ends = Ends { peer: datagram.peer, local: local_end(own, datagram.local), certified: false };
                 let reply = Reply { socket: Arc::clone(&socket), peer: datagram.peer, local: datagram.local };
                 match self.hear(ends, datagram.bytes, Over::Datagram) {
                     Next::Silence => {}
@@ -204,7 +204,7 @@ impl Nameserver {
     }
 
     async fn serve_stream(&self, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
-        let ends = Ends { peer, local: stream.local_addr()? };
+        let ends = Ends { peer, local: stream.local_addr()?, certified: false };
         if !self.admission.is_neighbour(ends) {
             self.count(Said::Stranger);
             return Ok(());
@@ -380,7 +380,7 @@ mod tests {
     fn nameserver() -> Nameserver {
         let registry = Registry::default();
         let clients = vec!["10.7.0.0/16".parse().unwrap()];
-        let admission = Admission::new(admit::Config { clients, ..Default::default() }, &registry);
+        let admission = Admission::new(admit::Config { clients, ..Default::default() }, &registry).unwrap();
         let config = resolve::Config {
             nameservers: vec!["udp://127.0.0.1:9".parse().unwrap()],
             fallback: Vec::new(),
@@ -394,7 +394,7 @@ mod tests {
     }
 
     fn from(peer: &str) -> Ends {
-        Ends { peer: peer.parse().unwrap(), local: "10.7.0.1:53".parse().unwrap() }
+        Ends { peer: peer.parse().unwrap(), local: "10.7.0.1:53".parse().unwrap(), certified: false }
     }
 
     fn question(name: &str) -> Vec<u8> {

@@ -25,7 +25,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 pub use body::{abandoned, stalling};
 
 use crate::admit::{Admission, Refusal, Standing};
-use crate::connect::{self, Connector};
+use crate::connect::{self, Connector, Parent};
 use crate::target::{BadTarget, Base, Target};
 use wire::{Past, Wire};
 
@@ -98,14 +98,16 @@ impl Fetcher {
         mut request: Request<Body>,
         patience: Patience,
     ) -> Result<Response<Body>, Error> {
-        if let Some(authorization) = self.parent_authorization(request.uri()) {
+        let parent = self.parent_of(request.uri());
+        let authorization = parent.as_ref().and_then(|parent| HeaderValue::from_str(parent.authorization()?).ok());
+        if let Some(authorization) = authorization {
             request.headers_mut().insert(header::PROXY_AUTHORIZATION, authorization);
         }
         let again = repeatable(&request);
         let mut tries = KEPT;
         loop {
             match (self.send_once(standing, request, patience).await, &again) {
-                (Ok(response), _) => return Ok(response),
+                (Ok(response), _) => return heed(response, parent.as_ref()),
                 // As many kept connections may have died as are kept; then one is new.
                 (Err(Failed { on_a_kept_connection: true, .. }), Some(head)) if tries > 0 => {
                     tries -= 1;
@@ -148,11 +150,10 @@ impl Fetcher {
         }
     }
 
-    /// What a parent proxy wants to hear with a plain http request; with https it hears it in the CONNECT.
-    fn parent_authorization(&self, uri: &Uri) -> Option<HeaderValue> {
+    /// The parent proxy that a plain http request goes to; with https it is spoken to in the CONNECT.
+    fn parent_of(&self, uri: &Uri) -> Option<Parent> {
         let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http"))?;
-        let target = Target::parse_authority(authority.as_str(), 80).ok()?;
-        HeaderValue::from_str(self.connector.http_parent(&target)?.authorization()?).ok()
+        self.connector.http_parent(&Target::parse_authority(authority.as_str(), 80).ok()?)
     }
 
     /// GETs `base.path` + `path` (a path as it goes on the wire, starting with `/`), following at
@@ -189,6 +190,16 @@ struct Failed {
     error: Error,
     /// It may be sent again, if it may be sent twice: the connection had been kept too long.
     on_a_kept_connection: bool,
+}
+
+/// A parent that wants credentials wants them of us: our client, told 407, would send us its own.
+fn heed(response: Response<Body>, parent: Option<&Parent>) -> Result<Response<Body>, Error> {
+    match parent {
+        Some(parent) if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+            Err(Error::Connect(connect::Error::of_parent(parent, response.status())))
+        }
+        _ => Ok(response),
+    }
 }
 
 /// The head of a request that may be sent twice (RFC 9110 section 9.2.2) and has no body to be lost.

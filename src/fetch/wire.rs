@@ -12,13 +12,13 @@ use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
 use super::Error;
 use crate::admit::{Admission, Dialect, Permit, Standing};
-use crate::connect::{Connector, Dialed, speaks_h2};
+use crate::connect::{Connector, speaks_h2};
+use crate::socket::Conduit;
 use crate::target::{Base, Scheme, Scope};
 
 #[derive(Clone)]
@@ -54,19 +54,13 @@ impl Wire {
                 (Stream::Tls(Box::new(TokioIo::new(dialed.stream))), dialed.address)
             }
             Scheme::Http => {
-                let dialed = self.connect_plain(&permit).await?;
+                let dialed = self.connector.dial_http(&permit).await.map_err(Error::Connect)?;
                 (Stream::Plain(TokioIo::new(dialed.stream)), dialed.address)
             }
         };
         let inside = direct && matches!(Scope::of(address.ip()), Scope::Private | Scope::Loopback);
         let to_parent = base.scheme == Scheme::Http && !direct;
         Ok(Conn { stream, to_parent, past: Past { inside, used: Arc::default() } })
-    }
-
-    async fn connect_plain(&self, permit: &Permit) -> Result<Dialed<TcpStream>, Error> {
-        let parent = self.connector.http_parent(permit.target());
-        let way = parent.as_ref().map_or_else(|| permit.clone(), |parent| permit.to_parent(&parent.base.target));
-        self.connector.dial_straight(&way).await.map_err(Error::Connect)
     }
 }
 
@@ -101,8 +95,8 @@ pub(super) struct Conn {
 }
 
 enum Stream {
-    Plain(TokioIo<TcpStream>),
-    Tls(Box<TokioIo<TlsStream<TcpStream>>>),
+    Plain(TokioIo<Conduit>),
+    Tls(Box<TokioIo<TlsStream<Conduit>>>),
 }
 
 impl Connection for Conn {

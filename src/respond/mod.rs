@@ -16,6 +16,7 @@ use hyper::ext::ReasonPhrase;
 
 pub use modules::{Conditions, Modules};
 
+use crate::accept::Unwelcome;
 use crate::admit::Refusal;
 use crate::fetch::{self, Body};
 use crate::target::Name;
@@ -66,6 +67,9 @@ pub enum Trouble {
     /// A request in origin form for another host than us.
     #[error("this proxy is not called {0}; if it is, its listen_names want to have it")]
     Foreign(Name),
+    /// A connection on which everything is told no.
+    #[error("{0}")]
+    Unwelcome(Unwelcome),
     /// Whoever asked has left.
     #[error("the client had finished sending, and the answer took too long to believe that it still listens")]
     Left,
@@ -91,6 +95,8 @@ impl Trouble {
             Trouble::Path(_) | Trouble::Absent(_) => StatusCode::NOT_FOUND,
             Trouble::Misdirected | Trouble::Foreign(_) => StatusCode::MISDIRECTED_REQUEST,
             Trouble::Left => StatusCode::REQUEST_TIMEOUT,
+            Trouble::Unwelcome(Unwelcome::Crowd) => StatusCode::TOO_MANY_REQUESTS,
+            Trouble::Unwelcome(Unwelcome::Plain) => StatusCode::BAD_REQUEST,
             Trouble::Method => StatusCode::METHOD_NOT_ALLOWED,
         }
     }
@@ -104,7 +110,8 @@ impl Trouble {
             Trouble::Refused(Refusal::Address { .. } | Refusal::Denied(_) | Refusal::Metadata) => {
                 "destination_ip_prohibited"
             }
-            Trouble::Refused(_) => "http_request_denied",
+            Trouble::Refused(_) | Trouble::Unwelcome(Unwelcome::Crowd) => "http_request_denied",
+            Trouble::Unwelcome(Unwelcome::Plain) => "http_request_error",
             Trouble::Connect(error) => connect_token(error),
             Trouble::Forward(forward::Failure::Loop) => "proxy_loop_detected",
             Trouble::Forward(forward::Failure::Uri(_)) => "http_request_error",
@@ -123,6 +130,7 @@ impl Trouble {
             | Trouble::Misdirected
             | Trouble::Foreign(_)
             | Trouble::Left
+            | Trouble::Unwelcome(_)
             | Trouble::Absent(_)
             | Trouble::Method => true,
             Trouble::Forward(forward::Failure::Fetch(fetch::Error::Request(_))) => true,
@@ -186,7 +194,7 @@ pub fn refuse(trouble: &Trouble, id: Id, us: &str) -> Response<Body> {
     text.push_str(&clip(&shown, BODY_BYTES - text.len() - tail.len()));
     text.push_str(&tail);
     let mut response = answer(trouble, &text, id, us);
-    if matches!(trouble, Trouble::Request(_) | Trouble::Left) {
+    if matches!(trouble, Trouble::Request(_) | Trouble::Left | Trouble::Unwelcome(_)) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -210,8 +218,11 @@ fn answer(trouble: &Trouble, text: &str, id: Id, us: &str) -> Response<Body> {
         }
         _ => {}
     }
-    if matches!(trouble, Trouble::Refused(Refusal::Credentials)) {
-        headers.insert(header::PROXY_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"goanyway\""));
+    let challenge = HeaderValue::from_static("Basic realm=\"goanyway\"");
+    match trouble {
+        Trouble::Refused(Refusal::Credentials) => drop(headers.insert(header::PROXY_AUTHENTICATE, challenge)),
+        Trouble::Refused(Refusal::Login) => drop(headers.insert(header::WWW_AUTHENTICATE, challenge)),
+        _ => {}
     }
     response
 }
@@ -228,6 +239,7 @@ fn proxy_status(trouble: &Trouble, id: Id, us: &str) -> String {
 fn of_refusal(refusal: &Refusal) -> StatusCode {
     match refusal {
         Refusal::Credentials => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+        Refusal::Login => StatusCode::UNAUTHORIZED,
         _ => StatusCode::FORBIDDEN,
     }
 }

@@ -5,6 +5,7 @@
 #[allow(dead_code, reason = "two test binaries share one vocabulary, and each speaks a part of it")]
 mod support;
 
+mod admission;
 mod cache;
 mod cli;
 mod clients;
@@ -13,7 +14,9 @@ mod forward;
 mod goproxy;
 mod hostile;
 mod intercept;
+mod listener;
 mod nonsense;
+mod parents;
 mod privacy;
 mod proxy;
 mod resolve;

@@ -4,6 +4,7 @@ mod base;
 mod head;
 mod module_path;
 mod note;
+mod proxy_header;
 mod server;
 mod target;
 mod version;
@@ -19,6 +20,7 @@ pub fn find(name: &str) -> Option<Law> {
         "ladder" => Some(crate::resolve::ladder_law::hold),
         "module_path" => Some(module_path::hold),
         "note" => Some(note::hold),
+        "proxy_header" => Some(proxy_header::hold),
         "server" => Some(server::hold),
         "target" => Some(target::hold),
         "version" => Some(version::hold),

@@ -54,15 +54,47 @@ impl Authority {
     }
 
     fn serve(&self, names: &[&str], clients: Arc<dyn ClientCertVerifier>) -> Arc<ServerConfig> {
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let mut params = CertificateParams::new(names).unwrap();
-        params.distinguished_name = DistinguishedName::new();
-        params.use_authority_key_identifier_extension = true;
-        let key = KeyPair::generate().unwrap();
-        let leaf = params.signed_by(&key, &self.issuer).unwrap();
+        let (leaf, key) = self.sign(CertificateParams::new(owned(names)).unwrap());
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         serving(vec![leaf.der().clone(), self.certificate.clone()], key, clients)
     }
+
+    /// A chain and its key as files hold them; names may be addresses.
+    pub fn issue(&self, names: &[&str]) -> (String, String) {
+        let (leaf, key) = self.sign(CertificateParams::new(owned(names)).unwrap());
+        (leaf.pem() + self.pem(), key.serialize_pem())
+    }
+
+    /// A server with a certificate that has no subject alternative name, but the name where it once stood.
+    pub fn server_of_old(&self, name: &str) -> Arc<ServerConfig> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        let leaf = params.signed_by(&key, &self.issuer).unwrap();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        serving(vec![leaf.der().clone(), self.certificate.clone()], key, everybody())
+    }
+
+    /// A client's certificate and key.
+    pub fn client(&self, name: &str) -> (CertificateDer<'static>, PrivatePkcs8KeyDer<'static>) {
+        let mut params = CertificateParams::default();
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        let leaf = params.signed_by(&key, &self.issuer).unwrap();
+        (leaf.der().clone(), PrivatePkcs8KeyDer::from(key.serialize_der()))
+    }
+
+    fn sign(&self, mut params: CertificateParams) -> (rcgen::Certificate, KeyPair) {
+        params.distinguished_name = DistinguishedName::new();
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap(), key)
+    }
+}
+
+fn owned(names: &[&str]) -> Vec<String> {
+    names.iter().map(|&name| name.to_owned()).collect()
 }
 
 /// A server with a chain that is made already, speaking h2 and http/1.1.

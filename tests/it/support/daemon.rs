@@ -108,6 +108,10 @@ impl Daemon {
         self.running().interceptor.fingerprint().unwrap()
     }
 
+    pub fn notices(&self) -> &[String] {
+        &self.running().notices
+    }
+
     pub fn metrics(&self) -> String {
         self.running().registry.text()
     }
