@@ -237,6 +237,7 @@ fn read_candidate(number: usize, bytes: &mut impl Iterator<Item = u8>) -> Option
         flattens: false,
         edns_proven: bit(2),
         denies_v6: bit(3),
+        udp_dead: bit(4) && server.transport() == Transport::Udp,
     };
     let transport = match server.transport() {
         Transport::Udp if bit(4) => Transport::Tcp,
