@@ -74,11 +74,11 @@ fn resolve_names(settings: Settings, args: &resolve::Args) -> Result<ExitCode, F
 
 /// `goanyway env`: data for a shell, warnings for a person.
 fn print_env(settings: &Settings, args: &env::EnvArgs) -> Result<ExitCode, Failure> {
-    let listener = *settings
-        .listen
-        .first()
-        .or(settings.listen_tls.first())
-        .ok_or_else(|| Failure::Wanted("no listener".to_owned()))?;
+    let Some(&listener) = settings.listen.first() else {
+        let over_tls =
+            "every listener speaks TLS: a client is told HTTPS_PROXY=https://NAME:PORT, NAME as in its certificate";
+        return Err(Failure::Wanted(over_tls.to_owned()));
+    };
     let state_dir = settings.state_dir.path.clone().unwrap_or_else(std::env::temp_dir);
     let gathered = env::gather(&env::current(), listener, &settings.intercept, &state_dir);
     anstream::print!("{}", readers::print(args.shell, &gathered));

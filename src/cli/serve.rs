@@ -53,7 +53,11 @@ impl Banner {
     }
 
     fn text(&self, running: &Running) -> String {
-        let listen: Vec<String> = running.bound.listen.iter().map(ToString::to_string).collect();
+        let bound = &running.bound;
+        let is_plain = |address: &&std::net::SocketAddr| !bound.tls.contains(address);
+        let listen: Vec<String> = bound.listen.iter().filter(is_plain).map(ToString::to_string).collect();
+        let tls: Vec<String> = bound.tls.iter().map(|address| format!("https://{address}")).collect();
+        let listen = [listen, tls].concat();
         let mut text = format!("goanyway {}\n", env!("CARGO_PKG_VERSION"));
         let mut row = |what: &str, value: &str| text.push_str(&format!("  {what:<9} {value}\n"));
         row("listening", &format!("{} (CONNECT, http and GOPROXY)", listen.join(", ")));
@@ -77,10 +81,15 @@ impl Banner {
         for notice in &running.notices {
             row("note", notice);
         }
-        if let Some(first) = running.bound.listen.first().map(|&first| env::reachable(first)) {
+        if let Some(first) = bound.listen.iter().find(is_plain).map(|&first| env::reachable(first)) {
             text.push_str(&format!("\nmodules only:      export GOPROXY=http://{first}\n"));
-            let at = if running.bound.listen[0].port() == 3128 { String::new() } else { format!(" --listen {first}") };
+            let at = if first.port() == 3128 { String::new() } else { format!(" --listen {first}") };
             text.push_str(&format!("everything, safe:  eval \"$(goanyway env{at})\"\n"));
+        } else if let Some(first) = bound.tls.first() {
+            let port = first.port();
+            text.push_str(&format!(
+                "\neverything, safe:  export HTTPS_PROXY=https://NAME:{port} (as the certificate says)\n"
+            ));
         }
         text
     }

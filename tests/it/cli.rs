@@ -30,7 +30,7 @@ fn a_wrong_setting_is_told_with_its_place_and_ends_with_2() {
         ("", &["--client", "10.0.0.0/33"], "--client = \"10.0.0.0/33\": expected a network"),
         ("", &["--upstream", "ftp://x"], "--upstream = \"ftp://x\": a URL here starts with http:// or https://"),
         ("", &["--listen", "0.0.0.0:0"], "--client CIDR"),
-        ("", &["--parent", "socks5://x"], "--parent = \"socks5://x\": a parent proxy is an http:// URL"),
+        ("", &["--parent", "socks5://x"], "--parent = \"socks5://x\": a parent proxy is an http:// or https:// URL"),
         ("", &["--host", "a.example"], "--host = \"a.example\": expected NAME=ADDRESS"),
         ("", &["--log-level", "loud"], "--log-level = \"loud\": expected error, warn, info, debug or trace"),
     ];
