@@ -49,8 +49,8 @@ const CONFIRM: Duration = Duration::from_millis(1500);
 const RIVALS: Duration = Duration::from_millis(500);
 /// What the other family gets once one has answered (RFC 8305 section 3).
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
-/// When a stale answer is better than waiting on.
-const CLIENT_RESPONSE: Duration = Duration::from_millis(1200);
+/// When a stale answer is better than waiting on: whoever asked has it within 1.2 s, with the way there and back.
+const CLIENT_RESPONSE: Duration = Duration::from_millis(1150);
 /// How long one that failed with EDNS may take without.
 const SECOND_TRY: Duration = Duration::from_millis(300);
 /// When every look-up has ended.

@@ -349,7 +349,7 @@ fn servers_that_are_known_to_be_down_confirm_nothing_and_are_not_waited_for() {
 #[test]
 fn an_older_answer_is_served_when_waiting_is_worse() {
     let silent = case(KNOWN, &[Silent], &[Silent]).with_spare().run();
-    assert_eq!(silent.said[0], (1200, Verdict::Spare));
+    assert_eq!(silent.said[0], (1150, Verdict::Spare));
     assert_eq!((silent.said.len(), silent.ms), (2, 3000));
     let failed = case(KNOWN, &[Code(Outcome::Servfail, 1)], &[Code(Outcome::Servfail, 1)]).with_spare().run();
     assert_eq!((failed.verdict(), failed.ms), (&Verdict::Spare, 3));
