@@ -9,20 +9,20 @@
 use std::convert::Infallible;
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use goanyway::config::{Settings, Typed};
 use goanyway::daemon;
 use http::Response;
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+mod support;
+
+use support::{Outcome, settings};
 
 fn main() -> Outcome<()> {
     let number = |nth: usize, default: u64| std::env::args().nth(nth).map_or(Ok(default), |text| text.parse());
@@ -46,46 +46,12 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
-/// A goanyway in front of that mirror, which asks nobody else.
-fn settings(upstream: &str, folder: &std::path::Path) -> Outcome<Settings> {
-    let at = |name: &str| vec![folder.join(name).display().to_string()];
-    let one = |text: &str| vec![text.to_owned()];
-    let flags = [
-        ("listen", one("127.0.0.1:0")),
-        ("admin.listen", one("none")),
-        ("cache.dir", at("cache")),
-        ("state_dir", at("state")),
-        ("intercept.mode", one("off")),
-        ("resolve.nameservers", one("udp://127.0.0.1:9")),
-        ("resolve.fallback", one("none")),
-        ("connect.parent", one("none")),
-        ("goproxy.sumdb", one("off")),
-        ("goproxy.upstreams", one(upstream)),
-    ];
-    let typed = Typed::gather(&flags.into_iter().collect(), &|_| None, None)?;
-    Ok(Settings::understand(&typed, &|_| None)?)
-}
-
 /// `go mod download` of a module that requires all of them, with nothing held.
 fn download(modules: u64, goproxy: &str) -> Outcome<Duration> {
     let folder = tempfile::tempdir()?;
     let requires: String = (0..modules).map(|number| format!("\texample.com/m{number} v1.0.0\n")).collect();
     std::fs::write(folder.path().join("go.mod"), format!("module x.y/main\n\ngo 1.20\n\nrequire (\n{requires})\n"))?;
-    let begun = Instant::now();
-    let ended = Command::new("go")
-        .args(["mod", "download"])
-        .current_dir(folder.path())
-        .env_clear()
-        .env("PATH", std::env::var("PATH")?)
-        .envs([("GOMAXPROCS", "4"), ("GOPROXY", goproxy), ("GOSUMDB", "off"), ("GOTOOLCHAIN", "local")])
-        .envs([("GOENV", "off"), ("GOFLAGS", "-mod=mod -modcacherw")])
-        .env("HOME", folder.path())
-        .output()?;
-    let elapsed = begun.elapsed();
-    if !ended.status.success() {
-        return Err(String::from_utf8_lossy(&ended.stderr).into());
-    }
-    Ok(elapsed)
+    support::download(folder.path(), goproxy, "-mod=mod -modcacherw")
 }
 
 /// The mirror, on a port of its own.

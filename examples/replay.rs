@@ -14,17 +14,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use goanyway::config::{Settings, Typed};
 use goanyway::daemon;
 use http::Response;
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+mod support;
+
+use support::{Outcome, settings};
 
 fn main() -> Outcome<()> {
     let argument = |nth: usize| std::env::args().nth(nth);
@@ -53,7 +54,7 @@ fn main() -> Outcome<()> {
     };
     measure("go alone", format!("http://{upstream}"))?;
     let folder = tempfile::tempdir()?;
-    let running = daemon::start(settings(upstream, folder.path())?)?;
+    let running = daemon::start(settings(&format!("http://{upstream}"), folder.path())?)?;
     let proxy = format!("http://{}", running.bound.listen[0]);
     measure("goanyway, cold", proxy.clone())?;
     measure("goanyway, warm", proxy.clone())?;
@@ -115,26 +116,6 @@ async fn serve(mirror: Arc<Mirror>) -> Outcome<SocketAddr> {
     Ok(address)
 }
 
-/// A goanyway in front of that mirror, which asks nobody else.
-fn settings(upstream: SocketAddr, folder: &Path) -> Outcome<Settings> {
-    let at = |name: &str| vec![folder.join(name).display().to_string()];
-    let one = |text: &str| vec![text.to_owned()];
-    let flags = [
-        ("listen", one("127.0.0.1:0")),
-        ("admin.listen", one("none")),
-        ("cache.dir", at("cache")),
-        ("state_dir", at("state")),
-        ("intercept.mode", one("off")),
-        ("resolve.nameservers", one("udp://127.0.0.1:9")),
-        ("resolve.fallback", one("none")),
-        ("connect.parent", one("none")),
-        ("goproxy.sumdb", one("off")),
-        ("goproxy.upstreams", vec![format!("http://{upstream}")]),
-    ];
-    let typed = Typed::gather(&flags.into_iter().collect(), &|_| None, None)?;
-    Ok(Settings::understand(&typed, &|_| None)?)
-}
-
 /// An nginx that keeps what it fetched, as such a cache is usually set up.
 struct Nginx {
     child: Child,
@@ -187,19 +168,5 @@ fn download(project: &Path, goproxy: &str) -> Outcome<Duration> {
     for name in ["go.mod", "go.sum"] {
         std::fs::copy(project.join(name), folder.path().join(name))?;
     }
-    let begun = Instant::now();
-    let ended = Command::new("go")
-        .args(["mod", "download"])
-        .current_dir(folder.path())
-        .env_clear()
-        .env("PATH", std::env::var("PATH")?)
-        .envs([("GOMAXPROCS", "4"), ("GOPROXY", goproxy), ("GOSUMDB", "off"), ("GOTOOLCHAIN", "local")])
-        .envs([("GOENV", "off"), ("GOFLAGS", "-modcacherw")])
-        .env("HOME", folder.path())
-        .output()?;
-    let elapsed = begun.elapsed();
-    if !ended.status.success() {
-        return Err(String::from_utf8_lossy(&ended.stderr).into());
-    }
-    Ok(elapsed)
+    support::download(folder.path(), goproxy, "-modcacherw")
 }

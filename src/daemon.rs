@@ -34,7 +34,7 @@ use crate::intercept::{self, Interceptor};
 use crate::metrics::Registry;
 use crate::resolve::{self, Resolver};
 use crate::respond::Modules;
-use crate::socket::{self, DatagramListeners, Datagrams, Listeners};
+use crate::socket::{self, Datagrams, Listeners};
 use crate::tunnel::Tunnels;
 
 /// How long a closing house waits for what is under way.
@@ -259,7 +259,7 @@ fn bind(addresses: &[SocketAddr], workers: usize) -> Result<Vec<Listeners>, Erro
 /// One address of the name server, bound for each worker over UDP and TCP.
 struct DnsListeners {
     address: SocketAddr,
-    datagrams: DatagramListeners,
+    datagrams: Listeners<std::net::UdpSocket>,
     connections: Listeners,
 }
 
@@ -270,7 +270,7 @@ impl DnsListeners {
         let attempts = if address.port() == 0 { 16 } else { 1 };
         let mut last = None;
         for _ in 0..attempts {
-            let datagrams = DatagramListeners::bind(address, workers).map_err(wrap)?;
+            let datagrams = Listeners::bind_datagrams(address, workers).map_err(wrap)?;
             match Listeners::bind(datagrams.address, workers) {
                 Ok(connections) => return Ok(DnsListeners { address: datagrams.address, datagrams, connections }),
                 Err(error) => last = Some(error),

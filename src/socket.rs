@@ -29,27 +29,46 @@ const BATCH: usize = 8;
 /// The kernel may hand over several datagrams of one sender as one (UDP_GRO): as much as there is.
 const MOST_BYTES: usize = 64 * 1024;
 
-/// One address, bound once for each worker.
+/// One address, bound once for each worker: for TCP, or with [`std::net::UdpSocket`] for datagrams.
 #[derive(Debug)]
-pub struct Listeners {
+pub struct Listeners<S = std::net::TcpListener> {
     /// Where they listen; the port that the kernel chose where 0 was asked for.
     pub address: SocketAddr,
-    sockets: Vec<std::net::TcpListener>,
+    sockets: Vec<S>,
 }
 
 impl Listeners {
     /// Binds `address` for `workers` accept loops. The first bind is made without `SO_REUSEPORT`:
     /// a second goanyway on the same port is told that the port is in use instead of joining.
     pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Listeners> {
-        let probe = listening_socket(address, false)?;
+        Self::bind_each(address, workers, listening_socket)
+    }
+}
+
+impl Listeners<std::net::UdpSocket> {
+    /// The same for `workers` loops that receive datagrams.
+    pub fn bind_datagrams(address: SocketAddr, workers: usize) -> io::Result<Listeners<std::net::UdpSocket>> {
+        Self::bind_each(address, workers, datagram_socket)
+    }
+}
+
+impl<S: From<Socket>> Listeners<S> {
+    /// `make` binds one socket, shared with others or not.
+    fn bind_each(
+        address: SocketAddr,
+        workers: usize,
+        make: fn(SocketAddr, bool) -> io::Result<Socket>,
+    ) -> io::Result<Listeners<S>> {
+        let probe = make(address, false)?;
         let bound = probe.local_addr()?.as_socket().unwrap_or(address);
         drop(probe);
-        let sockets = (0..workers).map(|_| listening_socket(bound, true).map(Into::into)).collect::<io::Result<_>>()?;
+        let sockets = (0..workers).map(|_| make(bound, true).map(S::from)).collect::<io::Result<_>>()?;
         Ok(Listeners { address: bound, sockets })
     }
 
-    /// The listeners, one a worker, still to be given to a runtime by [`accepting`].
-    pub fn into_sockets(self) -> Vec<std::net::TcpListener> {
+    /// The sockets, one a worker, still to be given to a runtime by [`accepting`] or
+    /// [`Datagrams::receiving`].
+    pub fn into_sockets(self) -> Vec<S> {
         self.sockets
     }
 }
@@ -57,30 +76,6 @@ impl Listeners {
 /// Hands a bound listener to the runtime that this is called in.
 pub fn accepting(socket: std::net::TcpListener) -> io::Result<TcpListener> {
     TcpListener::from_std(socket)
-}
-
-/// A UDP address, bound once for each worker.
-#[derive(Debug)]
-pub struct DatagramListeners {
-    /// Where they listen; the port that the kernel chose where 0 was asked for.
-    pub address: SocketAddr,
-    sockets: Vec<std::net::UdpSocket>,
-}
-
-impl DatagramListeners {
-    /// Binds `address` for `workers` loops, as [`Listeners::bind`] does.
-    pub fn bind(address: SocketAddr, workers: usize) -> io::Result<DatagramListeners> {
-        let probe = datagram_socket(address, false)?;
-        let bound = probe.local_addr()?.as_socket().unwrap_or(address);
-        drop(probe);
-        let sockets = (0..workers).map(|_| datagram_socket(bound, true).map(Into::into)).collect::<io::Result<_>>()?;
-        Ok(DatagramListeners { address: bound, sockets })
-    }
-
-    /// The sockets, one a worker, still to be given to a runtime by [`Datagrams::receiving`].
-    pub fn into_sockets(self) -> Vec<std::net::UdpSocket> {
-        self.sockets
-    }
 }
 
 /// A UDP socket that knows to which of this machine's addresses each datagram was sent, so that the
@@ -136,7 +131,8 @@ impl Datagrams {
         batch.filled = 0;
         let Batch { bytes, metas, filled } = batch;
         let taken = self.socket.async_io(Interest::READABLE, || {
-            let mut slices = bytes.chunks_mut(MOST_BYTES).map(IoSliceMut::new).collect::<Vec<_>>();
+            let mut pieces = bytes.chunks_mut(MOST_BYTES);
+            let mut slices: [_; BATCH] = std::array::from_fn(|_| IoSliceMut::new(pieces.next().unwrap_or_default()));
             self.state.recv((&self.socket).into(), &mut slices, metas)
         });
         *filled = taken.await?;
@@ -151,23 +147,22 @@ impl Datagrams {
     }
 }
 
-fn datagram_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    #[cfg(unix)]
-    if shared {
-        socket.set_reuse_port(true)?;
-    }
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket)
-}
-
 fn listening_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    bind_socket(&socket, address, shared)?;
+    // The probe listens too: a bind alone succeeds beside a listener that has SO_REUSEADDR set.
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+fn datagram_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    bind_socket(&socket, address, shared)?;
+    Ok(socket)
+}
+
+fn bind_socket(socket: &Socket, address: SocketAddr, shared: bool) -> io::Result<()> {
     #[cfg(unix)]
     if shared {
         socket.set_reuse_port(true)?;
@@ -176,10 +171,7 @@ fn listening_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    // The probe listens too: a bind alone succeeds beside a listener that has SO_REUSEADDR set.
-    socket.listen(BACKLOG)?;
-    Ok(socket)
+    socket.bind(&address.into())
 }
 
 /// Whether an address is one of this machine's own. Nothing is sent: a socket can be bound to such
@@ -498,8 +490,8 @@ mod tests {
         let second = Listeners::bind(ours.address, 2).unwrap_err();
         assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
         assert_eq!(ours.into_sockets().len(), 2);
-        let datagrams = DatagramListeners::bind((Ipv4Addr::LOCALHOST, 0).into(), 2).unwrap();
-        let second = DatagramListeners::bind(datagrams.address, 2).unwrap_err();
+        let datagrams = Listeners::bind_datagrams((Ipv4Addr::LOCALHOST, 0).into(), 2).unwrap();
+        let second = Listeners::bind_datagrams(datagrams.address, 2).unwrap_err();
         assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
     }
 
@@ -507,7 +499,7 @@ mod tests {
     /// the client dropped it.
     #[tokio::test]
     async fn a_reply_comes_from_the_address_that_was_asked() {
-        let sockets = DatagramListeners::bind((Ipv4Addr::UNSPECIFIED, 0).into(), 1).unwrap();
+        let sockets = Listeners::bind_datagrams((Ipv4Addr::UNSPECIFIED, 0).into(), 1).unwrap();
         let asked = SocketAddr::new(Ipv4Addr::new(127, 0, 0, 7).into(), sockets.address.port());
         let ours = Datagrams::receiving(sockets.into_sockets().remove(0)).unwrap();
         let client = udp_to(asked).await.unwrap();

@@ -467,7 +467,7 @@ struct Going {
 
 fn prune(folder: &Folder, args: &Prune, pins: &Pins) -> Result<ExitCode, Failure> {
     if args.modules.is_empty() && args.older_than.is_none() && args.to.is_none() && !args.unverified {
-        return Err(Failure::Cache(
+        return Err(Failure::Wanted(
             "say what to take out: MODULE[@VERSION], --older-than, --to or --unverified".into(),
         ));
     }
@@ -525,7 +525,7 @@ fn export(folder: &Folder, args: &Export, databases: &[SumdbConfig]) -> Result<E
     let patterns = (!args.module.is_empty()).then(|| Patterns::new(&args.module));
     let go_sum = args.go_sum.as_deref().map(read_go_sum).transpose()?;
     let exported = goproxy::export(folder, &args.to, patterns.as_ref(), go_sum.as_ref(), databases)
-        .map_err(|why| Failure::Cache(why.to_string()))?;
+        .map_err(|why| Failure::Wanted(why.to_string()))?;
     for (path, why) in &exported.left_out {
         anstream::eprintln!("goanyway: left out {path}: {why}");
     }
@@ -551,7 +551,7 @@ fn import(folder: &Folder, args: &Import, databases: &[SumdbConfig]) -> Result<E
     let imported = match goproxy::import(folder, &args.from, go_sum.as_ref(), databases, SystemTime::now()) {
         Ok(imported) => imported,
         Err(BadBundle::Damaged(files)) => return Ok(refuse(&args.from, &files)),
-        Err(why) => return Err(Failure::Cache(why.to_string())),
+        Err(why) => return Err(Failure::Wanted(why.to_string())),
     };
     print(&if args.json {
         json(&serde_json::json!({
@@ -583,7 +583,7 @@ fn refuse(from: &Path, files: &[(String, String)]) -> ExitCode {
 }
 
 fn read_go_sum(path: &Path) -> Result<GoSum, Failure> {
-    let failed = |why: String| Failure::Cache(format!("{}: {why}", path.display()));
+    let failed = |why: String| Failure::Wanted(format!("{}: {why}", path.display()));
     GoSum::parse(&std::fs::read_to_string(path).map_err(|why| failed(why.to_string()))?).map_err(failed)
 }
 

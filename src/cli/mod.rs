@@ -245,8 +245,6 @@ enum Failure {
     #[error("{0}")]
     Folder(#[from] crate::cache::Error),
     #[error("{0}")]
-    Cache(String),
-    #[error("{0}")]
     Wanted(String),
     #[error("cannot read {path}: {error}", path = path.display())]
     Read { path: PathBuf, error: std::io::Error },

@@ -53,7 +53,7 @@ pub struct Nameserver {
     resolver: Resolver,
     crowd: Crowd,
     // Taken by each question that has to be asked, given back with its answer.
-    room: Arc<Semaphore>,
+    room: Semaphore,
     connections: Arc<Semaphore>,
     replies: Family<By<Said>, Counter>,
     known: Counter,
@@ -131,7 +131,7 @@ impl Nameserver {
             admission,
             resolver,
             crowd: Crowd::default(),
-            room: Arc::new(Semaphore::new(MOST_ASKED)),
+            room: Semaphore::new(MOST_ASKED),
             connections: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
             replies,
             known,
@@ -301,7 +301,7 @@ impl Nameserver {
     }
 
     async fn ask(&self, query: &Query, name: &Name) -> Message {
-        let Ok(_place) = Arc::clone(&self.room).try_acquire_owned() else {
+        let Ok(_place) = self.room.try_acquire() else {
             self.count(Said::Limited);
             return answer::explained(query, ResponseCode::ServFail, Reason::NotReady, "too many look-ups under way");
         };

@@ -17,7 +17,7 @@ use hickory_proto::rr::Record;
 use lru::LruCache;
 use tokio::time::Instant;
 
-use super::ladder::{Candidate, Plan, QUERY_CAP};
+use super::ladder::{Candidate, HEDGE, PATIENCE, Plan, QUERY_CAP, TCP_AFTER};
 use super::plan::Start;
 use super::reply::{Outcome, Question, Reply};
 use super::server::Transport;
@@ -25,12 +25,6 @@ use super::shared::Shared;
 use super::{Failure, Tally, Tier};
 use crate::target::Name;
 
-/// From one wave to the next, while nobody has answered.
-const HEDGE: Duration = Duration::from_millis(250);
-/// A silent UDP server is asked over TCP too.
-const TCP_AFTER: Duration = Duration::from_millis(600);
-/// How long the system's servers may be silent about a name that is not known to be public.
-const PATIENCE: Duration = Duration::from_millis(1500);
 /// Answers that are remembered, and for how long.
 const MOST_ANSWERS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 const LEAST_TTL: Duration = Duration::from_secs(5);

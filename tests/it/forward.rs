@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::authority::Authority;
 use crate::support::client::{connect, get, get_through, handshake, raw, read_answer, request, roots};
-use crate::support::daemon::goanyway;
+use crate::support::daemon::{Daemon, goanyway};
 use crate::support::mirror::Mirror;
 use crate::support::origin::{Origin, closed_port, scripted, text};
 
@@ -400,9 +400,8 @@ async fn a_body_that_the_origin_cuts_is_cut_to_the_client() {
     assert!(answer.status == 200 && answer.cut, "{answer:?}");
 }
 
-#[tokio::test]
-async fn a_request_that_comes_round_again_is_a_loop() {
-    // Two proxies, each the other's parent: the request must not circle.
+/// Two proxies, each the other's parent: nothing may go round.
+fn a_circle() -> (Daemon, Daemon) {
     let first = goanyway().start();
     let second = goanyway().with("connect.parent", &format!("http://{}", first.address())).start();
     let address = first.address();
@@ -412,6 +411,12 @@ async fn a_request_that_comes_round_again_is_a_loop() {
         .with("listen", &address.to_string())
         .with("connect.parent", &format!("http://{}", second.address()))
         .start();
+    (first, second)
+}
+
+#[tokio::test]
+async fn a_request_that_comes_round_again_is_a_loop() {
+    let (first, _second) = a_circle();
     let answer = get_through(first.address(), "http://origin.example/").await;
     assert_eq!(answer.status, 502);
     assert!(answer.text().contains("loop"), "{}", answer.text());
@@ -421,15 +426,7 @@ async fn a_request_that_comes_round_again_is_a_loop() {
 /// (20,000 of them within two seconds, by one request).
 #[tokio::test]
 async fn a_connect_that_comes_round_again_is_a_loop_too() {
-    let first = goanyway().start();
-    let second = goanyway().with("connect.parent", &format!("http://{}", first.address())).start();
-    let address = first.address();
-    let folder = first.stop();
-    let first = goanyway()
-        .after(folder)
-        .with("listen", &address.to_string())
-        .with("connect.parent", &format!("http://{}", second.address()))
-        .start();
+    let (first, second) = a_circle();
     let (answer, _) = connect(first.address(), "origin.example:443", None).await;
     assert_eq!(answer.status, 502);
     assert!(answer.reason.contains(": it answered 502"), "{}", answer.reason);

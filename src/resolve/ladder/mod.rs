@@ -38,11 +38,11 @@ use super::server::Transport;
 use crate::target::Scope;
 
 /// A silent UDP server is asked over TCP too.
-const TCP_AFTER: Duration = Duration::from_millis(600);
+pub(super) const TCP_AFTER: Duration = Duration::from_millis(600);
 /// From the second server on, one wave after the other.
-const HEDGE: Duration = Duration::from_millis(250);
+pub(super) const HEDGE: Duration = Duration::from_millis(250);
 /// How long the system servers may be silent about a name that is not known to be public.
-const PATIENCE: Duration = Duration::from_millis(1500);
+pub(super) const PATIENCE: Duration = Duration::from_millis(1500);
 /// How long a denial waits for a second operator.
 const CONFIRM: Duration = Duration::from_millis(1500);
 /// How long a denial that nobody can confirm waits for the other servers of the system.
