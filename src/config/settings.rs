@@ -27,6 +27,8 @@ pub struct Settings {
     /// Where they reach us over it.
     pub listen_tls: Vec<SocketAddr>,
     pub listen_names: Vec<Name>,
+    /// Where a gateway redirects the web traffic of the build subnet.
+    pub transparent: Vec<SocketAddr>,
     /// Where names are answered for, over UDP and TCP.
     pub dns: Vec<SocketAddr>,
     pub admin: Option<SocketAddr>,
@@ -112,6 +114,7 @@ impl Settings {
             listen,
             listen_tls,
             listen_names: read.list("listen_names")?,
+            transparent: read.list("transparent.listen")?,
             dns: read.list("dns.listen")?,
             admin: understand_admin(&read)?,
             admin_hosts: read.list("admin.hosts")?,

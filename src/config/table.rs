@@ -54,6 +54,7 @@ use Many::{Add, One, Replace};
 pub static ROWS: &[Row] = &[
     row("listen", "listen", "ADDR", Replace, "where clients reach us", "127.0.0.1:3128"),
     row("listen_names", "", "NAME", Add, "other names of ours: a service name, a virtual address", "none"),
+    row("transparent.listen", "transparent", "ADDR", Replace, "where a gateway redirects the subnet's 80 and 443", "none"),
     row("dns.listen", "dns", "ADDR", Replace, "where we are a name server, over UDP and TCP", "none"),
     row("admin.listen", "admin", "ADDR", One, "health and metrics, or none", "127.0.0.1:3127"),
     row("admin.hosts", "", "NAME", Add, "further names that the admin port's Host may be", "none"),
