@@ -3,9 +3,12 @@
 //! go asks for `.info` one module at a time, for go.mod files as its module graph unrolls, and for zips
 //! last of all, a few at once. Each answer tells what comes next, so that is fetched meanwhile:
 //!
-//! - a go.mod that was not held brings its `.info`; the first client that asks for an `.info` so brought
-//!   begins what a download ends with, so that brings the zip (a toolchain's excepted: it is huge, and
-//!   its `.info` alone says nothing);
+//! - go reads the go.mod files that the main module requires before those that they require, and of the
+//!   former it will want `.info` and zip. So a go.mod that was not held, and that no go.mod read here
+//!   requires, brings both: the zip is a guess, and of those only [`GUESSES`] stand at a time, for
+//!   `go list -m all` wants none of them;
+//! - whoever asks for an `.info` whose go.mod is there begins what a download ends with: that brings the
+//!   zip (a toolchain's excepted: it is huge, and its `.info` alone says nothing);
 //! - a go.mod without graph pruning (before go 1.17) brings the go.mod files that it requires, for go reads
 //!   them all; one with it does so only where its `.info` was asked for before it, as `go get` and
 //!   `go install` do: what it requires is then about to be required by the main module. Requirements of a
@@ -15,6 +18,7 @@
 //! while it lasts if one is free, and never waits for one; what waits is dropped when clients have been
 //! quiet for [`QUIET`], when it is too much, or when every mirror is down. Nothing private is fetched.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,6 +47,14 @@ const QUIET: Duration = Duration::from_secs(5);
 const DEPTH: u8 = 12;
 /// Things brought that no client has asked for yet, of which we know that they were.
 const BROUGHT: NonZeroUsize = NonZeroUsize::new(4096).expect("it is not 0");
+/// Zips brought before anything said that they are wanted, of which no client has spoken yet.
+const GUESSES: usize = 256;
+/// So long a guess stands.
+const GUESSED: Duration = Duration::from_secs(60);
+/// Zips at once, of the places: they are long, and go waits for go.mod files.
+const ZIPS: usize = 8;
+/// Requirements remembered, of the go.mod files read last.
+const REQUIRED: NonZeroUsize = NonZeroUsize::new(16_384).expect("it is not 0");
 /// The module whose zips are whole Go installations (cmd/go/internal/toolchain).
 const TOOLCHAIN: &str = "golang.org/toolchain";
 
@@ -63,6 +75,12 @@ pub struct Early {
     // Looked at where it is not empty, with each answer out of the store; never across an await.
     brought: Mutex<LruCache<String, ()>>,
     any_brought: AtomicUsize,
+    zips: Arc<Semaphore>,
+    // The same: looked at where there are any.
+    guesses: Mutex<HashMap<String, Instant>>,
+    any_guess: AtomicUsize,
+    // What go.mod files without pruning require. Once for each go.mod that is fetched.
+    required: Mutex<LruCache<String, ()>>,
 }
 
 impl Default for Early {
@@ -73,6 +91,10 @@ impl Default for Early {
             asked: Mutex::new(Instant::now()),
             brought: Mutex::new(LruCache::new(BROUGHT)),
             any_brought: AtomicUsize::new(0),
+            zips: Arc::new(Semaphore::new(ZIPS)),
+            guesses: Mutex::default(),
+            any_guess: AtomicUsize::new(0),
+            required: Mutex::new(LruCache::new(REQUIRED)),
         }
     }
 }
@@ -108,6 +130,48 @@ impl Early {
         is_first
     }
 
+    fn note_required(&self, requires: &[ModuleRequest]) {
+        let mut required = self.required.lock().unwrap_or_else(PoisonError::into_inner);
+        for request in requires {
+            required.put(request.file(), ());
+        }
+    }
+
+    /// Whether a go.mod that was read here requires this one.
+    fn is_required(&self, go_mod: &ModuleRequest) -> bool {
+        self.required.lock().unwrap_or_else(PoisonError::into_inner).contains(&go_mod.file())
+    }
+
+    /// Takes it that this zip will be wanted, unless too much is taken so already.
+    fn guess(&self, zip: &ModuleRequest, now: Instant) -> bool {
+        let mut guesses = self.guesses.lock().unwrap_or_else(PoisonError::into_inner);
+        if guesses.len() >= GUESSES {
+            guesses.retain(|_, since| now.duration_since(*since) < GUESSED);
+        }
+        let may = guesses.len() < GUESSES;
+        if may {
+            guesses.insert(zip.file(), now);
+        }
+        self.any_guess.store(guesses.len(), Ordering::Relaxed);
+        may
+    }
+
+    /// A client asks for the version or its zip: that guess was right.
+    fn settle(&self, request: &ModuleRequest) {
+        if self.any_guess.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let zip = match request {
+            ModuleRequest::Info { .. } => next_of(request),
+            ModuleRequest::Zip { .. } => Some(request.clone()),
+            _ => None,
+        };
+        let Some(zip) = zip else { return };
+        let mut guesses = self.guesses.lock().unwrap_or_else(PoisonError::into_inner);
+        guesses.remove(&zip.file());
+        self.any_guess.store(guesses.len(), Ordering::Relaxed);
+    }
+
     /// A turn among those who wait, unless there are too many.
     fn queue_up(&self) -> Option<Turn> {
         let turn = Turn(Arc::clone(&self.waiting));
@@ -127,18 +191,20 @@ impl Drop for Turn {
 impl House {
     /// A client was answered out of the store. Where that had been brought for it, the next thing is.
     pub fn follow_hit(self: &Arc<Self>, request: &ModuleRequest, ground: &Ground, now: SystemTime) {
+        self.early.settle(request);
         if !matches!(request, ModuleRequest::Mod { .. } | ModuleRequest::Info { .. })
             || !self.early.take_brought(request)
         {
             return;
         }
-        if let Some(next) = next_of(request) {
-            self.bring(next, ground, 0, now);
+        if let (ModuleRequest::Info { .. }, Some(zip)) = (request, next_of(request)) {
+            self.bring(zip, ground, 0, now);
         }
     }
 
-    /// A go.mod is being fetched: its `.info` as well. Whether that is held already, is told: then the
-    /// client wants this very version, and not only what it requires.
+    /// Something is being fetched for a client: what it will ask for next is as well. Whether the `.info` of
+    /// a go.mod is held already, is told: then the client wants this very version, and not only what it
+    /// requires.
     pub async fn begin_early(
         self: &Arc<Self>,
         request: &ModuleRequest,
@@ -146,15 +212,30 @@ impl House {
         asked: Asked,
         now: SystemTime,
     ) -> bool {
-        if asked != Asked::Client || !matches!(request, ModuleRequest::Mod { .. }) {
+        if asked != Asked::Client || !self.may_bring(request, ground) {
             return false;
         }
-        let Some(info) = next_of(request) else { return false };
-        let is_wanted = self.is_held(&info, ground).await;
-        if !is_wanted {
-            self.bring(info, ground, 0, now);
+        self.early.settle(request);
+        let Some(next) = next_of(request) else { return false };
+        match request {
+            ModuleRequest::Mod { .. } => {
+                if self.is_held(&next, ground).await {
+                    return true;
+                }
+                if !self.early.is_required(request) {
+                    let zip = next_of(&next).filter(|zip| self.early.guess(zip, Instant::now()));
+                    [Some(next), zip].into_iter().flatten().for_each(|next| self.bring(next, ground, 0, now));
+                }
+            }
+            ModuleRequest::Info { module, version } => {
+                let go_mod = ModuleRequest::Mod { module: module.clone(), version: version.clone() };
+                if self.is_held(&go_mod, ground).await {
+                    self.bring(next, ground, 0, now);
+                }
+            }
+            _ => {}
         }
-        is_wanted
+        false
     }
 
     /// A go.mod was fetched: what it requires is next, where go will ask for that.
@@ -184,20 +265,27 @@ impl House {
             if go_mod.is_pruned && !is_wanted {
                 return;
             }
-            for (module, version) in go_mod.requires {
-                house.bring(ModuleRequest::Mod { module, version }, &ground, depth + 1, now);
+            let requires = go_mod.requires.into_iter();
+            let requires: Vec<_> = requires.map(|(module, version)| ModuleRequest::Mod { module, version }).collect();
+            house.early.note_required(&requires);
+            for go_mod in requires {
+                house.bring(go_mod, &ground, depth + 1, now);
             }
         });
     }
 
     /// Fetches something that nobody asked for yet, when there is a place.
     fn bring(self: &Arc<Self>, request: ModuleRequest, ground: &Ground, depth: u8, now: SystemTime) {
-        if !self.brings_on(ground) || request.module().is_some_and(|module| self.is_private(module)) {
+        if !self.may_bring(&request, ground) {
             return;
         }
         let Some(turn) = self.early.queue_up() else { return };
         let (house, ground) = (Arc::clone(self), ground.clone());
         self.runtime.spawn(async move {
+            let _long = match &request {
+                ModuleRequest::Zip { .. } => Arc::clone(&house.early.zips).acquire_owned().await.ok(),
+                _ => None,
+            };
             let Ok(_place) = Arc::clone(&house.early.places).acquire_owned().await else { return };
             drop(turn);
             if house.early.is_quiet() || ground.pool.is_dark() || house.is_held(&request, &ground).await {
@@ -208,6 +296,10 @@ impl House {
                 tracing::debug!(%request, %why, "not brought early");
             }
         });
+    }
+
+    fn may_bring(&self, request: &ModuleRequest, ground: &Ground) -> bool {
+        self.brings_on(ground) && !request.module().is_some_and(|module| self.is_private(module))
     }
 
     /// A curated host is asked for nothing but what its clients ask for.
