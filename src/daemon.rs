@@ -29,7 +29,7 @@ use crate::dns::Nameserver;
 use crate::fetch::Fetcher;
 use crate::flow::{HASHING, Ours, Rooms, Worker};
 use crate::forward::{Forwarder, Identity};
-use crate::goproxy::Goproxy;
+use crate::goproxy::{Goproxy, Readings};
 use crate::intercept::{self, Interceptor};
 use crate::metrics::Registry;
 use crate::resolve::{self, Resolver};
@@ -345,6 +345,7 @@ impl Fronts {
         let worker = Arc::new(Worker {
             forwarder: Forwarder::new(fetcher, self.rooms.identity.clone()),
             rooms: Arc::clone(&self.rooms),
+            readings: Readings::default(),
             tasks: TaskTracker::new(),
             drain: self.ends.drain.clone(),
         });

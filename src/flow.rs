@@ -30,7 +30,7 @@ use crate::classify::{self, Guarded, Intent, Keeper, Left};
 use crate::connect::Connector;
 use crate::fetch::{self, Body};
 use crate::forward::{self, Forwarder, Identity};
-use crate::goproxy::{Goproxy, ModuleRequest, Place};
+use crate::goproxy::{Goproxy, ModuleRequest, Place, Readings};
 use crate::intercept::{Alpn, Interceptor, Replayed, Stance, Terminated};
 use crate::respond::{self, Conditions, Id, Modules, Trouble};
 use crate::socket::{self, Conduit, Cut, Edge};
@@ -117,6 +117,8 @@ impl Ours {
 pub struct Worker {
     pub rooms: Arc<Rooms>,
     pub forwarder: Forwarder,
+    /// The paths that it read last.
+    pub readings: Readings,
     /// Everything that this worker has begun and not finished.
     pub tasks: TaskTracker,
     /// Told when the house closes: connections finish what they are at.
@@ -460,7 +462,13 @@ impl Worker {
                 let bundle = tokio::task::spawn_blocking(move || interceptor.bundle_pem()).await;
                 bundle.ok().flatten().map(certificates).ok_or(no_ca)
             }
-            _ => self.module(&ModuleRequest::parse(path)?, &Place::Ours { standing }, request).await,
+            _ => {
+                let reading = self.readings.read(&self.rooms.goproxy, path)?;
+                let conditions = Conditions::of(request.method(), request.headers());
+                let place = Place::Ours { standing };
+                let reply = self.rooms.goproxy.serve_read(&reading, &place, SystemTime::now()).await?;
+                Ok(self.rooms.modules.answer(reply, &conditions))
+            }
         }
     }
 

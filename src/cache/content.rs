@@ -87,6 +87,14 @@ impl Content {
         true
     }
 
+    /// All of it, where it is at hand in memory.
+    pub fn at_hand(&self) -> Option<&Bytes> {
+        match &self.source {
+            Source::Whole { rest, .. } => Some(rest),
+            _ => None,
+        }
+    }
+
     /// The next piece; `None` at the end. An error means that the rest will never come: the
     /// reader must not end its own output cleanly.
     pub async fn next(&mut self) -> Option<io::Result<Bytes>> {

@@ -110,7 +110,7 @@ impl<E: Clone> Flight<E> {
 }
 
 fn found(seat: Seat) -> Found {
-    Found { note: seat.note(), content: Content::growing(seat) }
+    Found { note: Arc::new(seat.note()), content: Content::growing(seat) }
 }
 
 /// The one who must say how a flight ends. Dropped, it leaves the map.

@@ -15,7 +15,7 @@ use super::{Key, Note, content, disk};
 /// What was found on looking.
 pub(super) enum Look {
     /// What is held, and its tag.
-    Hit(Note, Bytes, Bytes),
+    Hit(Arc<Note>, Bytes, Bytes),
     /// Not here. Who holds the ticket may load it; none is given while another does.
     Miss(Option<Ticket>),
 }
@@ -30,7 +30,7 @@ pub(super) struct Memory {
 struct Shelf {
     limit: u64,
     /// Notes, bytes, and the tags of these.
-    entries: LruCache<Key, (Note, Bytes, Bytes)>,
+    entries: LruCache<Key, (Arc<Note>, Bytes, Bytes)>,
     /// What the entries weigh.
     held: u64,
     /// What is promised to loads under way.
@@ -62,6 +62,11 @@ impl Memory {
         Look::Miss(Some(Ticket { memory: self.clone(), key: key.clone(), number, promised: 0 }))
     }
 
+    /// What is held under `key`.
+    pub(super) fn held(&self, key: &Key) -> Option<(Arc<Note>, Bytes, Bytes)> {
+        self.lock().entries.get(key).cloned()
+    }
+
     /// Holds something new. False where it does not fit; then nothing is held under `key`.
     pub(super) fn insert(&self, key: &Key, note: Note, bytes: Bytes) -> bool {
         let tag = content::tag(&disk::hash(&bytes));
@@ -74,7 +79,7 @@ impl Memory {
     pub(super) fn annotate(&self, key: &Key, change: impl FnOnce(&mut Note)) -> bool {
         let mut shelf = self.lock();
         shelf.loading.remove(key);
-        shelf.entries.peek_mut(key).map(|(note, ..)| change(note)).is_some()
+        shelf.entries.peek_mut(key).map(|(note, ..)| change(Arc::make_mut(note))).is_some()
     }
 
     /// Lets go of what is held, and of what is being loaded.
@@ -116,7 +121,7 @@ impl Shelf {
             return false;
         }
         self.held += weight;
-        self.entries.put(key.clone(), (note, bytes, tag));
+        self.entries.put(key.clone(), (Arc::new(note), bytes, tag));
         true
     }
 
@@ -294,6 +299,6 @@ mod tests {
         let memory = Memory::new(4_000);
         keep(&memory, "a", 1);
         assert!(memory.annotate(&key("a"), |note| note.at_ms = 5));
-        assert!(matches!(memory.look(&key("a")), Look::Hit(Note { at_ms: 5, .. }, ..)));
+        assert!(matches!(memory.look(&key("a")), Look::Hit(note, ..) if note.at_ms == 5));
     }
 }

@@ -95,7 +95,7 @@ pub struct Note {
 #[derive(Debug)]
 pub struct Found {
     /// What is known about it.
-    pub note: Note,
+    pub note: Arc<Note>,
     /// Its bytes.
     pub content: Content,
 }
@@ -161,6 +161,15 @@ impl<E: Clone + Send + Sync + From<Error> + 'static> Cache<E> {
             return Some(found);
         }
         self.store.fetch(key, ticket).await
+    }
+
+    /// As `get`, of what is in memory and passes. Nothing where another process took files out, until `get`
+    /// has heeded that.
+    pub fn at_hand(&self, key: &Key, passes: impl FnOnce(&Note) -> bool) -> Option<Found> {
+        if self.store.is_behind() {
+            return None;
+        }
+        self.store.recall_if(key, passes)
     }
 
     /// As `get`, but what lies on the disk counts before what is in memory: another process that shares
@@ -749,7 +758,7 @@ mod tests {
         for (path, length) in [(ZIP, 300_000), (MOD, 10), ("download/a.example/m/@v/empty", 0)] {
             let found = cache.get(&key(path)).await.unwrap();
             let told = Note { at_ms: 7, length: length as u64, facts: facts("kept") };
-            assert_eq!((&found.note, found.content.length()), (&told, Some(length as u64)), "{path}");
+            assert_eq!((&*found.note, found.content.length()), (&told, Some(length as u64)), "{path}");
             assert_eq!(read(found).await.unwrap(), bytes(length), "{path}");
         }
     }
@@ -1091,7 +1100,7 @@ mod tests {
             cache.annotate(&key(path), 99, facts("verified")).await.unwrap();
             for cache in [&cache, &open(&dir)] {
                 let found = cache.get(&key(path)).await.unwrap();
-                assert_eq!(found.note, Note { at_ms: 99, length: length as u64, facts: facts("verified") });
+                assert_eq!(*found.note, Note { at_ms: 99, length: length as u64, facts: facts("verified") });
                 assert_eq!(read(found).await.unwrap(), bytes(length));
             }
         }

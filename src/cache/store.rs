@@ -94,6 +94,11 @@ impl Store {
         }
     }
 
+    /// Whether it is time to see if another process took something out.
+    pub(super) fn is_behind(&self) -> bool {
+        disk::now().abs_diff(self.removals().checked) >= HEEDED_EVERY
+    }
+
     /// Lets the next look see whether something was taken out.
     #[cfg(test)]
     pub(super) fn forget_when_it_looked(&self) {
@@ -106,13 +111,23 @@ impl Store {
             Look::Hit(note, bytes, tag) => (note, bytes, tag),
             Look::Miss(ticket) => return Recalled::Forgotten(ticket),
         };
+        Recalled::Found(self.found_in_memory(key, note, bytes, tag))
+    }
+
+    /// Looks in memory for what passes, and leaves everything else to whoever comes next.
+    pub(super) fn recall_if(self: &Arc<Store>, key: &Key, passes: impl FnOnce(&Note) -> bool) -> Option<Found> {
+        let (note, bytes, tag) = self.memory.held(key)?;
+        passes(&note).then(|| self.found_in_memory(key, note, bytes, tag))
+    }
+
+    fn found_in_memory(self: &Arc<Store>, key: &Key, note: Arc<Note>, bytes: Bytes, tag: Bytes) -> Found {
         self.tally.look_up(Lookup::Memory);
         let now = disk::now();
         if let (true, Some(disk)) = (self.uses().mark(key, now).is_due, self.disk.clone()) {
             let key = key.clone();
             self.runtime.spawn_blocking(move || disk.touch(&key, now));
         }
-        Recalled::Found(Found { note, content: Content::whole(bytes, tag) })
+        Found { note, content: Content::whole(bytes, tag) }
     }
 
     /// Looks on the disk.
@@ -216,7 +231,7 @@ impl Store {
             disk.touch(key, usage.at);
         }
         let content = self.pick_up(disk, key, &kept, ticket, usage.hits)?;
-        Some(Found { note: kept.record.note, content })
+        Some(Found { note: Arc::new(kept.record.note), content })
     }
 
     /// Takes a kept file into memory, or opens it to be read in pieces.

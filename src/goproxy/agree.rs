@@ -51,14 +51,19 @@ impl House {
 
     /// Compares one that is held, was not confirmed yet, and is older than `fresh`.
     pub fn recheck_info(self: &Arc<Self>, request: &ModuleRequest, note: &Note, ground: &Ground, now: SystemTime) {
-        let is_in_doubt = is_unprovable(request) || note.facts.contains_key(DOUBT);
-        if !is_in_doubt || note.facts.contains_key(AGREED) || ground.pool.is_unwell() {
-            return;
-        }
-        let checked = note.facts.get(CHECKED).and_then(|checked| checked.parse().ok()).unwrap_or(note.at_ms);
-        if policy::age(checked, now) >= self.config.fresh {
+        if self.is_info_due(request, note, now) && !ground.pool.is_unwell() {
             self.begin_comparing(request, ground, now);
         }
+    }
+
+    /// Whether a kept `.info` is to be compared with what is told today.
+    pub fn is_info_due(&self, request: &ModuleRequest, note: &Note, now: SystemTime) -> bool {
+        let is_in_doubt = is_unprovable(request) || note.facts.contains_key(DOUBT);
+        if !is_in_doubt || note.facts.contains_key(AGREED) {
+            return false;
+        }
+        let checked = note.facts.get(CHECKED).and_then(|checked| checked.parse().ok()).unwrap_or(note.at_ms);
+        policy::age(checked, now) >= self.config.fresh
     }
 
     fn begin_comparing(self: &Arc<Self>, request: &ModuleRequest, ground: &Ground, now: SystemTime) {
@@ -75,7 +80,7 @@ impl House {
     async fn compare(&self, request: &ModuleRequest, ground: &Ground, key: &Key, now: SystemTime) -> Option<()> {
         // It may be on its way to the disk.
         let held = self.store.cache.get_shared(key).await?;
-        let mut note = held.note.clone();
+        let mut note = Note::clone(&held.note);
         let text = held.content.bytes(LONGEST).await.ok()?;
         let meant = meaning(&text)?;
         // Noted first, so that the next request does not begin the same.

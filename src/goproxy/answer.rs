@@ -24,6 +24,7 @@ use super::mirrors::{Asker, Manner, Mirror, Pool, Small, Trouble, Upstream, Walk
 use super::path::{Database, Module, ModuleRequest, Version};
 use super::policy::{self, Freshness, Patterns};
 use super::pools::{Ground, Pools};
+use super::readings::Reading;
 use super::store::{Absence, DOUBT, Facts, Known, MIRROR, Store, is_verified};
 use super::sumdb::{Sumdb, below};
 use super::tally::{Served, Tally};
@@ -126,6 +127,19 @@ impl House {
                 None => Ok(private_reply(request)),
             },
         }
+    }
+
+    /// The answer that lies in memory for a file that never changes, where nothing is left to be found out
+    /// about it.
+    pub(super) fn serve_ready(self: &Arc<Self>, reading: &Reading, now: SystemTime) -> Option<Reply> {
+        let request = &reading.request;
+        let found = self.store.cache.at_hand(reading.key.as_ref()?, |note| {
+            !self.is_file_due(request, note, now) && !self.is_info_due(request, note, now)
+        })?;
+        if self.early.is_awaited(request) {
+            self.follow_hit(request, &self.pools.origin_ground(), now);
+        }
+        Some(Held::There(found).reply(request, now, Served::Hit))
     }
 
     fn ground(&self, request: &ModuleRequest, place: &Place) -> Option<Ground> {

@@ -172,6 +172,12 @@ impl Early {
         self.any_guess.store(guesses.len(), Ordering::Relaxed);
     }
 
+    /// Whether a client's asking for this may tell anything. Cheap where nothing was brought.
+    pub fn is_awaited(&self, request: &ModuleRequest) -> bool {
+        let is_any = self.any_brought.load(Ordering::Relaxed) + self.any_guess.load(Ordering::Relaxed) > 0;
+        is_any && matches!(request, ModuleRequest::Mod { .. } | ModuleRequest::Info { .. } | ModuleRequest::Zip { .. })
+    }
+
     /// A turn among those who wait, unless there are too many.
     fn queue_up(&self) -> Option<Turn> {
         let turn = Turn(Arc::clone(&self.waiting));

@@ -233,7 +233,7 @@ impl House {
         self.runtime.spawn(async move {
             let Some(sums) = asked.await.ok().flatten() else { return };
             if let Some(found) = house.store.cache.get(&key).await {
-                house.settle_kept(&request, &key, found.note, &sums, now).await;
+                house.settle_kept(&request, &key, Note::clone(&found.note), &sums, now).await;
             }
         });
     }
@@ -360,17 +360,22 @@ impl House {
 
     /// Puts a file that nobody vouched for to the database again, once a day, behind its answer.
     pub fn recheck_file(self: &Arc<Self>, request: &ModuleRequest, note: &Note, ground: &Ground, now: SystemTime) {
-        let is_file = matches!(request, ModuleRequest::Mod { .. } | ModuleRequest::Zip { .. });
-        if !is_file || is_verified(note) || self.judge().is_none() {
+        if !self.is_file_due(request, note, now) {
             return;
         }
-        let checked = note.facts.get(CHECKED).and_then(|checked| checked.parse().ok()).unwrap_or(note.at_ms);
         let Some(key) = ground.key(request) else { return };
-        if policy::age(checked, now) < policy::RECHECK {
-            return;
-        }
         let (house, request, note) = (Arc::clone(self), request.clone(), note.clone());
         self.runtime.spawn(async move { house.recheck_now(&request, &key, note, now).await });
+    }
+
+    /// Whether a kept file that nobody vouched for is to be weighed again.
+    pub fn is_file_due(&self, request: &ModuleRequest, note: &Note, now: SystemTime) -> bool {
+        let is_file = matches!(request, ModuleRequest::Mod { .. } | ModuleRequest::Zip { .. });
+        if !is_file || is_verified(note) || self.judge().is_none() {
+            return false;
+        }
+        let checked = note.facts.get(CHECKED).and_then(|checked| checked.parse().ok()).unwrap_or(note.at_ms);
+        policy::age(checked, now) >= policy::RECHECK
     }
 
     async fn recheck_now(self: &Arc<Self>, request: &ModuleRequest, key: &Key, mut note: Note, now: SystemTime) {

@@ -27,6 +27,7 @@ mod path;
 mod places;
 mod policy;
 mod pools;
+mod readings;
 mod store;
 mod sumdb;
 mod tally;
@@ -52,6 +53,7 @@ pub use joined::is_set_out;
 pub use path::{Database, Module, ModuleRequest, NotOurs, Version, Why};
 pub use places::{Filed, Sort, pin_modules};
 pub use policy::Patterns;
+pub use readings::{Reading, Readings};
 pub use sumdb::{BadSumdb, SumdbConfig};
 pub use tally::{Served, Totals};
 pub use warm::Warmed;
@@ -190,6 +192,18 @@ impl Goproxy {
     /// What was served since the start.
     pub fn totals(&self) -> Totals {
         self.house.tally.totals()
+    }
+
+    /// Answers a request in origin form.
+    pub async fn serve_read(&self, reading: &Reading, place: &Place, now: SystemTime) -> Result<Reply, Failure> {
+        match self.house.serve_ready(reading, now) {
+            Some(reply) => {
+                let served = Ok(reply);
+                self.house.count(&served);
+                served
+            }
+            None => self.serve(&reading.request, place, now).await,
+        }
     }
 
     /// Answers a request.

@@ -132,7 +132,8 @@ impl Pools {
         Ground { pool: named_pool(vec![mirror]), root: host_root(base) }
     }
 
-    fn origin_ground(&self) -> Ground {
+    /// The ground of origin form.
+    pub fn origin_ground(&self) -> Ground {
         Ground { pool: self.origin.clone(), root: TREE.to_owned() }
     }
 }

@@ -125,7 +125,7 @@ pub async fn hand_on(mut found: Found, mut draft: Draft) -> Result<(Draft, Verdi
     while let Some(piece) = found.content.next().await {
         draft.write(piece.map_err(|why| Failure::fault(why, ""))?).await?;
     }
-    Ok((draft, Verdict::PassOn { facts: found.note.facts }))
+    Ok((draft, Verdict::PassOn { facts: found.note.facts.clone() }))
 }
 
 /// Whether a note says that the checksum database vouches for the file.

@@ -253,6 +253,7 @@ fn serve_book(net: &Net, book: &Book) {
 struct Stage {
     net: Arc<Net>,
     proxy: Goproxy,
+    readings: Readings,
     start: SystemTime,
 }
 
@@ -266,7 +267,7 @@ impl Stage {
         change(&mut config);
         let net = Arc::new(Net::default());
         let proxy = proxy(config, cache_in_memory(), Arc::clone(&net));
-        Stage { net, proxy, start: UNIX_EPOCH + Duration::from_secs(1_800_000_000) }
+        Stage { net, proxy, readings: Readings::default(), start: UNIX_EPOCH + Duration::from_secs(1_800_000_000) }
     }
 
     /// Two configured mirrors, nothing verified.
@@ -285,8 +286,14 @@ impl Stage {
     }
 
     async fn ask_at(&self, place: &Place, path: &str, later: u64) -> Result<Reply, Failure> {
+        let now = self.start + Duration::from_secs(later);
+        // As the corridor does: what is read of origin form is remembered.
+        if let Place::Ours { .. } = place {
+            let reading = self.readings.read(&self.proxy, path).unwrap();
+            return self.proxy.serve_read(&reading, place, now).await;
+        }
         let request = self.proxy.read(place, path).unwrap();
-        self.proxy.serve(&request, place, self.start + Duration::from_secs(later)).await
+        self.proxy.serve(&request, place, now).await
     }
 
     async fn ask(&self, path: &str) -> Result<Reply, Failure> {
@@ -1033,7 +1040,12 @@ async fn a_zip_that_there_is_no_room_for_goes_through() {
         upstreams: vec![Base::parse("https://a.test").unwrap()],
         ..Config::default()
     };
-    let stage = Stage { net: Arc::clone(&net), proxy: proxy(config, cache.unwrap(), net), start: UNIX_EPOCH };
+    let stage = Stage {
+        net: Arc::clone(&net),
+        proxy: proxy(config, cache.unwrap(), net),
+        readings: Readings::default(),
+        start: UNIX_EPOCH,
+    };
     // More than the cache holds of fills without a folder (64 MiB).
     let noise: String = (0..1 << 20).map(|_| fastrand::alphanumeric()).collect();
     let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
@@ -1302,8 +1314,12 @@ async fn on_disk_it_is_the_tree_that_go_reads_as_file_urls_and_damage_is_found_o
         sumdb: vec![SumdbConfig::parse(&book.key()).unwrap().unwrap()],
         ..Config::default()
     };
-    let begin =
-        || Stage { net: Arc::clone(&net), proxy: proxy(config.clone(), open(), Arc::clone(&net)), start: UNIX_EPOCH };
+    let begin = || Stage {
+        net: Arc::clone(&net),
+        proxy: proxy(config.clone(), open(), Arc::clone(&net)),
+        readings: Readings::default(),
+        start: UNIX_EPOCH,
+    };
     let stage = begin();
     for path in FILES {
         assert_eq!(stage.get(&format!("{M}/{path}")).await.0, 200, "{path}");
@@ -1457,6 +1473,7 @@ async fn a_restart_keeps_the_head_and_what_it_proves() {
     let begin = || Stage {
         net: Arc::clone(&net),
         proxy: proxy(config.clone(), cache.clone(), Arc::clone(&net)),
+        readings: Readings::default(),
         start: UNIX_EPOCH,
     };
     let first = begin();
@@ -1739,8 +1756,12 @@ async fn processes_that_share_a_folder_follow_each_others_head() {
         sumdb: vec![SumdbConfig::parse(&book.key()).unwrap().unwrap()],
         ..Config::default()
     };
-    let begin =
-        || Stage { net: Arc::clone(&net), proxy: proxy(config.clone(), open(), Arc::clone(&net)), start: UNIX_EPOCH };
+    let begin = || Stage {
+        net: Arc::clone(&net),
+        proxy: proxy(config.clone(), open(), Arc::clone(&net)),
+        readings: Readings::default(),
+        start: UNIX_EPOCH,
+    };
     let (one, other) = (begin(), begin());
     for stage in [&one, &other] {
         Client::default().look_up(stage, &book, &numbered(7)).await.unwrap();
@@ -1933,7 +1954,12 @@ async fn the_go_command_verifies_from_the_folder_alone() {
         let kept =
             cache::Config { dir: Some(dir.path().to_owned()), size: 1 << 30, memory: 0, pins: cache::Pins::default() };
         let cache = Cache::open(kept, Handle::current(), &Registry::default()).unwrap();
-        Stage { proxy: proxy(config.clone(), cache, Arc::clone(&net)), net: Arc::clone(&net), start: SystemTime::now() }
+        Stage {
+            proxy: proxy(config.clone(), cache, Arc::clone(&net)),
+            net: Arc::clone(&net),
+            readings: Readings::default(),
+            start: SystemTime::now(),
+        }
     };
     let modules = ["example.com/a", "example.com/b", "example.com/c", "example.com/d", "example.com/e"];
     let stage = begin();

@@ -160,6 +160,9 @@ fn whole(status: StatusCode, body: Body, length: Option<u64>, kind: &'static str
 }
 
 fn body_of(content: Content) -> Body {
+    if let Some(bytes) = content.at_hand() {
+        return fetch::full(bytes.clone());
+    }
     let pieces = stream::unfold(content, |mut content| async move {
         let piece = content.next().await?;
         Some((piece.map(Frame::data).map_err(|error| fetch::Error::Broken(error.to_string())), content))
