@@ -96,7 +96,10 @@ impl Admin {
 fn text(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    // By which `goanyway doctor` knows who serves here.
+    headers.insert(header::SERVER, HeaderValue::from_static(concat!("goanyway/", env!("CARGO_PKG_VERSION"))));
     response
 }
 

@@ -431,7 +431,7 @@ const OURSELVES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 const PATIENCE: Duration = Duration::from_secs(2);
 const ANSWER: u64 = 64 * 1024;
 /// Where Linux distributions keep their roots (crypto/x509, root_linux.go).
-const SYSTEM_FILES: [&str; 6] = [
+pub(super) const SYSTEM_FILES: [&str; 6] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/ca-bundle.pem",

@@ -7,6 +7,7 @@
 
 mod ca;
 mod cache;
+mod doctor;
 mod env;
 #[cfg(test)]
 mod golden;
@@ -55,6 +56,9 @@ fn dispatch(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         Some(("run", matches)) => run::run(settings(matches)?, &run::RunArgs::from_arg_matches(matches)?),
         Some(("warm", matches)) => warm::warm(settings(matches)?, &warm::WarmArgs::from_arg_matches(matches)?),
         Some(("resolve", matches)) => resolve_names(quiet(matches)?, &resolve::Args::from_arg_matches(matches)?),
+        Some(("doctor", matches)) => {
+            doctor::doctor(quiet(matches), matches, &doctor::DoctorArgs::from_arg_matches(matches)?)
+        }
         Some(("env", matches)) => print_env(&settings(matches)?, &env::EnvArgs::from_arg_matches(matches)?),
         Some(("ca", matches)) => ca::tend(&ca::CaArgs::from_arg_matches(matches)?, &settings(matches)?),
         Some(("cache", matches)) => cache::tend(&settings(matches)?, &cache::CacheArgs::from_arg_matches(matches)?),
@@ -122,6 +126,24 @@ fn command() -> Command {
                 Command::new("resolve").about("Resolve as the proxy would, and show every server's answer"),
             ),
             &["resolve", "state_dir", "admit.allow", "goproxy.private", "log"],
+        ))
+        .subcommand(with_settings(
+            doctor::DoctorArgs::augment_args(
+                Command::new("doctor")
+                    .about("Check DNS, mirrors, trust, go's settings and the cache; name what mends it")
+                    .after_help("Example: goanyway doctor --fix"),
+            ),
+            &[
+                "listen",
+                "admin.listen",
+                "cache",
+                "state_dir",
+                "intercept",
+                "resolve",
+                "goproxy",
+                "connect",
+                "admit.allow",
+            ],
         ))
         .subcommand(with_settings(
             env::EnvArgs::augment_args(Command::new("env").about("Print the settings that a client needs")),

@@ -172,6 +172,11 @@ fn advice(status: u16) -> &'static str {
 }
 
 impl Error {
+    /// Whether it wants a user and a password, or others than it was given.
+    pub fn wants_credentials(&self) -> bool {
+        matches!(self, Error::Refused { status: 407, .. })
+    }
+
     /// Whether it may be that the parent could not resolve the name: then an address may help.
     pub fn may_be_about_the_name(&self) -> bool {
         matches!(self, Error::Refused { status: 500 | 502 | 503 | 504, .. })

@@ -10,7 +10,7 @@ use crate::target::{Base, Host};
 pub const MIRRORS: [&str; 4] =
     ["https://proxy.golang.org", "https://goproxy.cn", "https://goproxy.io", "https://proxy.golang.com.cn"];
 
-/// How many of [`MIRRORS`] are asked for a client that named none of them.
+/// How many of the built-in mirrors are asked for a client that named none of them.
 pub const ASKED: usize = 2;
 
 /// The database that the go command asks by default, with its key (cmd/go/internal/modfetch/key.go).

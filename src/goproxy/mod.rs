@@ -45,7 +45,7 @@ use http::StatusCode;
 use tokio::runtime::Handle;
 
 pub use bundle::{BadBundle, Exported, GoSum, Imported, export, import};
-pub use defaults::{describe as describe_default, hosts as default_hosts, mirrors as default_mirrors};
+pub use defaults::{ASKED, describe as describe_default, hosts as default_hosts, mirrors as default_mirrors};
 pub use examine::{Examiner, Finding, is_vouched};
 pub use failure::{Complaint, Failure, Kind, Said};
 pub use gomod::GoMod;

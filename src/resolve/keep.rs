@@ -170,6 +170,12 @@ impl Keep {
         self.see_private(&mut self.book(), suffix, true, wall);
     }
 
+    /// What stood in a search list within the time that is remembered.
+    pub(super) fn suffixes(&self, wall: Wall) -> Vec<Name> {
+        let book = self.book();
+        book.suffixes.iter().filter(|(_, at)| is_live(**at, wall)).map(|(suffix, _)| suffix.clone()).collect()
+    }
+
     fn see_private(&self, book: &mut Book, name: &Name, suffix: bool, wall: Wall) {
         let lapsed = book.private(suffix).peek(name).is_some_and(|at| !is_live(*at, wall));
         if lapsed {

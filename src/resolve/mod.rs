@@ -382,6 +382,11 @@ impl Resolver {
         self.shared.kind(name)
     }
 
+    /// The suffixes that the search list lost within the time that is remembered, and those that stand in it.
+    pub fn search_list(&self) -> (Vec<Name>, Vec<Name>) {
+        self.shared.search_list()
+    }
+
     /// Whom it asks, in words.
     pub fn describe(&self) -> String {
         self.shared.describe()

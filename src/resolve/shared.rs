@@ -473,6 +473,14 @@ impl Shared {
         self.save_later();
     }
 
+    /// The suffixes that the search list lost, and those that stand in it.
+    pub(super) fn search_list(&self) -> (Vec<Name>, Vec<Name>) {
+        let standing = self.system.current().resolv.search.clone();
+        let mut gone = self.keep.suffixes(wall());
+        gone.retain(|suffix| !standing.contains(suffix));
+        (gone, standing)
+    }
+
     /// What is in the search list is the site's own, also when the list is another one later.
     fn learn_search_list(&self, search: &[Name]) {
         for suffix in search.iter().filter(|suffix| kind::is_sites_own(suffix)) {

@@ -10,6 +10,7 @@ mod cache;
 mod cli;
 mod clients;
 mod dns;
+mod doctor;
 mod forward;
 mod goproxy;
 mod hostile;

@@ -32,6 +32,13 @@ impl Netns {
         fs::write(self.etc().join(name), text).unwrap();
     }
 
+    /// A folder of its own in the place of one under `/etc`.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        let folder = self.etc().join(name);
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
     /// One more address of this machine, such as `10.77.0.1/24`.
     pub fn add_address(&self, address: &str) {
         run("ip", &["-n", &self.name, "address", "add", address, "dev", "lo"]);
