@@ -101,6 +101,11 @@ impl Failure {
         &self.0.kind
     }
 
+    /// What to do next, if there is something.
+    pub fn hint(&self) -> Option<&str> {
+        self.0.hint.strip_prefix("hint: ").filter(|hint| !hint.is_empty())
+    }
+
     /// Whom we asked, and what each said.
     pub fn complaints(&self) -> &[Complaint] {
         &self.0.asked

@@ -27,6 +27,7 @@ mod path;
 mod places;
 mod policy;
 mod pools;
+mod report;
 mod store;
 mod sumdb;
 mod tally;
@@ -52,6 +53,7 @@ pub use joined::is_set_out;
 pub use path::{Database, Module, ModuleRequest, NotOurs, Version, Why};
 pub use places::{Filed, Sort, pin_modules};
 pub use policy::Patterns;
+pub use report::{MirrorCondition, MirrorReport};
 pub use sumdb::{BadSumdb, SumdbConfig};
 pub use tally::{Served, Totals};
 pub use warm::Warmed;
@@ -165,7 +167,9 @@ impl Goproxy {
         runtime: Handle,
         registry: &Registry,
     ) -> Goproxy {
-        Goproxy { house: House::new(config, Store { cache }, Arc::new(fetcher), runtime, registry) }
+        let goproxy = Goproxy { house: House::new(config, Store { cache }, Arc::new(fetcher), runtime, registry) };
+        goproxy.show(registry);
+        goproxy
     }
 
     /// Reads the path of a request made at a place: at a checksum database's own host it stands alone.
@@ -194,8 +198,9 @@ impl Goproxy {
 
     /// Answers a request.
     pub async fn serve(&self, request: &ModuleRequest, place: &Place, now: SystemTime) -> Result<Reply, Failure> {
+        let begun = tokio::time::Instant::now();
         let served = self.house.serve(request, place, now).await;
-        self.house.count(&served);
+        self.house.count(request, &served, begun);
         served
     }
 }
