@@ -7,6 +7,7 @@
 //! proxy is fast. Query strings and credentials are the teller's to leave out. Nothing is read back by the
 //! rooms, and nothing is written to disk.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,6 +16,8 @@ use serde::Serialize;
 
 /// How many lines of a sort are held.
 const LINES: usize = 40;
+/// The same of denials, which a stranger can cause at will.
+const DENIALS: usize = 10;
 /// How long a text may be: what voice two says of a failed module request fits.
 const TEXT: usize = 700;
 
@@ -30,6 +33,7 @@ struct Rings {
     requests: VecDeque<Event>,
     rescues: VecDeque<Event>,
     failures: VecDeque<Event>,
+    denials: VecDeque<Event>,
     counts: Counts,
 }
 
@@ -123,8 +127,9 @@ impl Recent {
         let at_ms = now.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
         let event = Event { at_ms, times: 1, ..event.clipped() };
         let mut rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
-        let Rings { requests, rescues, failures, counts } = &mut *rings;
+        let Rings { requests, rescues, failures, denials, counts } = &mut *rings;
         let ring = match sort {
+            Sort::Denied => return push(denials, event, DENIALS),
             Sort::Module => requests,
             Sort::Passed => {
                 counts.passed += 1;
@@ -138,16 +143,17 @@ impl Recent {
                 counts.failed += 1;
                 failures
             }
-            Sort::Denied => failures,
         };
-        push(ring, event);
+        push(ring, event, LINES);
     }
 
     /// All lines, the latest first.
     pub fn lately(&self) -> Lately {
         let rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
         let copy = |ring: &VecDeque<Event>| ring.iter().cloned().collect();
-        Lately { requests: copy(&rings.requests), rescues: copy(&rings.rescues), failures: copy(&rings.failures) }
+        let mut failures: Vec<Event> = rings.failures.iter().chain(&rings.denials).cloned().collect();
+        failures.sort_by_key(|event| Reverse(event.at_ms));
+        Lately { requests: copy(&rings.requests), rescues: copy(&rings.rescues), failures }
     }
 
     /// How often something was told.
@@ -156,11 +162,11 @@ impl Recent {
     }
 }
 
-fn push(ring: &mut VecDeque<Event>, mut event: Event) {
+fn push(ring: &mut VecDeque<Event>, mut event: Event, lines: usize) {
     if let Some(like) = ring.iter().position(|other| other.is_like(&event)).and_then(|at| ring.remove(at)) {
         event.times = like.times.saturating_add(1);
     }
-    ring.truncate(LINES - 1);
+    ring.truncate(lines - 1);
     ring.push_front(event);
 }
 
@@ -189,6 +195,19 @@ mod tests {
         let failures = recent.lately().failures;
         assert_eq!((failures.len(), failures[0].what.as_str(), failures[0].at_ms), (LINES, "999.example", 999_000));
         assert_eq!(recent.counts(), Counts { failed: 1000, ..Counts::default() });
+    }
+
+    #[test]
+    fn who_is_denied_a_lot_drives_no_failure_out() {
+        let recent = Recent::default();
+        recent.tell(Sort::Failed, Event::of("mirror.example", "502"), at(1));
+        for port in 0..1000 {
+            recent.tell(Sort::Denied, Event::of(format!("stranger.example:{port}"), "403"), at(2 + port));
+        }
+        let failures = recent.lately().failures;
+        assert_eq!((failures.len(), failures[0].what.as_str()), (1 + DENIALS, "stranger.example:999"));
+        assert_eq!(failures.last().unwrap().what, "mirror.example");
+        assert_eq!(recent.counts().failed, 1);
     }
 
     #[test]
