@@ -4,7 +4,7 @@
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -44,12 +44,21 @@ impl<R: Fn() -> Vec<(Labels, f64)> + Send + Sync + 'static> Collector for Live<R
         let help = format!("{}.", self.help);
         let mut family = encoder.encode_descriptor(self.name, &help, None, self.kind)?;
         for (labels, value) in (self.read)() {
-            let one = family.encode_family(&labels)?;
-            match self.kind {
-                MetricType::Counter => ConstCounter::new(value).encode(one)?,
-                _ => ConstGauge::new(value).encode(one)?,
+            // Without labels there is one value, and no empty braces behind its name.
+            if labels.is_empty() {
+                return self.write(value, family);
             }
+            self.write(value, family.encode_family(&labels)?)?;
         }
         Ok(())
+    }
+}
+
+impl<R> Live<R> {
+    fn write(&self, value: f64, encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
+        match self.kind {
+            MetricType::Counter => ConstCounter::new(value).encode(encoder),
+            _ => ConstGauge::new(value).encode(encoder),
+        }
     }
 }

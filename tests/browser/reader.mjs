@@ -75,7 +75,7 @@ const commands = {
   not: async (selector, ...text) => await page.evaluate(has, [selector, text.join(" ")]) ? ["it has it"] : [],
   shows: async selector => void await page.waitForSelector(selector),
   outage: async is => void (outage = is === "on"),
-  type: async selector => [`> ${await page.textContent(selector)}`],
+  type: async (...selector) => [`> ${await page.textContent(selector.join(" "))}`],
   look,
   end: async () => complaints,
 };
