@@ -37,7 +37,7 @@ impl Watcher {
     async fn hears(&mut self, what: &str) {
         let begun = Instant::now();
         while !self.heard.contains(what) {
-            let mut piece = [0; 65_536];
+            let mut piece = vec![0; 65_536];
             let read = tokio::time::timeout(Duration::from_secs(20), self.stream.read(&mut piece)).await;
             let read = read.unwrap_or_else(|_| panic!("{what} was not heard")).unwrap();
             assert!(read > 0 && begun.elapsed().as_secs() < 60, "no {what} in {}", self.heard);
