@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::accept::{self, House, Manner};
-use crate::admin::Admin;
+use crate::admin::{Admin, Sources};
 use crate::admit::{self, Admission};
 use crate::cache::{self, Cache};
 use crate::config::{Folder, Settings};
@@ -29,7 +29,7 @@ use crate::dns::Nameserver;
 use crate::fetch::Fetcher;
 use crate::flow::{HASHING, Ours, Rooms, Worker};
 use crate::forward::{Forwarder, Identity};
-use crate::goproxy::{Goproxy, Readings};
+use crate::goproxy::{self, Goproxy, Readings};
 use crate::intercept::{self, Interceptor};
 use crate::metrics::Registry;
 use crate::resolve::{self, Resolver};
@@ -124,7 +124,8 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
     let ready = Arc::new(AtomicBool::new(false));
     let ends = Ends::default();
     if let Some(socket) = admin.into_iter().flatten().flat_map(Listeners::into_sockets).next() {
-        let door = Admin { registry: registry.clone(), hosts: rooms.admin_hosts, ready: Arc::clone(&ready) };
+        let sources = rooms.sources(&bound, &notices, Arc::clone(&ready));
+        let door = Admin::new(registry.clone(), rooms.admin_hosts, sources, SystemTime::now());
         let _inside = shared.enter();
         let listener = socket::accepting(socket).map_err(Error::Runtime)?;
         shared.spawn(door.run(listener, ends.closed.clone()));
@@ -181,8 +182,32 @@ impl Running {
 struct Built {
     rooms: Arc<Rooms>,
     resolver: Resolver,
+    cache: Cache<goproxy::Failure>,
+    cache_dir: Option<PathBuf>,
     admin_hosts: Vec<String>,
     parent: Option<String>,
+}
+
+impl Built {
+    /// What the admin port tells of.
+    fn sources(&self, bound: &Bound, notices: &[String], ready: Arc<AtomicBool>) -> Sources {
+        let listen = bound.listen.iter().map(|address| match bound.tls.contains(address) {
+            true => format!("https://{address}"),
+            false => format!("http://{address}"),
+        });
+        Sources {
+            goproxy: self.rooms.goproxy.clone(),
+            cache: self.cache.clone(),
+            resolver: self.resolver.clone(),
+            interceptor: self.rooms.interceptor.clone(),
+            tunnels: self.rooms.tunnels.clone(),
+            recent: self.rooms.recent.clone(),
+            ready,
+            listening: listen.chain(bound.dns.iter().map(|address| format!("dns://{address}"))).collect(),
+            cache_dir: self.cache_dir.as_ref().map(|path| path.display().to_string()),
+            notices: notices.to_vec(),
+        }
+    }
 }
 
 /// Builds the rooms from the lowest up.
@@ -213,14 +238,17 @@ fn build(
     connector.on_certificate_wanted(move |host| learning.learn_client_certificates(host, SystemTime::now()));
     notices.extend(said.iter().map(ToString::to_string));
     let dir = usable(&settings.cache_dir, notices)?;
+    let cache_dir = dir.clone();
     let cache = Cache::open(cache::Config { dir, ..settings.cache }, handle.clone(), registry)?;
     let fetcher = Fetcher::new(&connector, &admission);
-    let goproxy = Goproxy::new(settings.goproxy, cache, fetcher, handle, registry);
+    let goproxy = Goproxy::new(settings.goproxy, cache.clone(), fetcher, handle, registry);
     let hashing = Arc::new(Semaphore::new(HASHING));
     let tunnels = Tunnels::new(registry);
     let modules = Modules::new(identity.pseudonym());
-    let rooms = Rooms { admission, interceptor, goproxy, tunnels, connector, identity, modules, ours, hashing };
-    Ok(Built { rooms: Arc::new(rooms), resolver, admin_hosts: settings.admin_hosts, parent })
+    let recent = registry.recent().clone();
+    let rooms = Rooms { admission, interceptor, goproxy, tunnels, connector, identity, modules, ours, recent, hashing };
+    let admin_hosts = settings.admin_hosts;
+    Ok(Built { rooms: Arc::new(rooms), resolver, cache, cache_dir, admin_hosts, parent })
 }
 
 /// A folder that can be written. A default one that cannot is no reason to stop; a named one is.

@@ -32,6 +32,7 @@ use crate::fetch::{self, Body};
 use crate::forward::{self, Forwarder, Identity};
 use crate::goproxy::{Goproxy, ModuleRequest, Place, Readings};
 use crate::intercept::{Alpn, Interceptor, Replayed, Stance, Terminated};
+use crate::metrics::{Event, Recent, Sort};
 use crate::respond::{self, Conditions, Id, Modules, Trouble};
 use crate::socket::{self, Conduit, Cut, Edge};
 use crate::target::{Base, Host, Name, Scheme, Target, unwrap_mapped};
@@ -57,8 +58,18 @@ pub struct Rooms {
     pub identity: Identity,
     pub modules: Modules,
     pub ours: Ours,
+    /// What happened lately, for the status page.
+    pub recent: Recent,
     /// Turns at hashing a password, which takes a core.
     pub hashing: Arc<Semaphore>,
+}
+
+impl Rooms {
+    /// Something was passed on that was begun then.
+    fn tell_passed(&self, event: Event, begun: SystemTime) {
+        let now = SystemTime::now();
+        self.recent.tell(Sort::Passed, event.took(now.duration_since(begun).unwrap_or_default()), now);
+    }
 }
 
 /// How many passwords are hashed at once: whoever guesses must not take the machine.
@@ -229,7 +240,7 @@ impl Worker {
         let outcome = side.unless_left(answering).await;
         let response = outcome.unwrap_or_else(|trouble| {
             let trouble = side.refused().map_or(trouble, Trouble::Request);
-            line.trouble(&trouble, &self.rooms.admission);
+            line.trouble(&trouble, &self.rooms);
             let us = self.rooms.identity.pseudonym();
             if connect { respond::refuse_connect(&trouble, id, us) } else { respond::refuse(&trouble, id, us) }
         });
@@ -294,6 +305,8 @@ impl Worker {
             return Ok(Response::new(fetch::empty()));
         }
         let dialed = self.rooms.connector.dial(&permit, &Identity::before(request.headers())).await?;
+        let words = format!("at {}, heard from {}", dialed.address, dialed.heard_from);
+        self.rooms.tell_passed(Event::of(target.to_string(), "tunnel").words(words), now);
         tracing::debug!(%id, address = %dialed.address, heard_from = %dialed.heard_from, "tunnel stands");
         let (tunnels, place) = (self.rooms.tunnels.clone(), door.side.place);
         self.tasks.spawn(async move {
@@ -370,7 +383,7 @@ impl Worker {
         let outcome = side.unless_left(answering).await;
         let mut response = outcome.unwrap_or_else(|trouble| {
             let trouble = side.refused().map_or(trouble, Trouble::Request);
-            line.trouble(&trouble, &self.rooms.admission);
+            line.trouble(&trouble, &self.rooms);
             respond::refuse(&trouble, id, self.rooms.identity.pseudonym())
         });
         if connect && side.keeper.is_some() {
@@ -406,7 +419,9 @@ impl Worker {
     ) -> Result<Response<Body>, Trouble> {
         let near = hyper::upgrade::on(&mut request);
         let keeper = side.keeper.clone();
+        let (what, begun) = (seen(request.method(), base, path), SystemTime::now());
         let mut response = self.forwarder.pass(standing, base, path, request, keeper.as_ref()).await?;
+        self.rooms.tell_passed(Event::of(what, "forward").words(response.status().as_str()), begun);
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             keeper.iter().for_each(Keeper::open);
             let far = hyper::upgrade::on(&mut response);
@@ -566,6 +581,11 @@ fn whole(stream: Replayed<Replayed<Conduit>>) -> (Bytes, Conduit) {
     (early, stream)
 }
 
+/// A request as the status page shows it: no query string, no credentials.
+fn seen(method: &Method, base: &Base, path: &str) -> String {
+    format!("{method} {}{}{}", base.authority(), base.path, path.split('?').next().unwrap_or_default())
+}
+
 /// Whether a request inside an intercepted connection is for the host that was admitted.
 fn leads_to<B>(request: &Request<B>, base: &Base) -> bool {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
@@ -603,8 +623,14 @@ impl Line {
         format!("{authority}{path}")
     }
 
-    fn trouble(&self, trouble: &Trouble, admission: &Admission) {
-        let (id, peer, method, what) = (self.id, self.peer, &self.method, self.what(admission));
+    fn trouble(&self, trouble: &Trouble, rooms: &Rooms) {
+        let (id, peer, method, what) = (self.id, self.peer, &self.method, self.what(&rooms.admission));
+        if trouble.is_news() {
+            let (status, advice, id) = (trouble.status(), trouble.advice(), Some(id.to_string()));
+            let event = Event::of(&what, status.as_str()).words(trouble.to_string());
+            let sort = if matches!(trouble, Trouble::Refused(_)) { Sort::Denied } else { Sort::Failed };
+            rooms.recent.tell(sort, Event { advice, id, ..event }, SystemTime::now());
+        }
         if trouble.is_the_clients() {
             tracing::debug!(%id, %peer, %method, what, %trouble, "refused");
         } else {

@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, split};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::metrics::{By, Counter, Family, Gauge, Label, Registry};
+use crate::metrics::{By, Counter, Family, Gauge, Label, Registry, Unit};
 use crate::socket::{self, Conduit};
 
 /// No byte either way for so long ends a tunnel.
@@ -46,9 +46,16 @@ impl Tunnels {
         registry.room("tunnel", |families| {
             families.register("open", "Tunnels open now", tunnels.open.clone());
             families.register("ended", "Tunnels that ended, by how", tunnels.ended.clone());
-            families.register("bytes", "Bytes moved, by direction", tunnels.bytes.clone());
+            let bytes = "Bytes moved by tunnels that ended, by direction";
+            families.register_with_unit("carried", bytes, Unit::Bytes, tunnels.bytes.clone());
         });
         tunnels
+    }
+
+    /// How many are open now, and the bytes that those which ended have carried.
+    pub fn totals(&self) -> (u64, u64) {
+        let bytes = |direction| self.bytes.get_or_create(&By(direction)).get();
+        (u64::try_from(self.open.get()).unwrap_or(0), bytes(Direction::Up) + bytes(Direction::Down))
     }
 
     /// Moves bytes until both sides have finished, or one failed, or nothing moves. `early` is what

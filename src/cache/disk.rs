@@ -88,6 +88,8 @@ pub(super) enum Damage {
 }
 
 impl Damage {
+    pub(super) const ALL: [Damage; 3] = [Damage::Missing, Damage::Short, Damage::Altered];
+
     pub(super) fn describe(self) -> &'static str {
         match self {
             Damage::Missing => "missing",

@@ -114,7 +114,7 @@ pub enum Verdict {
 }
 
 /// How much is held, for those who watch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stat {
     /// Bytes on disk, as far as this process knows.
     pub disk_bytes: u64,
@@ -124,6 +124,11 @@ pub struct Stat {
     pub memory_entries: usize,
     /// Fills under way, or on their way to the disk.
     pub fills: usize,
+    /// How much the folder may hold.
+    pub size: u64,
+    /// Files and bytes that left since the start to make room.
+    pub evicted: u64,
+    pub evicted_bytes: u64,
     /// Whether what is filled goes to disk: false without a folder, and while it cannot be written.
     pub keeps_on_disk: bool,
 }
@@ -146,7 +151,9 @@ impl<E: Clone + Send + Sync + From<Error> + 'static> Cache<E> {
     pub fn open(config: Config, runtime: Handle, registry: &Registry) -> Result<Cache<E>, Error> {
         let tally = Tally::new(registry);
         let store = Store::open(config, runtime, tally.clone())?;
-        Ok(Cache { store, flights: Flights::new(tally) })
+        let cache = Cache { store, flights: Flights::new(tally) };
+        cache.store.show(registry);
+        Ok(cache)
     }
 
     /// What is held under `key`: from memory, else from disk; nothing if the file is not as noted.

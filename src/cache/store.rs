@@ -18,6 +18,7 @@ use super::growth::{Budget, Growth, PIECE, SMALL};
 use super::memory::{Look, Memory, Ticket};
 use super::tally::{Lookup, Tally};
 use super::{Config, Error, Found, Key, Note, Pins, Stat};
+use crate::metrics::{Live, Registry};
 
 /// All that the handles of one cache share, but for the fills under way.
 pub(super) struct Store {
@@ -206,7 +207,23 @@ impl Store {
         let (memory_bytes, memory_entries) = self.memory.weigh();
         let disk_bytes = self.disk.as_ref().map_or(0, |disk| disk.total());
         let keeps_on_disk = self.disk.as_ref().is_some_and(|disk| !disk.is_ailing());
-        Stat { disk_bytes, memory_bytes, memory_entries, fills: 0, keeps_on_disk }
+        let (evicted, evicted_bytes) = self.tally.evicted();
+        let size = self.size;
+        Stat { disk_bytes, memory_bytes, memory_entries, fills: 0, size, evicted, evicted_bytes, keeps_on_disk }
+    }
+
+    /// Lets scrapers see what is looked at, not counted.
+    pub(super) fn show(self: &Arc<Store>, registry: &Registry) {
+        let read = |read: fn(Stat) -> f64| {
+            let store = Arc::downgrade(self);
+            move || store.upgrade().map(|store| (Vec::new(), read(store.stat()))).into_iter().collect()
+        };
+        registry.room("cache", |room| {
+            let (limit, keeps) = ("What the cache folder may hold", "Whether what is fetched goes to disk");
+            room.register_collector(Live::gauge("limit_bytes", limit, read(|stat| stat.size as f64)));
+            let read = read(|stat| f64::from(u8::from(stat.keeps_on_disk)));
+            room.register_collector(Live::gauge("keeps_on_disk", keeps, read));
+        });
     }
 
     async fn change_disk<F>(&self, change: F) -> Result<(), Error>

@@ -1,6 +1,6 @@
 //! What this room counts.
 
-use crate::metrics::{By, Counter, Family, Gauge, Label, Registry};
+use crate::metrics::{By, Counter, Family, Gauge, Label, Registry, Unit};
 
 use super::disk::Damage;
 
@@ -19,15 +19,19 @@ pub(super) struct Tally {
 impl Tally {
     pub(super) fn new(registry: &Registry) -> Tally {
         let tally = Tally::default();
+        // Whoever watches for the first one needs to see that there was none before.
+        Damage::ALL.iter().for_each(|&damage| drop(tally.dropped.get_or_create(&By(damage))));
         let families = tally.clone();
         registry.room("cache", |room| {
             room.register("lookups", "Looks for a key, by where it was found", families.lookups);
             room.register("fills", "Fills, by what became of them", families.fills);
             room.register("dropped", "Kept files that were not as recorded, by what was wrong", families.dropped);
             room.register("evicted", "Files that left to make room", families.evicted);
-            room.register("evicted_bytes", "Bytes that left to make room", families.evicted_bytes);
-            room.register("disk_bytes", "Bytes in the cache folder, as of the last change", families.disk_bytes);
-            room.register("memory_bytes", "Bytes held in memory, as of the last change", families.memory_bytes);
+            room.register_with_unit("evicted", "Bytes that left to make room", Unit::Bytes, families.evicted_bytes);
+            let disk = "Bytes in the cache folder, as of the last change";
+            room.register_with_unit("disk", disk, Unit::Bytes, families.disk_bytes);
+            let memory = "Bytes held in memory, as of the last change";
+            room.register_with_unit("memory", memory, Unit::Bytes, families.memory_bytes);
         });
         tally
     }
@@ -47,6 +51,11 @@ impl Tally {
     pub(super) fn evict(&self, files: u64, bytes: u64) {
         self.evicted.inc_by(files);
         self.evicted_bytes.inc_by(bytes);
+    }
+
+    /// Files and bytes that left to make room since the start.
+    pub(super) fn evicted(&self) -> (u64, u64) {
+        (self.evicted.get(), self.evicted_bytes.get())
     }
 
     #[cfg(test)]

@@ -66,7 +66,7 @@ impl Banner {
             row("DNS", &format!("{} (UDP and TCP)", dns.join(", ")));
         }
         if let Some(admin) = running.bound.admin {
-            row("admin", &format!("http://{admin}/metrics"));
+            row("admin", &format!("http://{admin}/"));
         }
         row("names", &running.resolver.describe());
         row("mirrors", &self.mirrors);

@@ -104,11 +104,30 @@ impl House {
         self.store.cache.settled().await;
     }
 
-    pub(super) fn count(&self, served: &Result<Reply, Failure>) {
-        match served {
-            Ok(reply) => self.tally.serve(reply.served, reply.length()),
-            Err(failure) => self.tally.refuse(failure),
+    /// Counts what came of a request that was begun then, and tells it if it needed more than the cache.
+    pub(super) fn count(&self, request: &ModuleRequest, served: &Result<Reply, Failure>, begun: Instant) {
+        let reply = match served {
+            Ok(reply) => reply,
+            Err(failure) => return self.tally.refuse(failure),
+        };
+        self.tally.serve(reply.served, reply.length());
+        match reply.served {
+            Served::Hit => {}
+            // Older than what is served so while the mirrors are well.
+            Served::Stale if reply.age.is_some_and(|age| age > policy::SOON) => self.tally.outlive(request, reply.age),
+            Served::Stale => {}
+            served => self.tally.tell(request, served, reply.length(), begun.elapsed()),
         }
+    }
+
+    /// The pool that origin form is served from.
+    pub(super) fn origin(&self) -> &Pool {
+        self.pools.origin()
+    }
+
+    /// The databases whose keys are known.
+    pub(super) fn databases(&self) -> &[Arc<Sumdb>] {
+        &self.databases
     }
 
     pub(super) async fn serve(

@@ -101,6 +101,11 @@ impl Failure {
         &self.0.kind
     }
 
+    /// What to do next, if there is something.
+    pub fn hint(&self) -> Option<&str> {
+        self.0.hint.strip_prefix("hint: ").filter(|hint| !hint.is_empty())
+    }
+
     /// Whom we asked, and what each said.
     pub fn complaints(&self) -> &[Complaint] {
         &self.0.asked
@@ -241,7 +246,9 @@ fn cut(mut line: String, longest: usize) -> String {
 /// What to type next: a mirror that could not be reached is looked up first.
 fn advise(asked: &[Complaint]) -> String {
     let far = asked.iter().find(|complaint| matches!(complaint.said, Said::Unreachable(_) | Said::Silent(_)));
-    let host = far.and_then(|complaint| complaint.upstream.split(['/', ':']).next());
+    // One over plain http is written with its scheme.
+    let authority = far.map(|far| far.upstream.split_once("://").map_or(far.upstream.as_str(), |(_, rest)| rest));
+    let host = authority.and_then(|authority| authority.split(['/', ':']).next());
     match host.filter(|host| host.parse::<std::net::IpAddr>().is_err()) {
         Some(host) => format!("hint: goanyway resolve {host}"),
         None => "hint: another mirror may have it: goanyway serve --upstream URL, once for each".to_owned(),
@@ -262,6 +269,14 @@ mod tests {
 
     fn silent() -> Said {
         Said::Silent("no answer within 10s".to_owned())
+    }
+
+    #[test]
+    fn the_hint_names_the_host_that_could_not_be_reached() {
+        for upstream in ["m.example", "m.example:8443/path", "http://m.example:8080"] {
+            let failure = Failure::asked("x", vec![complaint(upstream, silent())]);
+            assert_eq!(failure.hint(), Some("goanyway resolve m.example"), "{upstream}");
+        }
     }
 
     #[test]

@@ -104,10 +104,26 @@ struct Health {
     rests_until: Option<Instant>,
     /// What it last did wrong when it did answer, for whoever wonders later.
     last: Option<String>,
+    /// What it last did wrong, whatever that was, for whoever looks now.
+    why: Option<String>,
+    /// It has done well since the start.
+    was_well: bool,
     /// It gave bytes that were not what they should be: asked last from then on.
     lied: bool,
     /// Its 404 means nothing: it may not know at all of what it is asked for.
     is_unproven: bool,
+}
+
+/// A mirror's health, for whoever reports it.
+#[derive(Clone, Debug)]
+pub struct Vital {
+    /// It was never heard and never missed.
+    pub is_unused: bool,
+    pub faults: u32,
+    /// How much longer its breaker is open; nothing left where its trial is due.
+    pub rests_for: Option<Duration>,
+    pub why: Option<String>,
+    pub lied: bool,
 }
 
 impl Mirror {
@@ -157,7 +173,8 @@ impl Mirror {
     /// It answered, whatever it said.
     fn note_well(&self) {
         self.with(|health| {
-            *health = Health { lied: health.lied, is_unproven: health.is_unproven, ..Health::default() }
+            let Health { lied, is_unproven, .. } = *health;
+            *health = Health { lied, is_unproven, was_well: true, ..Health::default() }
         });
     }
 
@@ -173,6 +190,7 @@ impl Mirror {
             if matches!(said, Said::Status(..) | Said::Wrong(_)) {
                 health.last = Some(said.to_string());
             }
+            health.why = Some(said.to_string());
             health.faults += if matches!(said, Said::Silent(_)) { 2 } else { 1 };
             if health.faults < FAULTS && health.rests_until.is_none() {
                 return false;
@@ -199,6 +217,17 @@ impl Mirror {
             (Said::Unreachable(now), Some(before)) => Said::Unreachable(format!("{now}; before that: {before}")),
             (said, _) => said,
         }
+    }
+
+    /// How it is.
+    pub fn vital(&self) -> Vital {
+        self.with(|health| Vital {
+            is_unused: !health.was_well && health.faults == 0,
+            faults: health.faults,
+            rests_for: health.rests_until.map(|until| until.saturating_duration_since(Instant::now())),
+            why: health.why.clone(),
+            lied: health.lied,
+        })
     }
 
     fn lied(&self) -> bool {
@@ -439,7 +468,9 @@ impl Walk {
     fn praise(&self, seat: usize) -> Arc<Mirror> {
         let faults: Vec<String> = self.seats.iter().filter_map(Seat::complaint).collect();
         if !faults.is_empty() {
-            tracing::info!(path = %self.path, by = %self.seats[seat].mirror.name(), "rescued: {}", faults.join("; "));
+            let by = self.seats[seat].mirror.name();
+            tracing::info!(path = %self.path, %by, "rescued: {}", faults.join("; "));
+            self.asker.tally.rescue(&self.path, &by, &faults);
         }
         self.seats[seat].mirror.note_good();
         Arc::clone(&self.seats[seat].mirror)

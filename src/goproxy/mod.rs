@@ -28,6 +28,7 @@ mod places;
 mod policy;
 mod pools;
 mod readings;
+mod report;
 mod store;
 mod sumdb;
 mod tally;
@@ -54,6 +55,7 @@ pub use path::{Database, Module, ModuleRequest, NotOurs, Version, Why};
 pub use places::{Filed, Sort, pin_modules};
 pub use policy::Patterns;
 pub use readings::{Reading, Readings};
+pub use report::{MirrorCondition, MirrorReport};
 pub use sumdb::{BadSumdb, SumdbConfig};
 pub use tally::{Served, Totals};
 pub use warm::Warmed;
@@ -167,7 +169,9 @@ impl Goproxy {
         runtime: Handle,
         registry: &Registry,
     ) -> Goproxy {
-        Goproxy { house: House::new(config, Store { cache }, Arc::new(fetcher), runtime, registry) }
+        let goproxy = Goproxy { house: House::new(config, Store { cache }, Arc::new(fetcher), runtime, registry) };
+        goproxy.show(registry);
+        goproxy
     }
 
     /// Reads the path of a request made at a place: at a checksum database's own host it stands alone.
@@ -196,10 +200,11 @@ impl Goproxy {
 
     /// Answers a request in origin form.
     pub async fn serve_read(&self, reading: &Reading, place: &Place, now: SystemTime) -> Result<Reply, Failure> {
+        let begun = tokio::time::Instant::now();
         match self.house.serve_ready(reading, now) {
             Some(reply) => {
                 let served = Ok(reply);
-                self.house.count(&served);
+                self.house.count(&reading.request, &served, begun);
                 served
             }
             None => self.serve(&reading.request, place, now).await,
@@ -208,8 +213,9 @@ impl Goproxy {
 
     /// Answers a request.
     pub async fn serve(&self, request: &ModuleRequest, place: &Place, now: SystemTime) -> Result<Reply, Failure> {
+        let begun = tokio::time::Instant::now();
         let served = self.house.serve(request, place, now).await;
-        self.house.count(&served);
+        self.house.count(request, &served, begun);
         served
     }
 }

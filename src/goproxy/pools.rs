@@ -132,6 +132,11 @@ impl Pools {
         Ground { pool: named_pool(vec![mirror]), root: host_root(base) }
     }
 
+    /// The pool that origin form is served from.
+    pub fn origin(&self) -> &Pool {
+        &self.origin
+    }
+
     /// The ground of origin form.
     pub fn origin_ground(&self) -> Ground {
         Ground { pool: self.origin.clone(), root: TREE.to_owned() }

@@ -169,6 +169,11 @@ impl Sumdb {
         })
     }
 
+    /// Its own host, as it is now.
+    pub fn own_source(&self) -> Option<&Arc<Mirror>> {
+        self.own.as_ref()
+    }
+
     /// Whether clients may ask us for this database: it was reached, or a head of it is held. A refusal or
     /// fault that everyone who answered told alike is told again, as go's own tests want it.
     pub async fn is_supported(&self) -> Result<bool, Failure> {

@@ -1,10 +1,12 @@
 //! Counting what was served and what went wrong, by outcome.
 
 use std::fmt;
+use std::time::{Duration, SystemTime};
 
-use crate::metrics::{By, Counter, Family, Label, Registry};
+use crate::metrics::{By, Counter, Event, Family, Histogram, Label, Recent, Registry, Sort, Unit, exponential_buckets};
 
 use super::failure::{Failure, Kind, Said};
+use super::path::ModuleRequest;
 
 /// Whence an answer came: a metric's label, and what `Cache-Status` says (RFC 9211).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,6 +76,33 @@ enum Refused {
     Said,
 }
 
+impl Refused {
+    const ALL: [Refused; 4] = [Refused::Fault, Refused::Silence, Refused::Policy, Refused::Said];
+}
+
+/// What stood in for a mirror that faulted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Rescue {
+    /// Another mirror, or the same one when it was asked again.
+    Retried,
+    /// An older answer that was held.
+    Older,
+}
+
+impl Rescue {
+    const ALL: [Rescue; 2] = [Rescue::Retried, Rescue::Older];
+}
+
+impl Label for Rescue {
+    const KEY: &'static str = "by";
+    fn label(&self) -> &'static str {
+        match self {
+            Rescue::Retried => "retry",
+            Rescue::Older => "older-answer",
+        }
+    }
+}
+
 impl Label for Refused {
     fn label(&self) -> &'static str {
         match self {
@@ -133,6 +162,10 @@ pub enum Verified {
     Unverified,
 }
 
+impl Verified {
+    const ALL: [Verified; 3] = [Verified::Right, Verified::Wrong, Verified::Unverified];
+}
+
 impl Label for Verified {
     const KEY: &'static str = "verdict";
     fn label(&self) -> &'static str {
@@ -158,26 +191,89 @@ pub struct Totals {
 }
 
 /// The counters of this room.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Tally {
     served: Family<By<Served>, Counter>,
     bytes: Family<By<Served>, Counter>,
     refused: Family<By<Refused>, Counter>,
     faults: Family<By<Fault>, Counter>,
     verified: Family<By<Verified>, Counter>,
+    rescues: Family<By<Rescue>, Counter>,
+    // What upstreams were waited for; hits are not timed.
+    upstream: Histogram,
+    recent: Recent,
 }
 
 impl Tally {
     pub(super) fn new(registry: &Registry) -> Tally {
-        let tally = Tally::default();
+        let tally = Tally {
+            served: Family::default(),
+            bytes: Family::default(),
+            refused: Family::default(),
+            faults: Family::default(),
+            verified: Family::default(),
+            rescues: Family::default(),
+            // From what a mirror next door takes to the budget of a request.
+            upstream: Histogram::new(exponential_buckets(0.005, 2.0, 14)),
+            recent: registry.recent().clone(),
+        };
+        tally.begin_at_zero();
         registry.room("goproxy", |families| {
             families.register("served", "Module requests answered, by whence the answer came", tally.served.clone());
-            families.register("bytes", "Bytes of answers of known length, by whence they came", tally.bytes.clone());
+            let bytes = "Bytes of answers of known length, by whence they came";
+            families.register_with_unit("served", bytes, Unit::Bytes, tally.bytes.clone());
             families.register("refused", "Module requests not answered, by reason", tally.refused.clone());
             families.register("faults", "What mirrors did that made us ask again or elsewhere", tally.faults.clone());
             families.register("verified", "Files put to the checksum database, by its verdict", tally.verified.clone());
+            families.register(
+                "rescues",
+                "Answers had in spite of a mirror's fault, by what they were had by",
+                tally.rescues.clone(),
+            );
+            let upstream = "How long requests that an upstream was asked for waited for it";
+            families.register_with_unit("upstream", upstream, Unit::Seconds, tally.upstream.clone());
         });
         tally
+    }
+
+    /// Whoever watches for the first fault needs to see that there was none before.
+    fn begin_at_zero(&self) {
+        for served in Served::ALL {
+            drop(self.served.get_or_create(&By(served)));
+            drop(self.bytes.get_or_create(&By(served)));
+        }
+        Refused::ALL.iter().for_each(|&refused| drop(self.refused.get_or_create(&By(refused))));
+        Fault::ALL.iter().for_each(|&fault| drop(self.faults.get_or_create(&By(fault))));
+        Verified::ALL.iter().for_each(|&verified| drop(self.verified.get_or_create(&By(verified))));
+        Rescue::ALL.iter().for_each(|&rescue| drop(self.rescues.get_or_create(&By(rescue))));
+    }
+
+    /// An upstream was asked for this, or another request's answer waited for.
+    pub(super) fn tell(&self, request: &ModuleRequest, served: Served, bytes: Option<u64>, took: Duration) {
+        self.upstream.observe(took.as_secs_f64());
+        let event = Event { bytes, ..Event::of(request.to_string(), served.label()).took(took) };
+        self.recent.tell(Sort::Module, event, SystemTime::now());
+    }
+
+    /// A mirror gave what it, or another one, had failed to give before.
+    pub(super) fn rescue(&self, path: &str, by: &str, faults: &[String]) {
+        self.rescued(Rescue::Retried, path.trim_start_matches('/'), format!("{by} gave it; {}", faults.join("; ")));
+    }
+
+    /// An answer was served that is older than any is while a mirror answers.
+    pub(super) fn outlive(&self, request: &ModuleRequest, age: Option<Duration>) {
+        let age = age.unwrap_or_default().as_secs();
+        let age = if age < 3600 { format!("{} min", age / 60) } else { format!("{} h", age / 3600) };
+        self.rescued(
+            Rescue::Older,
+            &request.to_string(),
+            format!("no mirror answered in time; an answer of {age} ago served"),
+        );
+    }
+
+    fn rescued(&self, rescue: Rescue, what: &str, words: String) {
+        self.rescues.get_or_create(&By(rescue)).inc();
+        self.recent.tell(Sort::Rescued, Event::of(what, rescue.label()).words(words), SystemTime::now());
     }
 
     pub(super) fn serve(&self, served: Served, length: Option<u64>) {

@@ -52,7 +52,7 @@ pub use notice::Notice;
 pub use replay::Replayed;
 pub use stance::{Stance, Why};
 
-use crate::metrics::{By, Counter, Family, Registry};
+use crate::metrics::{By, Counter, Family, Live, Registry};
 use crate::target::{Host, Name, unwrap_mapped};
 use chains::{Chain, Chains};
 use hello::Opening;
@@ -117,6 +117,21 @@ pub enum Alpn {
     Http2,
 }
 
+/// What is to be said of the CA at some time.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// None where nobody is intercepted.
+    pub ca: Option<Ca>,
+    pub notices: Vec<Notice>,
+}
+
+/// The CA in use.
+#[derive(Clone, Debug)]
+pub struct Ca {
+    pub fingerprint: String,
+    pub ends: SystemTime,
+}
+
 /// Decides who is intercepted, and does it. Cloning gives another handle to the same memory.
 #[derive(Clone)]
 pub struct Interceptor {
@@ -167,7 +182,9 @@ impl Interceptor {
             stances,
             handshakes,
         };
-        Ok((Interceptor { room: Arc::new(room) }, notices))
+        let interceptor = Interceptor { room: Arc::new(room) };
+        interceptor.show(registry);
+        Ok((interceptor, notices))
     }
 
     /// What to do with TLS to `host` from this client, whose proxy URL has this user.
@@ -227,6 +244,31 @@ impl Interceptor {
     /// The first eight hexadecimal digits of the root's SHA-256.
     pub fn fingerprint(&self) -> Option<String> {
         Some(self.room.chains()?.current().fingerprint().to_owned())
+    }
+
+    /// The CA as it is now, and what an operator should know of it.
+    pub fn report(&self, now: SystemTime) -> Report {
+        self.look_again();
+        let Some(chains) = self.room.chains() else { return Report::default() };
+        let mut notices = Vec::new();
+        notice::inspect(&chains, &self.room.config, now, &mut notices);
+        let authority = chains.current();
+        let ca = Ca { fingerprint: authority.fingerprint().to_owned(), ends: authority.ends() };
+        Report { ca: Some(ca), notices }
+    }
+
+    /// Lets scrapers see when the CA ends.
+    fn show(&self, registry: &Registry) {
+        let room = Arc::downgrade(&self.room);
+        let read = move || {
+            let ends = room.upgrade().and_then(|room| Some(room.chains()?.current().ends()));
+            let seconds = ends.and_then(|ends| ends.duration_since(SystemTime::UNIX_EPOCH).ok());
+            seconds.map(|since| (Vec::new(), since.as_secs() as f64)).into_iter().collect()
+        };
+        let help = "When the first certificate of the CA in use ends, in seconds since 1970";
+        registry.room("intercept", |families| {
+            families.register_collector(Live::gauge("ca_not_after_timestamp_seconds", help, read));
+        });
     }
 
     /// Has the CA's folder looked at, off the worker: another process may have rotated the CA.

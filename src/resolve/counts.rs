@@ -1,11 +1,14 @@
 //! What this room counts: attempts, verdicts, rescues.
 
+use std::time::SystemTime;
+
 use prometheus_client::encoding::EncodeLabelSet;
 
 use super::reply::Outcome;
 use super::server::Transport;
 use super::{Failure, Found, Freshness, Tier};
-use crate::metrics::{By, Counter, Family, Label, Registry};
+use crate::metrics::{By, Counter, Event, Family, Label, Recent, Registry, Sort};
+use crate::target::Name;
 
 /// The families of this room.
 #[derive(Clone, Default)]
@@ -13,6 +16,7 @@ pub(super) struct Counts {
     attempts: Family<Attempts, Counter>,
     lookups: Family<By<Ending>, Counter>,
     rescues: Family<By<Rescue>, Counter>,
+    recent: Recent,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -70,6 +74,11 @@ pub(super) enum Rescue {
     Forged,
 }
 
+impl Rescue {
+    const ALL: [Rescue; 6] =
+        [Rescue::Overruled, Rescue::Fallback, Rescue::Stale, Rescue::LastKnownGood, Rescue::Withstood, Rescue::Forged];
+}
+
 impl Label for Rescue {
     const KEY: &'static str = "by";
 
@@ -87,7 +96,9 @@ impl Label for Rescue {
 
 impl Counts {
     pub(super) fn new(registry: &Registry) -> Counts {
-        let counts = Counts::default();
+        let counts = Counts { recent: registry.recent().clone(), ..Counts::default() };
+        // Whoever watches for the first one needs to see that there was none before.
+        Rescue::ALL.iter().for_each(|&rescue| drop(counts.rescues.get_or_create(&By(rescue))));
         registry.room("resolve", |families| {
             families.register("attempts", "Questions to name servers, by what they came to", counts.attempts.clone());
             families.register("lookups", "Look-ups that had to ask, by verdict", counts.lookups.clone());
@@ -121,15 +132,18 @@ impl Counts {
         }
     }
 
-    pub(super) fn rescued(&self, rescue: Rescue) {
+    /// A name was found in spite of a fault; how, in words.
+    pub(super) fn rescued(&self, rescue: Rescue, name: &Name, words: impl Into<String>) {
         self.rescues.get_or_create(&By(rescue)).inc();
+        self.recent.tell(Sort::Rescued, Event::of(name.as_str(), rescue.label()).words(words), SystemTime::now());
     }
 
     /// An older answer is handed out.
-    pub(super) fn served(&self, freshness: Freshness) {
+    pub(super) fn served(&self, freshness: Freshness, name: &Name) {
+        const WORDS: &str = "no server gave an answer that counts; an older one served";
         match freshness {
-            Freshness::Stale => self.rescued(Rescue::Stale),
-            Freshness::LastKnownGood => self.rescued(Rescue::LastKnownGood),
+            Freshness::Stale => self.rescued(Rescue::Stale, name, WORDS),
+            Freshness::LastKnownGood => self.rescued(Rescue::LastKnownGood, name, WORDS),
             Freshness::Fresh | Freshness::Cached | Freshness::Static => {}
         }
     }

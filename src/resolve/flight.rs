@@ -329,14 +329,16 @@ impl Flight {
         let Some(source) = &found.source else { return };
         for &liar in &answer.overruled {
             let server = &ladder.plan().candidates[liar].server;
-            shared.counts.rescued(Rescue::Overruled);
+            let words = format!("{} found it over {}, which {server} had denied", source.server, source.transport);
+            shared.counts.rescued(Rescue::Overruled, name, words);
             if !ladder.has_lied(liar) {
                 shared.health.note_lie(server, kind::domain(name), 1, Instant::now());
             }
             tracing::info!("{name}: {} found it over {}, which {server} had denied", source.server, source.transport);
         }
         if found.tier > Tier::System && *start == Start::Bottom && answer.overruled.is_empty() {
-            shared.counts.rescued(Rescue::Fallback);
+            let words = format!("{} answered over {}, the system servers did not", source.server, source.transport);
+            shared.counts.rescued(Rescue::Fallback, name, words);
             tracing::debug!("{name}: {} answered over {}, the system servers did not", source.server, source.transport);
         }
     }
@@ -348,7 +350,8 @@ impl Flight {
         let vouched = *start == Start::Bottom && !shared.keep.good(name, wall()).is_empty();
         let withstands = vouched && !shared.memory.note_check(name, Instant::now());
         if withstands {
-            shared.counts.rescued(Rescue::Withstood);
+            let words = "two operators denied it, and a handshake vouched for it not long ago";
+            shared.counts.rescued(Rescue::Withstood, name, words);
         }
         withstands
     }
@@ -363,7 +366,7 @@ impl Flight {
             // It was to be renewed before its time, and nobody had to be served.
             return Ok(spare);
         }
-        shared.counts.served(spare.freshness);
+        shared.counts.served(spare.freshness, name);
         tracing::info!("{name}: no server gave an answer that counts; an older one serves");
         Ok(spare)
     }

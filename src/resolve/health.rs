@@ -85,6 +85,18 @@ struct Record {
     /// Moving mean of the time to a reply, and of its deviation (as TCP does, RFC 6298 section 2).
     mean: Option<Duration>,
     deviation: Duration,
+    /// What its latest attempt came to.
+    last: Option<Outcome>,
+}
+
+/// What is known of a server over one transport, for whoever reports it.
+pub(super) struct Vital {
+    pub state: State,
+    pub mean: Option<Duration>,
+    pub trial_in: Option<Duration>,
+    pub timeouts: u32,
+    pub refusals: u32,
+    pub last: Option<Outcome>,
 }
 
 impl Record {
@@ -141,6 +153,29 @@ impl Health {
             outcome if outcome.is_alive() => record.note_alive(elapsed),
             outcome => record.note_dead(matches!(outcome, Outcome::Unreachable | Outcome::Tls), now),
         }
+        if !matches!(outcome, Outcome::Local | Outcome::NotAsked) {
+            record.last = Some(outcome);
+        }
+    }
+
+    /// What is known of a server over a transport; nothing, where it never was heard or missed.
+    pub(super) fn vital(&self, server: &Server, transport: Transport, now: Instant) -> Option<Vital> {
+        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let record = servers.get(&(server.clone(), transport))?;
+        record.last?;
+        let Record { timeouts, refusals, mean, last, .. } = *record;
+        let trial_in = record.next_trial.map(|at| at.saturating_duration_since(now));
+        Some(Vital { state: record.state(now), mean, trial_in, timeouts, refusals, last })
+    }
+
+    /// The domains about which a server told too many lies lately, a few of them.
+    pub(super) fn lied_about(&self, server: &Server, now: Instant) -> Vec<String> {
+        let liars = self.liars.lock().unwrap_or_else(PoisonError::into_inner);
+        let theirs = liars.0.iter().filter(|((liar, _), lies)| {
+            let lately = |lie: &&Instant| now.saturating_duration_since(**lie) <= LIES_COUNT_FOR;
+            liar == server && lies.iter().filter(lately).count() >= LIES_TOO_MANY
+        });
+        theirs.map(|((_, domain), _)| domain.clone()).take(3).collect()
     }
 
     pub(super) fn state(&self, server: &Server, transport: Transport, now: Instant) -> State {

@@ -31,6 +31,7 @@ mod pace;
 mod plan;
 mod relay;
 mod reply;
+mod report;
 #[cfg(test)]
 mod scenarios;
 mod server;
@@ -55,6 +56,7 @@ pub use explain::{Attempt, Explanation, Inquiry, Source as ExplainedSource};
 pub use kind::{Kind, Scope, parse_suffix};
 pub use relay::Relayed;
 pub use reply::{Ede, Family, Outcome};
+pub use report::{Condition, ServerReport};
 pub use server::{BadServer, Server, Transport};
 
 use crate::metrics::{Label, Registry};
@@ -336,6 +338,7 @@ impl Resolver {
         let shared = Arc::new(Shared::new(config, runtime, registry)?);
         // The search list is the site's own, also if this process is killed soon.
         shared.save_later();
+        shared.show(registry);
         Ok(Resolver { shared })
     }
 
@@ -390,6 +393,11 @@ impl Resolver {
     /// Whom it asks, in words.
     pub fn describe(&self) -> String {
         self.shared.describe()
+    }
+
+    /// How the servers are.
+    pub fn report(&self) -> Vec<ServerReport> {
+        self.shared.report(tokio::time::Instant::now())
     }
 
     /// What was looked up since the start.

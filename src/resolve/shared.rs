@@ -320,7 +320,7 @@ impl Shared {
             Recall::Denied(failure) => Some(Err(failure)),
             Recall::Troubled { failure, due } => match (self.spare(name), failure) {
                 (Some(spare), _) => {
-                    self.counts.served(spare.freshness);
+                    self.counts.served(spare.freshness, name);
                     if !due {
                         return Some(Ok(spare));
                     }
@@ -406,7 +406,9 @@ impl Shared {
     /// All addresses of an answer were somebody else's: it was forged.
     pub(super) fn convict(&self, name: &Name, found: &Found) {
         self.memory.forget_word(name, found.source.as_deref());
-        self.counts.rescued(Rescue::Forged);
+        let by = found.source.as_ref().map_or("a server".to_owned(), |source| source.server.to_string());
+        let words = format!("every address that {by} gave failed the certificate check; others are tried");
+        self.counts.rescued(Rescue::Forged, name, words);
         if let Some(source) = &found.source {
             tracing::info!("{name}: every address that {} gave failed the certificate check", source.server);
             self.health.note_lie(&source.server, kind::domain(name), LIES_TOO_MANY, Instant::now());

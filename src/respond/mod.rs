@@ -139,6 +139,19 @@ impl Trouble {
         }
     }
 
+    /// Whether an operator wants to see it: neither the fault of whoever asked, nor the mere demand for a password.
+    pub fn is_news(&self) -> bool {
+        !self.is_the_clients() && !matches!(self, Trouble::Refused(Refusal::Credentials | Refusal::Login))
+    }
+
+    /// What an operator does next, where there is something.
+    pub fn advice(&self) -> Option<String> {
+        match self {
+            Trouble::Module(failure) => failure.hint().map(str::to_owned),
+            _ => self.hint(),
+        }
+    }
+
     /// What to type next, where there is something.
     fn hint(&self) -> Option<String> {
         self.unresolved().map(|failure| format!("goanyway resolve {}", failure.name()))

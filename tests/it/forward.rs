@@ -524,18 +524,6 @@ async fn absolute_form_that_names_ourselves_is_served() {
     assert_eq!((absolute.status, absolute.text()), (200, direct.text()));
 }
 
-#[tokio::test]
-async fn the_admin_port_answers_its_own_names_alone() {
-    let proxy = goanyway().start();
-    assert_eq!(get(proxy.admin(), "/healthz").await.text(), "ok\n");
-    assert_eq!(get(proxy.admin(), "/readyz").await.status, 200);
-    let metrics = get(proxy.admin(), "/metrics").await;
-    assert!(metrics.header("content-type").unwrap().starts_with("application/openmetrics-text"));
-    assert!(metrics.text().contains("goanyway_accept_connections") && metrics.text().ends_with("# EOF\n"));
-    let rebound = raw(proxy.admin(), b"GET /metrics HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n").await;
-    assert!(rebound.starts_with("HTTP/1.1 403"), "{rebound}");
-}
-
 /// Plain http goes to a parent in absolute form, and the parent hears the password that its URL has.
 #[tokio::test]
 async fn a_parent_is_spoken_to_in_absolute_form() {

@@ -2,7 +2,7 @@
 //! where `GOANYWAY_TEST_REQUIRE=all` makes that a failure.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Whether everything in `needed` is here; if not, the skip has been said.
 pub fn have(test: &str, needed: &[&str]) -> bool {
@@ -20,6 +20,8 @@ pub fn have(test: &str, needed: &[&str]) -> bool {
 fn is_here(need: &str) -> bool {
     match need {
         "root" => rustix::process::geteuid().is_root(),
+        // Of this project, fetched beside it.
+        path if path.contains('/') => Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists(),
         program => find(program).is_some(),
     }
 }

@@ -1,9 +1,13 @@
-//! Counting: the registry that every room puts its own families into, and the text that a scraper
-//! reads (OpenMetrics 1.0).
+//! Counting and telling: the registry that every room puts its own families into, the text that a
+//! scraper reads (OpenMetrics 1.0), and the few lines that a person reads (`recent`).
 //!
 //! Rooms own their counters and register them through [`Registry::room`]; label values come from
 //! outcome enums by way of [`Label`], so the set of series is bounded by the types. Nothing here
 //! knows what is counted, and there are no globals: tests make a registry each.
+
+mod live;
+mod plain;
+mod recent;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,6 +18,13 @@ use prometheus_client::registry::Registry as Families;
 pub use prometheus_client::metrics::counter::Counter;
 pub use prometheus_client::metrics::family::Family;
 pub use prometheus_client::metrics::gauge::Gauge;
+pub use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+pub use prometheus_client::metrics::info::Info;
+pub use prometheus_client::registry::Unit;
+
+pub use live::{Labels, Live};
+pub use plain::CONTENT_TYPE as PLAIN_CONTENT_TYPE;
+pub use recent::{Counts, Event, Lately, Recent, Sort};
 
 /// The content type of [`Registry::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -23,11 +34,12 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 pub struct Registry {
     // Locked while a room registers (at start) and while a scrape is written; never on a request.
     families: Arc<Mutex<Families>>,
+    recent: Recent,
 }
 
 impl Default for Registry {
     fn default() -> Registry {
-        Registry { families: Arc::new(Mutex::new(Families::with_prefix("goanyway"))) }
+        Registry { families: Arc::new(Mutex::new(Families::with_prefix("goanyway"))), recent: Recent::default() }
     }
 }
 
@@ -36,6 +48,21 @@ impl Registry {
     pub fn room(&self, room: &str, register: impl FnOnce(&mut Families)) {
         let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
         register(families.sub_registry_with_prefix(room));
+    }
+
+    /// Lets the house as a whole register families under `goanyway_`.
+    pub fn house(&self, register: impl FnOnce(&mut Families)) {
+        register(&mut self.families.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Where a room tells in words what has just happened.
+    pub fn recent(&self) -> &Recent {
+        &self.recent
+    }
+
+    /// Everything, as Prometheus read it before OpenMetrics ([`PLAIN_CONTENT_TYPE`]).
+    pub fn plain_text(&self) -> String {
+        plain::rewrite(&self.text())
     }
 
     /// Everything, as OpenMetrics text.
