@@ -27,7 +27,7 @@ use crate::config::{Folder, Settings};
 use crate::connect::{self, Connector};
 use crate::dns::Nameserver;
 use crate::fetch::Fetcher;
-use crate::flow::{HASHING, Ours, Rooms, Worker};
+use crate::flow::{HASHING, Ours, Rooms, Subnet, Worker};
 use crate::forward::{Forwarder, Identity};
 use crate::goproxy::{self, Goproxy, Readings};
 use crate::intercept::{self, Interceptor};
@@ -81,18 +81,21 @@ pub struct Bound {
     pub listen: Vec<SocketAddr>,
     /// Those over TLS again.
     pub tls: Vec<SocketAddr>,
+    /// Where a gateway brings connections.
+    pub transparent: Vec<SocketAddr>,
     /// UDP and TCP alike.
     pub dns: Vec<SocketAddr>,
     pub admin: Option<SocketAddr>,
 }
 
 impl Bound {
-    /// The lines of a ready file: `listen=ADDRESS`, `dns=ADDRESS`, `admin=ADDRESS`.
+    /// The lines of a ready file: `listen=ADDRESS`, `transparent=ADDRESS`, `dns=ADDRESS`, `admin=ADDRESS`.
     pub fn lines(&self) -> String {
         let listen = self.listen.iter().map(|address| format!("listen={address}\n"));
+        let transparent = self.transparent.iter().map(|address| format!("transparent={address}\n"));
         let dns = self.dns.iter().map(|address| format!("dns={address}\n"));
         let admin = self.admin.iter().map(|address| format!("admin={address}\n"));
-        listen.chain(dns).chain(admin).collect()
+        listen.chain(transparent).chain(dns).chain(admin).collect()
     }
 }
 
@@ -108,11 +111,13 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
     let files = socket::raise_file_limit();
     let listeners = bind(&settings.listen, cores)?;
     let over_tls = bind(&settings.listen_tls, cores)?;
+    let transparent = bind_by(Listeners::bind_transparent, &settings.transparent, cores)?;
     let dns = settings.dns.iter().map(|&address| DnsListeners::bind(address, cores)).collect::<Result<Vec<_>, _>>()?;
     let admin = settings.admin.map(|address| bind(&[address], 1)).transpose()?;
     let bound = Bound {
         listen: listeners.iter().chain(&over_tls).map(|listeners| listeners.address).collect(),
         tls: over_tls.iter().map(|listeners| listeners.address).collect(),
+        transparent: transparent.iter().map(|listeners| listeners.address).collect(),
         dns: dns.iter().map(|listeners| listeners.address).collect(),
         admin: admin.iter().flatten().map(|listeners| listeners.address).next(),
     };
@@ -132,7 +137,8 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
     }
     let nameserver = Arc::new(Nameserver::new(rooms.rooms.admission.clone(), rooms.resolver.clone(), &registry));
     let fronts = Fronts { rooms: Arc::clone(&rooms.rooms), nameserver, house, ends: ends.clone() };
-    let workers = fronts.spawn(share_out([(Manner::Bare, listeners), (Manner::Tls, over_tls)], dns, cores))?;
+    let proxy = [(Manner::Bare, listeners), (Manner::Tls, over_tls), (Manner::Redirected, transparent)];
+    let workers = fronts.spawn(share_out(proxy, dns, cores))?;
     ready.store(true, Ordering::Release);
     Ok(Running {
         bound,
@@ -220,7 +226,8 @@ fn build(
 ) -> Result<Built, Error> {
     let handle = shared.handle().clone();
     let admission = Admission::new(settings.admit, registry)?;
-    admission.own(bound.admin.iter().chain(&bound.listen).chain(&bound.dns).copied().collect());
+    let own = bound.admin.iter().chain(&bound.listen).chain(&bound.transparent).chain(&bound.dns);
+    admission.own(own.copied().collect());
     let state_dir = usable(&settings.state_dir, notices)?;
     let learnt_dir = state_dir.clone();
     let resolver = Resolver::new(resolve::Config { state_dir, ..settings.resolve }, handle.clone(), registry)?;
@@ -232,6 +239,10 @@ fn build(
     let parent = connect.parents.describe();
     let identity = Identity::new(registry);
     let connector = Connector::new(connect, resolver.clone(), identity.pseudonym(), registry)?;
+    if !bound.transparent.is_empty() {
+        admission.keep_bindings();
+        connector.keep_recent();
+    }
     let intercept = intercept::Config { state_dir: learnt_dir, ..settings.intercept };
     let (interceptor, said) = Interceptor::open(intercept, SystemTime::now(), registry)?;
     let learning = interceptor.clone();
@@ -245,8 +256,21 @@ fn build(
     let hashing = Arc::new(Semaphore::new(HASHING));
     let tunnels = Tunnels::new(registry);
     let modules = Modules::new(identity.pseudonym());
-    let recent = registry.recent().clone();
-    let rooms = Rooms { admission, interceptor, goproxy, tunnels, connector, identity, modules, ours, recent, hashing };
+    let subnet = Subnet::new(registry);
+    let rooms = Rooms {
+        admission,
+        interceptor,
+        goproxy,
+        tunnels,
+        connector,
+        resolver: resolver.clone(),
+        identity,
+        modules,
+        ours,
+        subnet,
+        recent: registry.recent().clone(),
+        hashing,
+    };
     let admin_hosts = settings.admin_hosts;
     Ok(Built { rooms: Arc::new(rooms), resolver, cache, cache_dir, admin_hosts, parent })
 }
@@ -279,8 +303,15 @@ fn try_write(path: &Path) -> io::Result<()> {
 }
 
 fn bind(addresses: &[SocketAddr], workers: usize) -> Result<Vec<Listeners>, Error> {
-    let bind_one =
-        |&address: &SocketAddr| Listeners::bind(address, workers).map_err(|error| Error::Listen { address, error });
+    bind_by(Listeners::bind, addresses, workers)
+}
+
+fn bind_by(
+    how: fn(SocketAddr, usize) -> io::Result<Listeners>,
+    addresses: &[SocketAddr],
+    workers: usize,
+) -> Result<Vec<Listeners>, Error> {
+    let bind_one = |&address: &SocketAddr| how(address, workers).map_err(|error| Error::Listen { address, error });
     addresses.iter().map(bind_one).collect()
 }
 
@@ -317,7 +348,7 @@ struct Share {
 }
 
 /// Gives each worker its part of every listener.
-fn share_out(proxy: [(Manner, Vec<Listeners>); 2], dns: Vec<DnsListeners>, workers: usize) -> Vec<Share> {
+fn share_out(proxy: [(Manner, Vec<Listeners>); 3], dns: Vec<DnsListeners>, workers: usize) -> Vec<Share> {
     let mut shares: Vec<Share> = (0..workers).map(|_| Share::default()).collect();
     let proxy = proxy.into_iter().flat_map(|(manner, listeners)| listeners.into_iter().map(move |one| (manner, one)));
     for (manner, listeners) in proxy {
@@ -384,7 +415,13 @@ impl Fronts {
             let (house, accepting, worker) = (self.house.clone(), self.ends.accepting.clone(), Arc::clone(&worker));
             tasks.spawn(async move {
                 let tasks = worker.tasks.clone();
-                let serve = move |arrival| drop(tasks.spawn(Arc::clone(&worker).serve(arrival)));
+                let serve = move |arrival| {
+                    let worker = Arc::clone(&worker);
+                    match manner {
+                        Manner::Redirected => drop(tasks.spawn(worker.serve_redirected(arrival))),
+                        Manner::Bare | Manner::Tls => drop(tasks.spawn(worker.serve(arrival))),
+                    }
+                };
                 house.run(listener, manner, accepting, serve).await;
             });
         }
@@ -450,7 +487,7 @@ fn obstacle(error: &io::Error) -> String {
 fn port_hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "; another program (another goanyway?) has it, choose one with --listen, --dns or --admin"
+            "; another program (another goanyway?) has it, choose one with --listen, --transparent, --dns or --admin"
         }
         io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
         io::ErrorKind::PermissionDenied => "; ports below 1024 want root or CAP_NET_BIND_SERVICE",

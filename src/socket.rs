@@ -45,6 +45,14 @@ impl Listeners {
     }
 }
 
+impl Listeners {
+    /// The same for connections that a gateway brings here: where this process may (CAP_NET_ADMIN), also
+    /// those that keep their destination (TPROXY, `IP_TRANSPARENT`).
+    pub fn bind_transparent(address: SocketAddr, workers: usize) -> io::Result<Listeners> {
+        Self::bind_each(address, workers, transparent_socket)
+    }
+}
+
 impl Listeners<std::net::UdpSocket> {
     /// The same for `workers` loops that receive datagrams.
     pub fn bind_datagrams(address: SocketAddr, workers: usize) -> io::Result<Listeners<std::net::UdpSocket>> {
@@ -148,7 +156,18 @@ impl Datagrams {
 }
 
 fn listening_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    listen_on(Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?, address, shared)
+}
+
+fn transparent_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Refused to whoever may not; REDIRECT works without.
+    #[cfg(target_os = "linux")]
+    let _ = if address.is_ipv4() { socket.set_ip_transparent_v4(true) } else { socket.set_ip_transparent_v6(true) };
+    listen_on(socket, address, shared)
+}
+
+fn listen_on(socket: Socket, address: SocketAddr, shared: bool) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     bind_socket(&socket, address, shared)?;
     // The probe listens too: a bind alone succeeds beside a listener that has SO_REUSEADDR set.
@@ -226,6 +245,23 @@ pub fn source_to(address: IpAddr) -> io::Result<IpAddr> {
     let socket = std::net::UdpSocket::bind((any, 0))?;
     socket.connect((address, 9))?;
     Ok(socket.local_addr()?.ip())
+}
+
+/// Where a connection was going before a gateway brought it here: what netfilter remembers of it
+/// (REDIRECT), else its own end, which is as it was (TPROXY). That of whoever came by itself is our listener.
+#[cfg(target_os = "linux")]
+pub fn destination(stream: &TcpStream) -> io::Result<SocketAddr> {
+    let local = stream.local_addr()?;
+    let socket = socket2::SockRef::from(stream);
+    // ENOENT where netfilter did not touch it.
+    let remembered = if local.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
+    Ok(remembered.ok().and_then(|address| address.as_socket()).unwrap_or(local))
+}
+
+/// Elsewhere nothing is brought here.
+#[cfg(not(target_os = "linux"))]
+pub fn destination(stream: &TcpStream) -> io::Result<SocketAddr> {
+    stream.local_addr()
 }
 
 /// Connects to an address. The caller sets the deadline.

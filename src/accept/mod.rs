@@ -27,7 +27,7 @@ use announce::Progress;
 use tls::{Certificates, Greeted};
 
 use crate::metrics::{By, Counter, Family, Gauge, Label, Registry};
-use crate::socket::Conduit;
+use crate::socket::{self, Conduit};
 
 /// Connections at once, over all workers, where the limit of open files allows as many.
 pub const MAX_CONNECTIONS: usize = 16_384;
@@ -66,6 +66,7 @@ pub struct Arrival {
     stream: TcpStream,
     peer: SocketAddr,
     local: SocketAddr,
+    destination: SocketAddr,
     place: Place,
     house: House,
     manner: Manner,
@@ -96,11 +97,25 @@ pub enum Unwelcome {
     Plain,
 }
 
+/// One client's connection that a gateway brought here, as it came.
+pub struct Redirected {
+    pub stream: TcpStream,
+    pub peer: SocketAddr,
+    /// Our end, as it tells who is on this host.
+    pub local: SocketAddr,
+    /// Where the client was going.
+    pub destination: SocketAddr,
+    /// Given back when the connection ends.
+    pub place: Place,
+}
+
 /// How a listener is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
     Bare,
     Tls,
+    /// Not at all: its clients speak to somebody else.
+    Redirected,
 }
 
 /// A place in the house.
@@ -218,16 +233,24 @@ impl House {
         let permit = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
         let (stream, peer) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        let local = stream.local_addr()?;
+        let mut local = stream.local_addr()?;
+        let mut destination = local;
+        if manner == Manner::Redirected {
+            destination = socket::destination(&stream)?;
+            if destination == local {
+                // Its own end is what the client chose to write there: nobody becomes a client on this host by it.
+                local = listener.local_addr()?;
+            }
+        }
         self.open.inc();
         let mut place = Place { _permit: permit, _seat: None, open: self.open.clone() };
         let mut unwelcome = None;
-        if !self.announces(peer.ip()) {
+        if manner == Manner::Redirected || !self.announces(peer.ip()) {
             let Ok(verdict) = self.seat(&mut place, peer, local) else { return Ok(None) };
             unwelcome = verdict;
         }
         self.accepted.get_or_create(&By(Accepted::Arrived)).inc();
-        Ok(Some(Arrival { stream, peer, local, place, house: self.clone(), manner, unwelcome }))
+        Ok(Some(Arrival { stream, peer, local, destination, place, house: self.clone(), manner, unwelcome }))
     }
 
     /// Whether whoever is at this address says for whom it speaks.
@@ -292,9 +315,19 @@ fn places(files: Option<u64>) -> usize {
 }
 
 impl Arrival {
+    /// A connection that a gateway brought here; nothing where it is not to be served: it cannot be told so.
+    pub fn redirected(self) -> Option<Redirected> {
+        let Arrival { stream, peer, local, destination, place, unwelcome, .. } = self;
+        if unwelcome.is_some() {
+            socket::reset_on_close(&stream);
+            return None;
+        }
+        Some(Redirected { stream, peer, local, destination, place })
+    }
+
     /// Hears out what comes before the first request; nothing where the connection is of no use.
     pub async fn enter(self) -> Option<Entered> {
-        let Arrival { mut stream, mut peer, local, mut place, house, manner, mut unwelcome } = self;
+        let Arrival { mut stream, mut peer, local, mut place, house, manner, mut unwelcome, .. } = self;
         if house.announces(peer.ip()) {
             let announced = house.heed(&mut stream, peer).await?;
             // Another machine's loopback is that machine: nobody becomes a client on this host by what a

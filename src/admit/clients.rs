@@ -94,6 +94,14 @@ pub(super) fn is_neighbour(config: &Config, ends: Ends) -> bool {
     ends.on_this_host() || within(&config.clients, unwrap_mapped(ends.peer.ip()))
 }
 
+pub(super) fn admit_neighbour(config: &Config, ends: Ends) -> Result<Client, Refusal> {
+    let address = unwrap_mapped(ends.peer.ip());
+    if !is_neighbour(config, ends) {
+        return Err(Refusal::Client(address));
+    }
+    Ok(Client { address, standing: standing(ends), user: None })
+}
+
 /// Whether whoever is at the other end may try: it is on this host, or its network is named, or it showed a
 /// certificate. Where credentials are all that is named, anybody may try those.
 pub(super) fn may_try(config: &Config, ends: Ends) -> bool {
@@ -156,7 +164,7 @@ mod tests {
     use super::*;
 
     fn rules(config: Config) -> Rules {
-        Rules { config, users: None, ours: std::sync::OnceLock::new() }
+        Rules { config, users: None, ours: std::sync::OnceLock::new(), bindings: Default::default() }
     }
 
     fn basic(user: &str, password: &str) -> Vec<u8> {

@@ -10,23 +10,27 @@
 //! are out of reach, private ones are open to this host alone, ports are the usual ones. Every
 //! denial knows the flag that would allow it. Nothing here awaits.
 
+mod bindings;
 mod clients;
 mod users;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use ipnet::IpNet;
+use tokio::time::Instant;
 
 pub use clients::{Client, Credential, Ends, Identity};
 pub use users::{Error, Proof};
 
+use bindings::Bindings;
 use users::Users;
 
 use crate::metrics::{By, Counter, Family, Label, Registry};
 use crate::socket;
-use crate::target::{Host, Scope, Target, embedded, unwrap_mapped};
+use crate::target::{Host, Name, Scope, Target, embedded, unwrap_mapped};
 
 /// What an operator may change about admission.
 #[derive(Clone, Debug, Default)]
@@ -62,6 +66,9 @@ pub enum Standing {
 pub enum Dialect {
     Connect,
     Http,
+    /// Not named at all: a gateway brought the connection here. Which ports it brings is its operator's
+    /// choice, and the client reached them before.
+    Redirected,
 }
 
 /// Ports that a CONNECT may name: TLS, and what go and git need for `direct` (ssh, git).
@@ -85,6 +92,7 @@ struct Rules {
     users: Option<Users>,
     // Set once, when the daemon has bound its listeners; never dialled on anybody's behalf.
     ours: OnceLock<Vec<SocketAddr>>,
+    bindings: Bindings,
 }
 
 impl Admission {
@@ -95,7 +103,10 @@ impl Admission {
         registry.room("admit", |families| {
             families.register("decisions", "Targets admitted and refused, by reason", Family::clone(&decisions));
         });
-        Ok(Admission { rules: Arc::new(Rules { config, users, ours: OnceLock::new() }), decisions })
+        Ok(Admission {
+            rules: Arc::new(Rules { config, users, ours: OnceLock::new(), bindings: Bindings::default() }),
+            decisions,
+        })
     }
 
     /// Tells which addresses are our own listeners, once they are bound.
@@ -120,6 +131,27 @@ impl Admission {
     /// network must be one of ours.
     pub fn is_neighbour(&self, ends: Ends) -> bool {
         clients::is_neighbour(&self.rules.config, ends)
+    }
+
+    /// Whether a client whose connection a gateway brought here may be served, and what it is to us. It
+    /// has nothing to present, so its network must be one of ours.
+    pub fn redirected(&self, ends: Ends) -> Result<Client, Refusal> {
+        clients::admit_neighbour(&self.rules.config, ends).inspect_err(|refusal| self.count(refusal.decision()))
+    }
+
+    /// From now on it is kept which addresses clients were given for which names.
+    pub fn keep_bindings(&self) {
+        self.rules.bindings.keep();
+    }
+
+    /// This client was told by our name server that the name has these addresses.
+    pub fn bind(&self, client: IpAddr, name: &Name, addresses: &[IpAddr], ttl: Duration, now: Instant) {
+        self.rules.bindings.note(client, name, addresses, ttl, now);
+    }
+
+    /// Whether our name server told this client so.
+    pub fn is_bound(&self, client: IpAddr, name: &Name, address: IpAddr, now: Instant) -> bool {
+        self.rules.bindings.hold(client, name, address, now)
     }
 
     /// Whether a client may ask in origin form, and what it asks for. go refuses to send a password
@@ -153,13 +185,12 @@ impl Admission {
     }
 
     fn judge_target(&self, standing: Standing, dialect: Dialect, target: &Target) -> Result<Permit, Refusal> {
-        let usual = match dialect {
-            Dialect::Connect => &CONNECT_PORTS[..],
-            Dialect::Http => &HTTP_PORTS[..],
+        let is_usual = match dialect {
+            Dialect::Connect => CONNECT_PORTS.contains(&target.port),
+            Dialect::Http => HTTP_PORTS.contains(&target.port),
+            Dialect::Redirected => true,
         };
-        let open = standing == Standing::Configured
-            || usual.contains(&target.port)
-            || self.rules.config.ports.contains(&target.port);
+        let open = standing == Standing::Configured || is_usual || self.rules.config.ports.contains(&target.port);
         if !open {
             return Err(Refusal::Port(target.port));
         }
@@ -450,6 +481,17 @@ mod tests {
         assert!(judge("203.0.113.8").is_ok());
         assert_eq!(judge("203.0.113.9").unwrap_err().decision(), Decision::Denied);
         assert_eq!(judge("169.254.169.254").unwrap_err(), Refusal::Metadata);
+    }
+
+    #[test]
+    fn a_gateway_brings_whatever_port_its_rules_say_and_no_address_more() {
+        let rules = admission(Config::default());
+        rules.own(vec!["0.0.0.0:3129".parse().unwrap()]);
+        let ask = |text| rules.target(Standing::Remote, Dialect::Redirected, &target(text)).map(drop);
+        assert_eq!(ask("9.9.9.9:25"), Ok(()));
+        assert!(matches!(ask("10.1.2.3:443"), Err(Refusal::Address { .. })));
+        assert_eq!(ask("169.254.169.254:80"), Err(Refusal::Metadata));
+        assert_eq!(ask("127.0.0.1:3129"), Err(Refusal::Ourselves));
     }
 
     #[test]

@@ -30,6 +30,9 @@ const PIECE: usize = 4 * 1024;
 /// so that it is never closed under a request.
 const IDLE_PATIENCE: Duration = Duration::from_secs(120);
 
+/// Says of a head whether it may pass.
+type Turnstile = Box<dyn Fn(&[u8]) -> bool + Send + Sync>;
+
 /// A stream whose request heads are checked as they pass.
 pub struct Guarded<S> {
     inner: S,
@@ -38,12 +41,28 @@ pub struct Guarded<S> {
     wait: Wait,
     /// An interim response that is being written.
     aside: Bytes,
+    /// Where some heads are not ours to read: the first of them, or one that is no head at all, ends what
+    /// passes, is answered by nothing, and is held with all that follows.
+    turnstile: Option<Turnstile>,
 }
 
 impl<S> Guarded<S> {
     /// Watches over the heads that come out of `inner`.
     pub fn new(inner: S) -> Guarded<S> {
-        Guarded { inner, gate: Gate::default(), keeper: Keeper::default(), wait: Wait::default(), aside: Bytes::new() }
+        Guarded {
+            inner,
+            gate: Gate::default(),
+            keeper: Keeper::default(),
+            wait: Wait::default(),
+            aside: Bytes::new(),
+            turnstile: None,
+        }
+    }
+
+    /// The same for a stream whose heads are ours only where `admits` says so; where they are not, nothing
+    /// is refused: the stream ends for its reader, and [`Guarded::into_parts`] has what was read of the rest.
+    pub fn behind(inner: S, admits: impl Fn(&[u8]) -> bool + Send + Sync + 'static) -> Guarded<S> {
+        Guarded { turnstile: Some(Box::new(admits)), ..Guarded::new(inner) }
     }
 
     /// The service's hand on this stream.
@@ -87,7 +106,7 @@ impl Default for Gate {
 
 impl Gate {
     /// Moves on as far as the held bytes allow; true when something may pass.
-    fn advance(&mut self) -> Result<bool, Fault> {
+    fn advance(&mut self, turnstile: Option<&Turnstile>) -> Result<bool, Fault> {
         if self.passing > 0 {
             return Ok(true);
         }
@@ -106,7 +125,12 @@ impl Gate {
         if matches!(self.state, State::Head)
             && let Some(end) = self.find_end()?
         {
-            self.state = match check(&self.held[..end])? {
+            let framing = check(&self.held[..end])?;
+            if turnstile.is_some_and(|admits| !admits(&self.held[..end])) {
+                self.state = State::Ended;
+                return Ok(false);
+            }
+            self.state = match framing {
                 Framing::Length(length) => State::Body(length),
                 Framing::Chunked => State::Chunked(Chunks::default()),
                 Framing::Open => State::Open,
@@ -241,7 +265,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
             this.gate.state = State::Open;
         }
         loop {
-            match this.gate.advance() {
+            match this.gate.advance(this.turnstile.as_ref()) {
                 Ok(true) => {
                     this.wait.end();
                     this.gate.pass(buf);
@@ -252,6 +276,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
                     this.keeper.refuse(fault);
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)));
                 }
+                Err(_) if this.turnstile.is_some() => this.gate.state = State::Ended,
                 Err(fault) => {
                     this.keeper.refuse(fault);
                     this.gate.refuse();
@@ -266,13 +291,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
             }
             if ready!(this.collect(cx))? == 0 {
                 // The stream ended within a head or a body, or between two: hyper tells which.
-                this.gate.state = if this.gate.held.is_empty() { State::Ended } else { State::Open };
+                let is_between = this.gate.held.is_empty() || this.turns_away();
+                this.gate.state = if is_between { State::Ended } else { State::Open };
             }
         }
     }
 }
 
 impl<S: AsyncRead + Unpin> Guarded<S> {
+    /// Whether what is held is a head, or no head, that is not ours to read.
+    fn turns_away(&self) -> bool {
+        self.turnstile.is_some() && matches!(self.gate.state, State::Head)
+    }
+
     fn read_straight(&mut self, limit: u64, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let room = buf.remaining().min(usize::try_from(limit).unwrap_or(usize::MAX));
         let mut part = ReadBuf::new(buf.initialize_unfilled_to(room));
@@ -294,7 +325,7 @@ impl<S: AsyncRead + Unpin> Guarded<S> {
         if !self.wait.is_over(begun, self.gate.is_first, cx) {
             return Poll::Pending;
         }
-        if begun {
+        if begun && self.turnstile.is_none() {
             self.keeper.refuse(Fault::SlowHead);
             self.gate.refuse();
             return Poll::Ready(Ok(STAND_IN.len()));
@@ -412,6 +443,35 @@ mod tests {
         let expected = [GET, POST, POST, GET].concat();
         for piece in [1, 2, 3, 7, 64, 4096] {
             assert_eq!(passed(&pipelined, piece).await, (expected.clone(), None), "pieces of {piece}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn behind_a_turnstile_what_is_not_ours_stays_whole_and_unanswered() {
+        const OTHER: &[u8] = b"GET / HTTP/1.1\r\nHost: b\r\n\r\n";
+        let bad: &[u8] = b"GET / HTTP/1.1\nHost: a\n\n";
+        let half = &GET[..20];
+        let table: [(&[&[u8]], &[u8]); 6] = [
+            (&[GET, POST], b""),
+            (&[GET, POST], &[OTHER, GET].concat()),
+            (&[], OTHER),
+            (&[GET], bad),
+            (&[GET], b"\x16\x03\x01\x00\n"),
+            (&[GET], half),
+        ];
+        for (ours, rest) in table {
+            for piece in [1, 3, 4096] {
+                let (mut client, server) = tokio::io::duplex(1 << 20);
+                let mut guarded = Guarded::behind(server, |head| head.windows(7).any(|part| part == b"Host: a"));
+                for part in [&ours.concat(), rest].concat().chunks(piece) {
+                    client.write_all(part).await.unwrap();
+                }
+                let mut read = Vec::new();
+                // The client says no more and stays: a head that is not finished in time is not ours either.
+                guarded.read_to_end(&mut read).await.unwrap();
+                assert_eq!((read, guarded.keeper().refused()), (ours.concat(), None));
+                assert_eq!(&guarded.into_parts().1[..], rest, "pieces of {piece}");
+            }
         }
     }
 

@@ -5,12 +5,14 @@
 //! sees it. Then [`intent`] tells from the parsed head which of the three dialects is spoken.
 
 mod chunks;
+mod glance;
 mod guard;
 mod head;
 mod keeper;
 
 use http::{Method, Request, Version, header};
 
+pub use glance::read_head;
 pub use guard::Guarded;
 pub use head::{Fault, Framing, HEAD_PATIENCE, check};
 pub use keeper::{Keeper, Left};

@@ -61,6 +61,10 @@ impl Banner {
         let mut text = format!("goanyway {}\n", env!("CARGO_PKG_VERSION"));
         let mut row = |what: &str, value: &str| text.push_str(&format!("  {what:<9} {value}\n"));
         row("listening", &format!("{} (CONNECT, http and GOPROXY)", listen.join(", ")));
+        if !bound.transparent.is_empty() {
+            let transparent: Vec<String> = bound.transparent.iter().map(ToString::to_string).collect();
+            row("subnet", &format!("{} (what a gateway redirects)", transparent.join(", ")));
+        }
         if !running.bound.dns.is_empty() {
             let dns: Vec<String> = running.bound.dns.iter().map(ToString::to_string).collect();
             row("DNS", &format!("{} (UDP and TCP)", dns.join(", ")));

@@ -84,6 +84,10 @@ pub enum Error {
     #[error("TLS to clients wants both --tls-cert FILE and --tls-key FILE")]
     HalfTls,
     #[error(
+        "--transparent {0} is open to the network, so it must be said who may use it: --client CIDR (a password is none, redirected clients have no place for it)"
+    )]
+    OpenTransparent(SocketAddr),
+    #[error(
         "--dns {0} is open to the network, so it must be said who may ask: --client CIDR (a password is none, DNS has no place for it)"
     )]
     OpenDns(SocketAddr),
@@ -153,7 +157,11 @@ impl Settings {
         if let Some(address) = self.listen_tls.iter().find(open_to_all).filter(|_| !certified) {
             return Err(Error::Open(*address));
         }
-        if let Some(address) = self.dns.iter().find(|address| is_open(address) && self.admit.clients.is_empty()) {
+        let nobodys = |address: &&SocketAddr| is_open(address) && self.admit.clients.is_empty();
+        if let Some(address) = self.transparent.iter().find(nobodys) {
+            return Err(Error::OpenTransparent(*address));
+        }
+        if let Some(address) = self.dns.iter().find(nobodys) {
             return Err(Error::OpenDns(*address));
         }
         match self.admit.clients.iter().find(|network| network.prefix_len() == 0) {

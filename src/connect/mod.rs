@@ -9,6 +9,7 @@
 
 mod parent;
 mod race;
+mod recent;
 mod tls;
 
 use std::future::Future;
@@ -19,10 +20,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::client::TlsStream;
 
 pub use parent::{BadParent, Parent, Parents};
+use recent::Recent;
 pub use tls::{Error as RootsError, Tls, read_roots, speaks_h2};
 
 use crate::admit::{Heard, Judged, Permit, Refusal};
@@ -59,6 +61,7 @@ struct Inner {
     /// Our entry in `Via`, for parents.
     via: String,
     attempts: Family<By<Attempt>, Counter>,
+    recent: Recent,
 }
 
 /// A stream to where the permit allows.
@@ -97,7 +100,9 @@ impl Connector {
             families.register("attempts", "Connection attempts, by outcome", Family::clone(&attempts));
         });
         let via = format!("1.1 {pseudonym}");
-        Ok(Connector { inner: Arc::new(Inner { resolver, tls, parents: config.parents, via, attempts }) })
+        Ok(Connector {
+            inner: Arc::new(Inner { resolver, tls, parents: config.parents, via, attempts, recent: Recent::default() }),
+        })
     }
 
     /// Has somebody told of each host that asks for a client certificate in a handshake of ours. We show
@@ -161,9 +166,22 @@ impl Connector {
         .await
     }
 
+    /// From now on it is known which connections were just made.
+    pub fn keep_recent(&self) {
+        self.inner.recent.keep();
+    }
+
+    /// Whether what comes from here is a connection that we have just made ourselves.
+    pub fn has_just_dialled_from(&self, peer: SocketAddr) -> bool {
+        self.inner.recent.has(peer, Instant::now())
+    }
+
     async fn connect(&self, judged: Judged) -> Result<TcpStream, Miss> {
         let outcome = match timeout(race::ATTEMPT, socket::connect(judged.address())).await {
-            Ok(Ok(stream)) => Ok(stream),
+            Ok(Ok(stream)) => {
+                stream.local_addr().into_iter().for_each(|local| self.inner.recent.note(local, Instant::now()));
+                Ok(stream)
+            }
             Ok(Err(error)) => Err(Miss::from_io(&error)),
             Err(_) => Err(Miss::Silent),
         };

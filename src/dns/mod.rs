@@ -168,7 +168,7 @@ impl Nameserver {
                     Next::Ask(query, name) => {
                         let nameserver = Arc::clone(&self);
                         tasks.spawn(async move {
-                            let message = nameserver.ask(&query, &name).await;
+                            let message = nameserver.ask(reply.peer.ip(), &query, &name).await;
                             reply.send(&query, &message);
                         });
                     }
@@ -234,7 +234,7 @@ impl Nameserver {
                         Next::Reply(query, message) => (query, message),
                         Next::Ask(query, name) => {
                             asked.push(async move {
-                                let message = self.ask(&query, &name).await;
+                                let message = self.ask(peer.ip(), &query, &name).await;
                                 (query, message)
                             });
                             continue;
@@ -274,6 +274,7 @@ impl Nameserver {
             && let Some(known) = self.resolver.recall(&name)
         {
             self.known.inc();
+            self.bind(ends.peer.ip(), &name, &known);
             let message = compose(&query, family, &known);
             return Next::Reply(query, message);
         }
@@ -300,7 +301,15 @@ impl Nameserver {
         self.replies.get_or_create(&By(Said::Limited)).get().is_multiple_of(2)
     }
 
-    async fn ask(&self, query: &Query, name: &Name) -> Message {
+    /// Notes what this client is about to be told: a connection of its own may come to us, redirected,
+    /// and is believed by this.
+    fn bind(&self, client: IpAddr, name: &Name, result: &Result<Found, Failure>) {
+        if let Ok(found) = result {
+            self.admission.bind(client, name, &found.addresses, found.ttl, Instant::now());
+        }
+    }
+
+    async fn ask(&self, client: IpAddr, query: &Query, name: &Name) -> Message {
         let Ok(_place) = self.room.try_acquire() else {
             self.count(Said::Limited);
             return answer::explained(query, ResponseCode::ServFail, Reason::NotReady, "too many look-ups under way");
@@ -308,6 +317,7 @@ impl Nameserver {
         let (said, message) = match (query.family(), &query.question) {
             (Some(family), _) => {
                 let result = self.resolver.look_up(name).await;
+                self.bind(client, name, &result);
                 (Said::of(&result), compose(query, family, &result))
             }
             (None, Some(question)) => {

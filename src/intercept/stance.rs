@@ -37,6 +37,8 @@ pub enum Why {
     ClientCertificate,
     /// The client sent nothing: its protocol may be one where the server speaks first.
     Silent,
+    /// The hello was never whole.
+    Unfinished,
     /// It is not TLS.
     NotTls,
     /// The hello is malformed, or larger than 64 KiB.
@@ -116,6 +118,7 @@ impl Label for Why {
             Why::Rejected => "rejected",
             Why::ClientCertificate => "client-certificate",
             Why::Silent => "silent",
+            Why::Unfinished => "unfinished",
             Why::NotTls => "not-tls",
             Why::BadHello => "bad-hello",
             Why::NoName => "no-name",

@@ -24,6 +24,7 @@ mod proxy;
 mod resolve;
 mod run;
 mod status;
+mod subnet;
 mod trust;
 mod tunnel;
 mod warm;

@@ -12,3 +12,4 @@ pub mod netns;
 pub mod origin;
 #[path = "../../../src/resolve/scenarios/says.rs"]
 pub mod says;
+pub mod subnet;

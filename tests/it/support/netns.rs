@@ -2,9 +2,11 @@
 //! run and in-process servers listen on the ports that the world knows them by.
 
 use std::fs;
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -44,6 +46,79 @@ impl Netns {
         run("ip", &["-n", &self.name, "address", "add", address, "dev", "lo"]);
     }
 
+    /// A cable from here to there, by the name of its plug on each side; each end gets its addresses.
+    pub fn connect(&self, plug: &str, addresses: &[&str], there: &Netns, other_plug: &str, theirs: &[&str]) {
+        run(
+            "ip",
+            &[
+                "link",
+                "add",
+                plug,
+                "netns",
+                &self.name,
+                "type",
+                "veth",
+                "peer",
+                "name",
+                other_plug,
+                "netns",
+                &there.name,
+            ],
+        );
+        for (netns, plug, addresses) in [(self, plug, addresses), (there, other_plug, theirs)] {
+            netns.ip(&["link", "set", plug, "up"]);
+            for address in addresses {
+                let nodad: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
+                netns.ip(&[&["address", "add", address, "dev", plug], nodad].concat());
+            }
+        }
+    }
+
+    /// `ip` with these arguments, inside.
+    pub fn ip(&self, arguments: &[&str]) {
+        run("ip", &[&["-n", &self.name], arguments].concat());
+    }
+
+    /// Sets a kernel switch inside.
+    pub fn set(&self, switch: &str, value: &str) {
+        let switch = format!("{switch}={value}");
+        run("ip", &["netns", "exec", &self.name, "sysctl", "-qw", &switch]);
+    }
+
+    /// Takes these rules over inside.
+    pub fn nft(&self, rules: &str) {
+        let mut nft = Command::new("ip")
+            .args(["netns", "exec", &self.name, "nft", "-f", "-"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        nft.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
+        assert!(nft.wait().unwrap().success(), "{rules}");
+    }
+
+    /// Does something inside, on a thread and a runtime of its own, and hands over what came of it.
+    pub fn within<F: Future>(&self, what: impl FnOnce() -> F + Send) -> F::Output
+    where
+        F::Output: Send,
+    {
+        let path = self.path();
+        std::thread::scope(|scope| scope.spawn(|| enter(&path).block_on(what())).join().unwrap())
+    }
+
+    /// Runs a server inside as [`Netns::serve`] does, and hands it over.
+    pub fn host<F>(&self, serve: impl FnOnce() -> F + Send + 'static) -> Hosted<F::Output>
+    where
+        F: Future<Output: Send + Sync + 'static>,
+    {
+        let (started, starting) = std::sync::mpsc::channel();
+        let serving = self.serve(move || async move {
+            let server = Arc::new(serve().await);
+            started.send(Arc::clone(&server)).unwrap();
+            server
+        });
+        Hosted { server: starting.recv().unwrap(), _serving: serving }
+    }
+
     /// A command that will run inside.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
@@ -58,14 +133,11 @@ impl Netns {
     where
         F: Future<Output = T>,
     {
-        let path = format!("/run/netns/{}", self.name);
+        let path = self.path();
         let (listening, heard) = std::sync::mpsc::channel();
         let (end, ended) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
-            let namespace = fs::File::open(path).unwrap();
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
+            enter(&path).block_on(async {
                 let kept = serve().await;
                 listening.send(()).unwrap();
                 let _ = ended.await;
@@ -74,6 +146,10 @@ impl Netns {
         });
         heard.recv().expect("the servers inside did not start");
         Serving { end: Some(end), thread: Some(thread) }
+    }
+
+    fn path(&self) -> String {
+        format!("/run/netns/{}", self.name)
     }
 
     fn etc(&self) -> PathBuf {
@@ -85,6 +161,27 @@ impl Drop for Netns {
     fn drop(&mut self) {
         let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
         let _ = fs::remove_dir_all(self.etc());
+    }
+}
+
+/// Moves this thread inside, and gives it a runtime.
+fn enter(path: &str) -> tokio::runtime::Runtime {
+    let namespace = fs::File::open(path).unwrap();
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// A server inside a namespace, as it is spoken to from outside.
+pub struct Hosted<T> {
+    server: Arc<T>,
+    _serving: Serving,
+}
+
+impl<T> std::ops::Deref for Hosted<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.server
     }
 }
 

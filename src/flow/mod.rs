@@ -2,7 +2,10 @@
 //!
 //! One connection comes in at [`Worker::serve`]; each of its requests walks down `Worker::answer`,
 //! which is the program. Every arm is a call into a room, every early return a [`Trouble`] for
-//! `respond` to put into words. Rooms do not know each other; they meet here.
+//! `respond` to put into words. Rooms do not know each other; they meet here. What a gateway brings
+//! goes down a side of it (`subnet`).
+
+mod subnet;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -33,10 +36,13 @@ use crate::forward::{self, Forwarder, Identity};
 use crate::goproxy::{Goproxy, ModuleRequest, Place, Readings};
 use crate::intercept::{Alpn, Interceptor, Replayed, Stance, Terminated};
 use crate::metrics::{Event, Recent, Sort};
+use crate::resolve::Resolver;
 use crate::respond::{self, Conditions, Id, Modules, Trouble};
 use crate::socket::{self, Conduit, Cut, Edge};
 use crate::target::{Base, Host, Name, Scheme, Target, unwrap_mapped};
 use crate::tunnel::{Ending, Tunnels};
+
+pub use subnet::Subnet;
 
 /// A client that has finished sending may still listen (`printf … | nc`): so long an answer to it
 /// may take before it is taken for gone, as curl, go and browsers are.
@@ -55,11 +61,14 @@ pub struct Rooms {
     pub goproxy: Goproxy,
     pub tunnels: Tunnels,
     pub connector: Connector,
+    /// For the names that redirected clients show.
+    pub resolver: Resolver,
     pub identity: Identity,
     pub modules: Modules,
     pub ours: Ours,
     /// What happened lately, for the status page.
     pub recent: Recent,
+    pub subnet: Subnet,
     /// Turns at hashing a password, which takes a core.
     pub hashing: Arc<Semaphore>,
 }
