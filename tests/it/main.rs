@@ -11,6 +11,8 @@ mod cli;
 mod clients;
 mod dns;
 mod forward;
+#[cfg(target_os = "linux")]
+mod gateway;
 mod goproxy;
 mod hostile;
 mod intercept;
