@@ -107,14 +107,14 @@ impl Plan {
         chain.rules.extend(self.spare());
         for side in &self.sides {
             let Some(listener) = side.web else { continue };
-            let ports = format!("{} tcp dport {{ 80, 443 }}", from(side));
+            let ports = format!("{} tcp dport {{ 80, 443 }} {OPENING}", from(side));
             let (rule, why) = match self.mode {
                 Mode::Redirect => (
                     format!("{ports} {}", rewrite(side, listener)),
-                    format!("http and https over {} go to --transparent", side.family),
+                    format!("new http and https over {} go to --transparent", side.family),
                 ),
                 Mode::Tproxy => (
-                    format!("{ports} {OPENING} {} {} accept", intercept(side, listener), mark()),
+                    format!("{ports} {} {} accept", intercept(side, listener), mark()),
                     format!("new http and https over {} go to --transparent", side.family),
                 ),
             };
@@ -263,7 +263,7 @@ impl Rule {
 const REWRITING: &str = "nat hook prerouting priority dstnat - 5";
 /// Before routing, so that the mark is seen there.
 const MARKING: &str = "filter hook prerouting priority mangle";
-/// The first packet of a connection.
+/// The first packet of a connection. To conntrack, where nobody needed it before, all others are first ones, too.
 const OPENING: &str = "tcp flags & (fin | syn | rst | ack) == syn";
 
 #[cfg(test)]
@@ -281,8 +281,8 @@ mod tests {
     #[test]
     fn a_listener_with_an_address_is_sent_to_that_address() {
         let text = plan(Mode::Redirect, &["10.7.0.1:3129", "[fd07::1]:3129"]).ruleset();
-        assert!(text.contains("tcp dport { 80, 443 } dnat ip to 10.7.0.1:3129 comment"), "{text}");
-        assert!(text.contains("tcp dport { 80, 443 } dnat ip6 to [fd07::1]:3129 comment"), "{text}");
+        assert!(text.contains("== syn dnat ip to 10.7.0.1:3129 comment"), "{text}");
+        assert!(text.contains("== syn dnat ip6 to [fd07::1]:3129 comment"), "{text}");
         assert!(!text.contains("redirect to"), "{text}");
         let text = plan(Mode::Tproxy, &["10.7.0.1:3129", "[fd07::1]:3129"]).ruleset();
         assert!(text.contains("== syn tproxy ip6 to [fd07::1]:3129 meta mark set"), "{text}");

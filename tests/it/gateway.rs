@@ -23,6 +23,10 @@ const SUBNET: &str = "--subnet 10.7.0.0/16 --subnet fd07::/64 --interface eth1 -
     --transparent 0.0.0.0:3129 --transparent [::]:3129 --dns 0.0.0.0:5300 --dns [::]:5300 \
     --keep-dns 203.0.113.53 --keep-dns 2001:db8:1::53";
 
+/// Two that are public, two name servers, two of a site.
+const WORLD: [&str; 6] =
+    ["203.0.113.10", "2001:db8:1::10", "203.0.113.53", "2001:db8:1::53", "192.168.50.10", "fd99::10"];
+
 struct Rig {
     client: Netns,
     router: Netns,
@@ -37,10 +41,12 @@ impl Rig {
         connect(&router, "eth2", &world, "eth0");
         // 10.9.0.0/24 is on the same link, and no subnet of the builds.
         give(&client, "eth0", &["10.7.0.2/16", "10.9.0.2/24", "fd07::2/64"]);
-        give(&router, "eth1", &["10.7.0.1/16", "10.9.0.1/24", "fd07::1/64"]);
-        give(&router, "eth2", &["203.0.113.1/24", "192.168.50.1/24", "2001:db8:1::1/64", "fd99::1/64"]);
-        give(&world, "eth0", &["203.0.113.10/24", "203.0.113.53/24", "192.168.50.10/24"]);
-        give(&world, "eth0", &["2001:db8:1::10/64", "2001:db8:1::53/64", "fd99::10/64"]);
+        give(&router, "eth1", &["fe80::1/64", "10.7.0.1/16", "10.9.0.1/24", "fd07::1/64"]);
+        give(&router, "eth2", &["fe80::2/64", "203.0.113.1/24", "192.168.50.1/24", "2001:db8:1::1/64", "fd99::1/64"]);
+        for address in WORLD {
+            let length = if address.contains(':') { 64 } else { 24 };
+            give(&world, "eth0", &[&format!("{address}/{length}")]);
+        }
         for (netns, gateways) in [(&client, ["10.7.0.1", "fd07::1"]), (&world, ["203.0.113.1", "2001:db8:1::1"])] {
             gateways.iter().for_each(|gateway| inside(netns, &format!("ip route add default via {gateway}")));
         }
@@ -51,14 +57,16 @@ impl Rig {
             for any in [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()] {
                 answer_tcp("transparent", SocketAddr::new(any, 3129), true);
                 answer_tcp("dns", SocketAddr::new(any, 5300), false);
-                answer_udp("dns", SocketAddr::new(any, 5300));
                 answer_tcp("router", SocketAddr::new(any, 443), false);
             }
+            ["10.7.0.1", "10.9.0.1", "fd07::1", "fd99::1"].iter().for_each(|address| answer_udp("dns", address, 5300));
         });
         world.visit(|| {
             for any in [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()] {
                 [53, 80, 443, 8443].into_iter().for_each(|port| answer_tcp("world", SocketAddr::new(any, port), false));
-                [53, 443].into_iter().for_each(|port| answer_udp("world", SocketAddr::new(any, port)));
+            }
+            for address in WORLD {
+                [53, 443].into_iter().for_each(|port| answer_udp("world", address, port));
             }
         });
         Rig { client, router, _world: world, home: home() }
@@ -108,8 +116,10 @@ fn inside(netns: &Netns, line: &str) {
 
 fn connect(one: &Netns, name: &str, other: &Netns, peer: &str) {
     inside(one, &format!("ip link add {name} type veth peer name {peer} netns {}", other.name()));
-    inside(one, &format!("ip link set {name} up"));
-    inside(other, &format!("ip link set {peer} up"));
+    for (netns, interface) in [(one, name), (other, peer)] {
+        // Without link-local addresses, which appear when they like.
+        inside(netns, &format!("ip link set {interface} addrgenmode none && ip link set {interface} up"));
+    }
 }
 
 fn give(netns: &Netns, interface: &str, addresses: &[&str]) {
@@ -157,7 +167,9 @@ fn original_destination(stream: &TcpStream) -> SocketAddr {
     asked.ok().and_then(|address| address.as_socket()).unwrap_or(local)
 }
 
-fn answer_udp(who: &'static str, address: SocketAddr) {
+/// At one address, so that the answer comes from where the question went.
+fn answer_udp(who: &'static str, address: &str, port: u16) {
+    let address = SocketAddr::new(address.parse().unwrap(), port);
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP)).unwrap();
     if address.is_ipv6() {
         socket.set_only_v6(true).unwrap();
