@@ -7,7 +7,7 @@
 //! happens. `intercept` ends its TLS; `goproxy` answers for modules, out of `cache` where it can;
 //! `forward` passes a request on; `tunnel` carries bytes. Who needs the network asks `fetch`, which
 //! asks `connect`, which asks `resolve`. Whatever goes wrong on the way, `respond` puts it into
-//! words. `target`, `metrics`, `socket` and `kept` are what everything is made of.
+//! words. `gateway` is before the door: the rules that send a subnet's traffic here. `target`, `metrics`, `socket` and `kept` are what everything is made of.
 //!
 //! A room imports only what is deeper in the house, never its neighbours; `tests/house.rs` holds it.
 //! docs/architecture.md follows one request through the real files.
@@ -18,6 +18,7 @@ pub mod daemon;
 pub mod flow;
 pub mod dns;
 pub mod admin;
+pub mod gateway;
 pub mod accept;
 pub mod classify;
 pub mod admit;

@@ -420,6 +420,11 @@ impl Scope {
     }
 }
 
+/// The ranges that are no ordinary destinations, single addresses before the ranges that hold them.
+pub fn special_ranges() -> impl Iterator<Item = (IpNet, Scope)> {
+    V4_TABLE.iter().chain(&V6_TABLE).copied()
+}
+
 fn scope_v4(address: Ipv4Addr) -> Scope {
     find(&V4_TABLE, &IpAddr::V4(address)).unwrap_or(Scope::Global)
 }

@@ -9,6 +9,7 @@ mod ca;
 mod cache;
 mod doctor;
 mod env;
+mod gateway;
 #[cfg(test)]
 mod golden;
 mod readers;
@@ -62,6 +63,9 @@ fn dispatch(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         Some(("env", matches)) => print_env(&settings(matches)?, &env::EnvArgs::from_arg_matches(matches)?),
         Some(("ca", matches)) => ca::tend(&ca::CaArgs::from_arg_matches(matches)?, &settings(matches)?),
         Some(("cache", matches)) => cache::tend(&settings(matches)?, &cache::CacheArgs::from_arg_matches(matches)?),
+        Some(("gateway", matches)) => {
+            gateway::tend(&settings(matches)?, &gateway::GatewayArgs::from_arg_matches(matches)?)
+        }
         _ => unreachable!("clap wants one of the commands above"),
     }
 }
@@ -163,6 +167,15 @@ fn command() -> Command {
                 &["cache", "goproxy.sumdb", "log"],
             )
             // They may follow the name of what is to be done.
+            .mut_args(|arg| arg.global(true)),
+        )
+        .subcommand(
+            with_settings(
+                gateway::GatewayArgs::augment_args(
+                    Command::new("gateway").about("Send a build subnet here: the nftables rules of a gateway"),
+                ),
+                &["transparent", "dns", "admit.clients", "admit.allow", "log"],
+            )
             .mut_args(|arg| arg.global(true)),
         )
 }
@@ -267,6 +280,10 @@ enum Failure {
     #[error("{0}")]
     Folder(#[from] crate::cache::Error),
     #[error("{0}")]
+    Unfit(#[from] crate::gateway::Unfit),
+    #[error("{0}")]
+    Gateway(#[from] crate::gateway::Error),
+    #[error("{0}")]
     Wanted(String),
     #[error("cannot read {path}: {error}", path = path.display())]
     Read { path: PathBuf, error: std::io::Error },
@@ -291,6 +308,7 @@ impl Failure {
             Failure::Store(_) => Some(
                 "a system's store is root's to change: as root, with --ca-dir for the CA's folder; or --system none",
             ),
+            Failure::Gateway(error) => error.hint(),
             _ => None,
         }
     }

@@ -12,6 +12,8 @@ mod clients;
 mod dns;
 mod doctor;
 mod forward;
+#[cfg(target_os = "linux")]
+mod gateway;
 mod goproxy;
 mod hostile;
 mod intercept;
