@@ -21,6 +21,7 @@ mod privacy;
 mod proxy;
 mod resolve;
 mod run;
+mod service;
 mod trust;
 mod tunnel;
 mod warm;
