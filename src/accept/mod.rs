@@ -229,8 +229,11 @@ impl House {
     pub async fn run(&self, listener: TcpListener, manner: Manner, end: CancellationToken, serve: impl Fn(Arrival)) {
         loop {
             let arrival = tokio::select! {
-                () = end.cancelled() => return,
+                // Whoever is in the queue at the end is let in first: the queue goes with the socket. It is
+                // bounded by how long tokio lets a task go on.
+                biased;
                 arrival = self.next(&listener, manner) => arrival,
+                () = end.cancelled() => return,
             };
             match arrival {
                 Ok(Some(arrival)) => serve(arrival),

@@ -466,9 +466,10 @@ fn only_root_can_become_somebody_else() {
 #[tokio::test]
 async fn whoever_came_before_the_end_is_still_answered() {
     let home = home();
-    let served = home.serve(&[]);
-    let mut early = TcpStream::connect(served.address).await.unwrap();
-    // Another one's answer: by then the early one is accepted, too.
+    let (listen, at) = bound();
+    let served = home.spawn_with(hand_over(&home, vec![("listen", owned(listen))], &["--admin", "none"]));
+    let mut early = TcpStream::connect(at).await.unwrap();
+    // Another one's answer: all workers take from one queue, so by then the early one is accepted, too.
     assert_eq!(get(served.address, "/ca.pem").await.status, 200);
     served.tell_to_stop();
     let head = format!("GET /ca.pem HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", served.address);
