@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
@@ -34,14 +34,38 @@ use crate::intercept::{self, Interceptor};
 use crate::metrics::Registry;
 use crate::resolve::{self, Resolver};
 use crate::respond::Modules;
+use crate::service::{self, Heart, Inherited, Pulse, Purpose};
 use crate::socket::{self, Datagrams, Listeners};
 use crate::tunnel::Tunnels;
 
 /// How long a closing house waits for what is under way.
 pub const GRACE: Duration = Duration::from_secs(30);
 
+/// How long those who came at the last moment have to say what they came for, where anybody is there.
+/// A connection that was accepted and is closed without a word is a failed build: go does not try again.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
 /// How long a closed house waits for files that are on their way to disk.
 const SETTLE: Duration = Duration::from_secs(5);
+
+/// The settings that a daemon takes on while it serves ([`Running::reload`]); the level of the log is
+/// whoever's that began it. Files that these name are read again whenever they change, too.
+pub const RELOADED: [&str; 14] = [
+    "resolve.private",
+    "resolve.known",
+    "resolve.hosts",
+    "resolve.zones",
+    "admit.allow",
+    "admit.deny",
+    "admit.ports",
+    "admit.clients",
+    "admit.per_client",
+    "admit.credentials",
+    "listen_tls.cert",
+    "listen_tls.key",
+    "listen_tls.client_ca",
+    "accept.proxy_protocol",
+];
 
 /// A daemon that serves until it is told to stop.
 pub struct Running {
@@ -54,6 +78,9 @@ pub struct Running {
     pub resolver: Resolver,
     pub goproxy: Goproxy,
     pub registry: Registry,
+    admission: Admission,
+    house: House,
+    pulse: Pulse,
     ready: Arc<AtomicBool>,
     ends: Ends,
     workers: Vec<JoinHandle<usize>>,
@@ -99,36 +126,79 @@ impl Bound {
     }
 }
 
-/// Starts everything. When this returns, clients are being served.
+/// Every listener, bound before there is anything else of the house: what privileges are for.
+pub struct Doors {
+    bound: Bound,
+    proxy: [(Manner, Vec<Listeners>); 3],
+    dns: Vec<DnsListeners>,
+    admin: Option<Listeners>,
+    workers: usize,
+    files: Option<u64>,
+    notices: Vec<String>,
+}
+
+impl Doors {
+    /// Takes what was handed over and binds the rest. No thread is started.
+    pub fn open(settings: &Settings, mut inherited: Inherited) -> Result<Doors, Error> {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let files = socket::raise_file_limit();
+        let (listen, tls, admin) = (Purpose::Listen, Purpose::ListenTls, Purpose::Admin);
+        let plain = Listeners::bind;
+        let listeners = bind(plain, &settings.listen, workers, &[listen], &mut inherited)?;
+        // With a certificate and nothing else said, every `listen` speaks TLS.
+        let over_tls = bind(plain, &settings.listen_tls, workers, &[tls, listen], &mut inherited)?;
+        let redirected = Listeners::bind_transparent;
+        let transparent = bind(redirected, &settings.transparent, workers, &[Purpose::Transparent], &mut inherited)?;
+        let open_dns = |&address| DnsListeners::bind(address, workers, &mut inherited);
+        let dns = settings.dns.iter().map(open_dns).collect::<Result<Vec<_>, _>>()?;
+        let admin = bind(plain, settings.admin.as_slice(), 1, &[admin], &mut inherited)?.pop();
+        let bound = Bound {
+            listen: listeners.iter().chain(&over_tls).flat_map(Listeners::addresses).collect(),
+            tls: over_tls.iter().flat_map(Listeners::addresses).collect(),
+            transparent: transparent.iter().flat_map(Listeners::addresses).collect(),
+            dns: dns.iter().flat_map(|listeners| listeners.connections.addresses()).collect(),
+            admin: admin.as_ref().map(|listeners| listeners.address),
+        };
+        let proxy = [(Manner::Bare, listeners), (Manner::Tls, over_tls), (Manner::Redirected, transparent)];
+        Ok(Doors { bound, proxy, dns, admin, workers, files, notices: inherited.close() })
+    }
+}
+
+/// Binds and starts everything. When this returns, clients are being served.
 pub fn start(settings: Settings) -> Result<Running, Error> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let doors = Doors::open(&settings, Inherited::default())?;
+    start_behind(doors, settings)
+}
+
+/// Makes the folders of ours that somebody else will own ([`Settings::user`]), while we still can.
+pub fn prepare_folders(settings: &Settings) -> Result<(), Error> {
+    let Some(user) = &settings.user else { return Ok(()) };
+    service::check_user(user)?;
+    let certs = (settings.intercept.mode != intercept::Mode::Off).then_some(&settings.intercept.ca_dir);
+    let mut folders: Vec<&PathBuf> =
+        settings.state_dir.path.iter().chain(&settings.cache_dir.path).chain(certs).collect();
+    // A folder that has another of them in it comes first.
+    folders.sort();
+    folders.into_iter().try_for_each(|folder| service::own_folder(folder, user)).map_err(Error::Privileges)
+}
+
+/// Starts everything behind doors that are bound.
+pub fn start_behind(doors: Doors, settings: Settings) -> Result<Running, Error> {
+    let Doors { bound, proxy, dns, admin, workers: cores, files, notices: unused } = doors;
     let shared = Builder::new_multi_thread()
         .worker_threads(cores)
         .thread_name("goanyway-shared")
         .enable_all()
         .build()
         .map_err(Error::Runtime)?;
-    let files = socket::raise_file_limit();
-    let listeners = bind(&settings.listen, cores)?;
-    let over_tls = bind(&settings.listen_tls, cores)?;
-    let transparent = bind_by(Listeners::bind_transparent, &settings.transparent, cores)?;
-    let dns = settings.dns.iter().map(|&address| DnsListeners::bind(address, cores)).collect::<Result<Vec<_>, _>>()?;
-    let admin = settings.admin.map(|address| bind(&[address], 1)).transpose()?;
-    let bound = Bound {
-        listen: listeners.iter().chain(&over_tls).map(|listeners| listeners.address).collect(),
-        tls: over_tls.iter().map(|listeners| listeners.address).collect(),
-        transparent: transparent.iter().map(|listeners| listeners.address).collect(),
-        dns: dns.iter().map(|listeners| listeners.address).collect(),
-        admin: admin.iter().flatten().map(|listeners| listeners.address).next(),
-    };
     let registry = Registry::default();
     let house = House::open(settings.accept.clone(), files, &registry)?;
-    let mut notices = settings.notices.clone();
+    let mut notices = [settings.notices.clone(), unused].concat();
     let rooms = build(settings, &bound, &shared, &registry, &mut notices)?;
 
     let ready = Arc::new(AtomicBool::new(false));
     let ends = Ends::default();
-    if let Some(socket) = admin.into_iter().flatten().flat_map(Listeners::into_sockets).next() {
+    if let Some(socket) = admin.into_iter().flat_map(Listeners::into_sockets).next() {
         let sources = rooms.sources(&bound, &notices, Arc::clone(&ready));
         let door = Admin::new(registry.clone(), rooms.admin_hosts, sources, SystemTime::now());
         let _inside = shared.enter();
@@ -136,9 +206,10 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
         shared.spawn(door.run(listener, ends.closed.clone()));
     }
     let nameserver = Arc::new(Nameserver::new(rooms.rooms.admission.clone(), rooms.resolver.clone(), &registry));
-    let fronts = Fronts { rooms: Arc::clone(&rooms.rooms), nameserver, house, ends: ends.clone() };
-    let proxy = [(Manner::Bare, listeners), (Manner::Tls, over_tls), (Manner::Redirected, transparent)];
-    let workers = fronts.spawn(share_out(proxy, dns, cores))?;
+    let fronts = Fronts { rooms: Arc::clone(&rooms.rooms), nameserver, house: house.clone(), ends: ends.clone() };
+    let mut pulse = Pulse::default();
+    let workers = fronts.spawn(share_out(proxy, dns, cores), &mut pulse)?;
+    shared.spawn(pulse.heart("goanyway-shared").beat());
     ready.store(true, Ordering::Release);
     Ok(Running {
         bound,
@@ -148,6 +219,9 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
         resolver: rooms.resolver,
         goproxy: rooms.rooms.goproxy.clone(),
         registry,
+        admission: rooms.rooms.admission.clone(),
+        house,
+        pulse,
         ready,
         ends,
         workers,
@@ -161,6 +235,23 @@ impl Running {
         &self.shared
     }
 
+    /// By which one is told whether all that serve still do.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
+    /// Takes on the settings of [`RELOADED`], all or none; connections that stand go on. The others
+    /// must be what they were at the start.
+    pub fn reload(&self, settings: Settings) -> Result<(), Error> {
+        let rules = self.admission.revise(settings.admit)?;
+        let ways = self.house.revise(settings.accept)?;
+        // From here on nothing can fail.
+        self.admission.adopt(rules);
+        self.house.adopt(ways);
+        self.resolver.rewrite(settings.resolve);
+        Ok(())
+    }
+
     /// Cancelled, this cuts a drain short.
     pub fn cutter(&self) -> CancellationToken {
         self.ends.cut.clone()
@@ -171,6 +262,11 @@ impl Running {
     pub fn stop(self) -> usize {
         self.ready.store(false, Ordering::Release);
         self.ends.accepting.cancel();
+        let begun = Instant::now();
+        let is_over = |worker: &JoinHandle<usize>| worker.is_finished() || self.ends.cut.is_cancelled();
+        while begun.elapsed() < LAST_WORD && !self.workers.iter().all(is_over) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         self.ends.drain.cancel();
         let cut = self.workers.into_iter().map(|worker| worker.join().unwrap_or(0)).sum();
         self.ends.closed.cancel();
@@ -302,17 +398,22 @@ fn try_write(path: &Path) -> io::Result<()> {
     tempfile::Builder::new().prefix(".writable").tempfile_in(path).map(drop)
 }
 
-fn bind(addresses: &[SocketAddr], workers: usize) -> Result<Vec<Listeners>, Error> {
-    bind_by(Listeners::bind, addresses, workers)
-}
-
-fn bind_by(
+/// Binds each address, where no socket for it was handed over.
+fn bind(
     how: fn(SocketAddr, usize) -> io::Result<Listeners>,
     addresses: &[SocketAddr],
     workers: usize,
+    purposes: &[Purpose],
+    inherited: &mut Inherited,
 ) -> Result<Vec<Listeners>, Error> {
-    let bind_one = |&address: &SocketAddr| how(address, workers).map_err(|error| Error::Listen { address, error });
-    addresses.iter().map(bind_one).collect()
+    let mut bind_one = |&address: &SocketAddr| {
+        let bound = match inherited.stream(purposes, address) {
+            Some(handed) => Listeners::adopt(handed, workers),
+            None => how(address, workers),
+        };
+        bound.map_err(|error| Error::Listen { address, error })
+    };
+    addresses.iter().map(&mut bind_one).collect()
 }
 
 /// One address of the name server, bound for each worker over UDP and TCP.
@@ -323,9 +424,27 @@ struct DnsListeners {
 }
 
 impl DnsListeners {
-    /// Where the kernel chose a port, the same one must be free for the other protocol.
-    fn bind(address: SocketAddr, workers: usize) -> Result<DnsListeners, Error> {
+    /// Where the kernel chose a port, the same one must be free for the other protocol. What was handed
+    /// over for one protocol alone is bound for the other.
+    fn bind(address: SocketAddr, workers: usize, inherited: &mut Inherited) -> Result<DnsListeners, Error> {
         let wrap = |error| Error::Listen { address, error };
+        let datagrams = inherited.datagram(&[Purpose::Dns], address);
+        let connections = inherited.stream(&[Purpose::Dns], address);
+        if datagrams.is_some() || connections.is_some() {
+            let datagrams = match datagrams {
+                Some(handed) => Listeners::adopt(handed, workers),
+                None => Listeners::bind_datagrams(address, workers),
+            };
+            let connections = match connections {
+                Some(handed) => Listeners::adopt(handed, workers),
+                None => Listeners::bind(address, workers),
+            };
+            return Ok(DnsListeners {
+                address,
+                datagrams: datagrams.map_err(wrap)?,
+                connections: connections.map_err(wrap)?,
+            });
+        }
         let attempts = if address.port() == 0 { 16 } else { 1 };
         let mut last = None;
         for _ in 0..attempts {
@@ -376,19 +495,18 @@ struct Fronts {
 
 impl Fronts {
     /// Starts a worker for each share.
-    fn spawn(self, shares: Vec<Share>) -> Result<Vec<JoinHandle<usize>>, Error> {
+    fn spawn(self, shares: Vec<Share>, pulse: &mut Pulse) -> Result<Vec<JoinHandle<usize>>, Error> {
         let start = |(number, share)| {
             let front = self.clone();
-            std::thread::Builder::new()
-                .name(format!("goanyway-{number}"))
-                .spawn(move || front.run(share))
-                .map_err(Error::Runtime)
+            let name = format!("goanyway-{number}");
+            let heart = pulse.heart(&name);
+            std::thread::Builder::new().name(name).spawn(move || front.run(share, heart)).map_err(Error::Runtime)
         };
         shares.into_iter().enumerate().map(start).collect()
     }
 
     /// Serves until the drain is over; tells how many tasks it cut.
-    fn run(self, share: Share) -> usize {
+    fn run(self, share: Share, heart: Heart) -> usize {
         let runtime = match Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => {
@@ -396,10 +514,11 @@ impl Fronts {
                 return 0;
             }
         };
-        runtime.block_on(self.serve(share))
+        runtime.block_on(self.serve(share, heart))
     }
 
-    async fn serve(self, share: Share) -> usize {
+    async fn serve(self, share: Share, heart: Heart) -> usize {
+        tokio::spawn(heart.beat());
         let fetcher = Fetcher::new(&self.rooms.connector, &self.rooms.admission);
         let worker = Arc::new(Worker {
             forwarder: Forwarder::new(fetcher, self.rooms.identity.clone()),
@@ -425,8 +544,12 @@ impl Fronts {
                 house.run(listener, manner, accepting, serve).await;
             });
         }
-        self.ends.drain.cancelled().await;
+        self.ends.accepting.cancelled().await;
         tasks.close();
+        tokio::select! {
+            () = tasks.wait() => return 0,
+            () = self.ends.drain.cancelled() => {}
+        }
         tokio::select! {
             () = tasks.wait() => {}
             () = tokio::time::sleep(GRACE) => {}
@@ -460,6 +583,8 @@ pub enum Error {
     Listen { address: SocketAddr, error: io::Error },
     #[error("{what} {} cannot be written: {}", path.display(), obstacle(error))]
     Folder { what: &'static str, path: PathBuf, error: io::Error },
+    #[error("{0}")]
+    Privileges(#[from] service::Error),
     #[error("{0}")]
     Accept(#[from] accept::Error),
     #[error("{0}")]

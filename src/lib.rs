@@ -7,7 +7,8 @@
 //! happens. `intercept` ends its TLS; `goproxy` answers for modules, out of `cache` where it can;
 //! `forward` passes a request on; `tunnel` carries bytes. Who needs the network asks `fetch`, which
 //! asks `connect`, which asks `resolve`. Whatever goes wrong on the way, `respond` puts it into
-//! words. `gateway` is before the door: the rules that send a subnet's traffic here. `target`, `metrics`, `socket` and `kept` are what everything is made of.
+//! words. `gateway` is before the door: the rules that send a subnet's traffic here. `target`, `metrics`,
+//! `socket`, `kept` and `service` are what everything is made of.
 //!
 //! A room imports only what is deeper in the house, never its neighbours; `tests/house.rs` holds it.
 //! docs/architecture.md follows one request through the real files.
@@ -35,3 +36,4 @@ pub mod target;
 pub mod metrics;
 pub mod socket;
 pub mod kept;
+pub mod service;

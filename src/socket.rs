@@ -34,6 +34,7 @@ const MOST_BYTES: usize = 64 * 1024;
 pub struct Listeners<S = std::net::TcpListener> {
     /// Where they listen; the port that the kernel chose where 0 was asked for.
     pub address: SocketAddr,
+    both_families: bool,
     sockets: Vec<S>,
 }
 
@@ -71,7 +72,24 @@ impl<S: From<Socket>> Listeners<S> {
         let bound = probe.local_addr()?.as_socket().unwrap_or(address);
         drop(probe);
         let sockets = (0..workers).map(|_| make(bound, true).map(S::from)).collect::<io::Result<_>>()?;
-        Ok(Listeners { address: bound, sockets })
+        Ok(Listeners { address: bound, both_families: false, sockets })
+    }
+
+    /// Takes a socket that somebody else bound, for `workers` loops, which take turns at it: a group of
+    /// `SO_REUSEPORT` cannot be made of it any more.
+    pub fn adopt(socket: impl Into<Socket>, workers: usize) -> io::Result<Listeners<S>> {
+        let socket = socket.into();
+        socket.set_nonblocking(true)?;
+        let address = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+        let both_families = address.is_ipv6() && address.ip().is_unspecified() && !socket.only_v6()?;
+        let sockets = (0..workers).map(|_| socket.try_clone().map(S::from)).collect::<io::Result<_>>()?;
+        Ok(Listeners { address, both_families, sockets })
+    }
+
+    /// All that this answers at: one that others bound to all addresses of IPv6 may have IPv4's, too.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> + use<S> {
+        let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.address.port()));
+        std::iter::once(self.address).chain(self.both_families.then_some(v4))
     }
 
     /// The sockets, one a worker, still to be given to a runtime by [`accepting`] or

@@ -11,7 +11,7 @@ mod tls;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -127,28 +127,23 @@ pub struct Place {
 
 /// How many connections each client from elsewhere has: one that leaks them must not keep others
 /// out. This host's own are not counted.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Crowd {
-    most: usize,
     // Held for a look-up and never across an await; a client with no connection has no entry.
     seats: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
 impl Crowd {
-    fn new(most: usize) -> Crowd {
-        Crowd { most, seats: Arc::default() }
-    }
-
     /// A seat for one more connection of this client. Beyond what it may have there are a few from
     /// which it is told so; none after those.
-    fn enter(&self, client: IpAddr) -> Option<Seat> {
+    fn enter(&self, client: IpAddr, most: usize) -> Option<Seat> {
         let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = seats.get(&client).copied().unwrap_or(0);
-        if taken >= self.most + self.most.div_ceil(16) {
+        if taken >= most + most.div_ceil(16) {
             return None;
         }
         seats.insert(client, taken + 1);
-        Some(Seat { client, beyond: taken >= self.most, crowd: self.clone() })
+        Some(Seat { client, beyond: taken >= most, crowd: self.clone() })
     }
 
     fn leave(&self, client: IpAddr) {
@@ -180,13 +175,32 @@ impl Drop for Place {
     }
 }
 
+/// What a configuration says of who comes in, and how.
+pub struct Ways {
+    config: Config,
+    certificates: Option<Certificates>,
+}
+
+impl Ways {
+    fn open(config: Config) -> Result<Ways, Error> {
+        let certificates = config.tls.clone().map(Certificates::open).transpose()?;
+        Ok(Ways { config, certificates })
+    }
+
+    /// Whether whoever is at this address says for whom it speaks.
+    fn announces(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.config.proxy_protocol.iter().any(|network| network.contains(&peer))
+    }
+}
+
 /// The places, shared by all workers.
 #[derive(Clone)]
 pub struct House {
     places: Arc<Semaphore>,
     crowd: Crowd,
-    announcing: Arc<[IpNet]>,
-    certificates: Option<Certificates>,
+    // Held to copy or to replace the pointer.
+    ways: Arc<RwLock<Arc<Ways>>>,
     open: Gauge,
     accepted: Family<By<Accepted>, Counter>,
     /// When the lack of descriptors was last said.
@@ -199,9 +213,8 @@ impl House {
     pub fn open(config: Config, files: Option<u64>, registry: &Registry) -> Result<House, Error> {
         let house = House {
             places: Arc::new(Semaphore::new(places(files))),
-            crowd: Crowd::new(config.per_client),
-            announcing: config.proxy_protocol.into(),
-            certificates: config.tls.map(Certificates::open).transpose()?,
+            crowd: Crowd::default(),
+            ways: Arc::new(RwLock::new(Arc::new(Ways::open(config)?))),
             open: Gauge::default(),
             accepted: Family::default(),
             said_short: Arc::default(),
@@ -213,12 +226,29 @@ impl House {
         Ok(house)
     }
 
+    /// Makes what another configuration wants; certificates are read.
+    pub fn revise(&self, config: Config) -> Result<Ways, Error> {
+        Ways::open(config)
+    }
+
+    /// From now on this holds, for whoever comes next.
+    pub fn adopt(&self, ways: Ways) {
+        *self.ways.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ways);
+    }
+
+    fn ways(&self) -> Arc<Ways> {
+        Arc::clone(&self.ways.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Accepts until `end`, handing each arrival to `serve`, which must not block.
     pub async fn run(&self, listener: TcpListener, manner: Manner, end: CancellationToken, serve: impl Fn(Arrival)) {
         loop {
             let arrival = tokio::select! {
-                () = end.cancelled() => return,
+                // Whoever is in the queue at the end is let in first: the queue goes with the socket. It is
+                // bounded by how long tokio lets a task go on.
+                biased;
                 arrival = self.next(&listener, manner) => arrival,
+                () = end.cancelled() => return,
             };
             match arrival {
                 Ok(Some(arrival)) => serve(arrival),
@@ -245,18 +275,12 @@ impl House {
         self.open.inc();
         let mut place = Place { _permit: permit, _seat: None, open: self.open.clone() };
         let mut unwelcome = None;
-        if manner == Manner::Redirected || !self.announces(peer.ip()) {
+        if manner == Manner::Redirected || !self.ways().announces(peer.ip()) {
             let Ok(verdict) = self.seat(&mut place, peer, local) else { return Ok(None) };
             unwelcome = verdict;
         }
         self.accepted.get_or_create(&By(Accepted::Arrived)).inc();
         Ok(Some(Arrival { stream, peer, local, destination, place, house: self.clone(), manner, unwelcome }))
-    }
-
-    /// Whether whoever is at this address says for whom it speaks.
-    fn announces(&self, peer: IpAddr) -> bool {
-        let peer = peer.to_canonical();
-        self.announcing.iter().any(|network| network.contains(&peer))
     }
 
     /// Counts one more connection of this client.
@@ -265,9 +289,10 @@ impl House {
             return Ok(None);
         }
         let client = peer.ip().to_canonical();
-        let seat = self.crowd.enter(client);
+        let most = self.ways().config.per_client;
+        let seat = self.crowd.enter(client, most);
         if seat.as_ref().is_none_or(|seat| seat.beyond) {
-            tracing::debug!(%client, most = self.crowd.most, "too many connections; admit.per_client");
+            tracing::debug!(%client, most, "too many connections; admit.per_client");
             self.accepted.get_or_create(&By(Accepted::TooMany)).inc();
         }
         let seat = seat.ok_or(TooMany)?;
@@ -328,7 +353,8 @@ impl Arrival {
     /// Hears out what comes before the first request; nothing where the connection is of no use.
     pub async fn enter(self) -> Option<Entered> {
         let Arrival { mut stream, mut peer, local, mut place, house, manner, mut unwelcome, .. } = self;
-        if house.announces(peer.ip()) {
+        let ways = house.ways();
+        if ways.announces(peer.ip()) {
             let announced = house.heed(&mut stream, peer).await?;
             // Another machine's loopback is that machine: nobody becomes a client on this host by what a
             // load balancer elsewhere says.
@@ -336,7 +362,7 @@ impl Arrival {
             peer = announced.filter(believed).unwrap_or(peer);
             unwelcome = house.seat(&mut place, peer, local).ok()?;
         }
-        let Some(certificates) = house.certificates.as_ref().filter(|_| manner == Manner::Tls) else {
+        let Some(certificates) = ways.certificates.as_ref().filter(|_| manner == Manner::Tls) else {
             return Some(Entered { stream: stream.into(), peer, local, certified: false, unwelcome, place });
         };
         // Boxed: the handshake's room is needed for a moment, the connection's for hours.
@@ -477,15 +503,15 @@ mod tests {
 
     #[test]
     fn a_client_has_so_many_places_and_leaves_no_trace() {
-        let crowd = Crowd::new(2);
+        let crowd = Crowd::default();
         let (greedy, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
-        let held = [crowd.enter(greedy).unwrap(), crowd.enter(greedy).unwrap()];
-        let told = crowd.enter(greedy).unwrap();
+        let held = [crowd.enter(greedy, 2).unwrap(), crowd.enter(greedy, 2).unwrap()];
+        let told = crowd.enter(greedy, 2).unwrap();
         assert!(!held[1].beyond && told.beyond, "one more is answered, and not served");
-        assert!(crowd.enter(greedy).is_none() && crowd.enter(other).is_some());
+        assert!(crowd.enter(greedy, 2).is_none() && crowd.enter(other, 2).is_some());
         drop((held, told));
         assert!(crowd.seats.lock().unwrap().is_empty());
-        assert!(crowd.enter(greedy).is_some_and(|seat| !seat.beyond));
+        assert!(crowd.enter(greedy, 2).is_some_and(|seat| !seat.beyond));
     }
 
     #[test]

@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     fn rules(config: Config) -> Rules {
-        Rules { config, users: None, ours: std::sync::OnceLock::new(), bindings: Default::default() }
+        Rules { config, users: None, ours: Arc::default(), bindings: Arc::default() }
     }
 
     fn basic(user: &str, password: &str) -> Vec<u8> {

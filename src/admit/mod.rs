@@ -16,7 +16,7 @@ mod users;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -83,75 +83,100 @@ const METADATA_NAMES: [&str; 4] =
 /// The rules, shared by all workers.
 #[derive(Clone)]
 pub struct Admission {
-    rules: Arc<Rules>,
+    // Held to copy or to replace the pointer; a permit keeps the rules by which it was given.
+    rules: Arc<RwLock<Arc<Rules>>>,
     decisions: Family<By<Decision>, Counter>,
 }
 
 struct Rules {
     config: Config,
-    users: Option<Users>,
+    users: Option<Arc<Users>>,
     // Set once, when the daemon has bound its listeners; never dialled on anybody's behalf.
-    ours: OnceLock<Vec<SocketAddr>>,
-    bindings: Bindings,
+    ours: Arc<OnceLock<Vec<SocketAddr>>>,
+    bindings: Arc<Bindings>,
 }
+
+/// Rules that were made and do not hold yet.
+pub struct Revision(Rules);
 
 impl Admission {
     /// The rules that a configuration makes, counting in `registry`.
     pub fn new(config: Config, registry: &Registry) -> Result<Admission, Error> {
-        let users = config.credentials.clone().map(Users::open).transpose()?;
+        let users = config.credentials.clone().map(Users::open).transpose()?.map(Arc::new);
         let decisions = Family::default();
         registry.room("admit", |families| {
             families.register("decisions", "Targets admitted and refused, by reason", Family::clone(&decisions));
         });
-        Ok(Admission {
-            rules: Arc::new(Rules { config, users, ours: OnceLock::new(), bindings: Bindings::default() }),
-            decisions,
-        })
+        let rules = Rules { config, users, ours: Arc::default(), bindings: Arc::default() };
+        Ok(Admission { rules: Arc::new(RwLock::new(Arc::new(rules))), decisions })
+    }
+
+    /// Makes the rules of another configuration. A file of users that stays the same is kept with all that
+    /// was proven; it is read again when it changes.
+    pub fn revise(&self, config: Config) -> Result<Revision, Error> {
+        let rules = self.rules();
+        let fresh = config.credentials.clone().map(Users::open).transpose()?.map(Arc::new);
+        let is_same = config.credentials == rules.config.credentials;
+        let users = if is_same { rules.users.clone() } else { fresh };
+        // The password of a private instance is no setting.
+        let config = Config { credential: rules.config.credential.clone(), ..config };
+        let (ours, bindings) = (Arc::clone(&rules.ours), Arc::clone(&rules.bindings));
+        Ok(Revision(Rules { config, users, ours, bindings }))
+    }
+
+    /// From now on these rules hold, for whoever asks next.
+    pub fn adopt(&self, Revision(rules): Revision) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+    }
+
+    fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Tells which addresses are our own listeners, once they are bound.
     pub fn own(&self, listeners: Vec<SocketAddr>) {
         // A second call would be a second daemon in one process; its listeners have an Admission of their own.
-        let _ = self.rules.ours.set(listeners);
+        let _ = self.rules().ours.set(listeners);
     }
 
     /// The work that must be done before [`Admission::client`] or [`Admission::origin`] can judge these
     /// credentials; none for whoever is refused anyway, and for those who were judged before.
     pub fn unproven(&self, ends: Ends, authorization: Option<&[u8]>) -> Option<Proof> {
-        let users = self.rules.users.as_ref().filter(|_| clients::may_try(&self.rules.config, ends))?;
+        let rules = self.rules();
+        let users = rules.users.as_ref().filter(|_| clients::may_try(&rules.config, ends))?;
         users.unproven(&Identity::parse(authorization?)?)
     }
 
     /// Whether a client may use us, and what it is to us.
     pub fn client(&self, ends: Ends, authorization: Option<&[u8]>) -> Result<Client, Refusal> {
-        clients::admit(&self.rules, ends, authorization).inspect_err(|refusal| self.count(refusal.decision()))
+        clients::admit(&self.rules(), ends, authorization).inspect_err(|refusal| self.count(refusal.decision()))
     }
 
     /// Whether whoever is at the other end may ask for names: DNS has no password to present, so its
     /// network must be one of ours.
     pub fn is_neighbour(&self, ends: Ends) -> bool {
-        clients::is_neighbour(&self.rules.config, ends)
+        clients::is_neighbour(&self.rules().config, ends)
     }
 
     /// Whether a client whose connection a gateway brought here may be served, and what it is to us. It
     /// has nothing to present, so its network must be one of ours.
     pub fn redirected(&self, ends: Ends) -> Result<Client, Refusal> {
-        clients::admit_neighbour(&self.rules.config, ends).inspect_err(|refusal| self.count(refusal.decision()))
+        clients::admit_neighbour(&self.rules().config, ends).inspect_err(|refusal| self.count(refusal.decision()))
     }
 
     /// From now on it is kept which addresses clients were given for which names.
     pub fn keep_bindings(&self) {
-        self.rules.bindings.keep();
+        self.rules().bindings.keep();
     }
 
     /// This client was told by our name server that the name has these addresses.
     pub fn bind(&self, client: IpAddr, name: &Name, addresses: &[IpAddr], ttl: Duration, now: Instant) {
-        self.rules.bindings.note(client, name, addresses, ttl, now);
+        self.rules().bindings.note(client, name, addresses, ttl, now);
     }
 
     /// Whether our name server told this client so.
     pub fn is_bound(&self, client: IpAddr, name: &Name, address: IpAddr, now: Instant) -> bool {
-        self.rules.bindings.hold(client, name, address, now)
+        self.rules().bindings.hold(client, name, address, now)
     }
 
     /// Whether a client may ask in origin form, and what it asks for. go refuses to send a password
@@ -163,13 +188,13 @@ impl Admission {
         path: &'a str,
         authorization: Option<&[u8]>,
     ) -> Result<(Standing, &'a str), Refusal> {
-        clients::admit_origin(&self.rules, ends, path, authorization)
+        clients::admit_origin(&self.rules(), ends, path, authorization)
             .inspect_err(|refusal| self.count(refusal.decision()))
     }
 
     /// A path as a log may show it: without the secret that it begins with.
     pub fn shown<'a>(&self, path: &'a str) -> &'a str {
-        clients::without_secret(&self.rules.config, path)
+        clients::without_secret(&self.rules().config, path)
     }
 
     /// Whether somebody of this standing may name this target.
@@ -181,23 +206,24 @@ impl Admission {
 
     /// The permit of a mirror, database or parent that the configuration names.
     pub fn configured(&self, target: &Target) -> Permit {
-        Permit { target: target.clone(), standing: Standing::Configured, rules: Arc::clone(&self.rules) }
+        Permit { target: target.clone(), standing: Standing::Configured, rules: self.rules() }
     }
 
     fn judge_target(&self, standing: Standing, dialect: Dialect, target: &Target) -> Result<Permit, Refusal> {
+        let rules = self.rules();
         let is_usual = match dialect {
             Dialect::Connect => CONNECT_PORTS.contains(&target.port),
             Dialect::Http => HTTP_PORTS.contains(&target.port),
             Dialect::Redirected => true,
         };
-        let open = standing == Standing::Configured || is_usual || self.rules.config.ports.contains(&target.port);
+        let open = standing == Standing::Configured || is_usual || rules.config.ports.contains(&target.port);
         if !open {
             return Err(Refusal::Port(target.port));
         }
         if target.host.name().is_some_and(|name| METADATA_NAMES.contains(&name.as_str())) {
             return Err(Refusal::Metadata);
         }
-        let permit = Permit { target: target.clone(), standing, rules: Arc::clone(&self.rules) };
+        let permit = Permit { target: target.clone(), standing, rules };
         if let Host::Addr(address) = target.host {
             permit.judge(address, Heard::Literal)?;
         }

@@ -12,17 +12,19 @@ mod env;
 mod gateway;
 #[cfg(test)]
 mod golden;
+mod log;
 mod readers;
+mod reload;
 mod resolve;
 mod run;
 mod serve;
 mod signals;
+mod sources;
 mod stores;
 mod warm;
 
 pub use resolve::render as render_explanation;
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -30,10 +32,12 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use tracing::level_filters::LevelFilter;
 
-use crate::config::{self, Many, ROWS, Row, Settings, Typed};
+use crate::config::{self, Many, ROWS, Row, Settings};
 use crate::daemon;
 use crate::metrics::Registry;
 use crate::resolve::Resolver;
+use crate::service::Inherited;
+use sources::Sources;
 
 /// Does what was typed.
 pub fn execute(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -53,7 +57,7 @@ pub fn execute(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn dispatch(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     match matches.subcommand() {
-        Some(("serve", matches)) => serve::serve(settings(matches)?, matches.get_one::<PathBuf>("ready-file")),
+        Some(("serve", matches)) => serve::serve(matches, matches.get_one::<PathBuf>("ready-file")),
         Some(("run", matches)) => run::run(settings(matches)?, &run::RunArgs::from_arg_matches(matches)?),
         Some(("warm", matches)) => warm::warm(settings(matches)?, &warm::WarmArgs::from_arg_matches(matches)?),
         Some(("resolve", matches)) => resolve_names(quiet(matches)?, &resolve::Args::from_arg_matches(matches)?),
@@ -224,42 +228,21 @@ fn quiet(matches: &ArgMatches) -> Result<Settings, Failure> {
     begin(matches, LevelFilter::WARN)
 }
 
-/// Its flags over the environment over the file.
+/// Reads its settings, and begins its log.
 fn begin(matches: &ArgMatches, usual: LevelFilter) -> Result<Settings, Failure> {
-    let mut flags: HashMap<&'static str, Vec<String>> = HashMap::new();
-    for row in ROWS {
-        if let Ok(Some(values)) = matches.try_get_many::<String>(row.key) {
-            flags.insert(row.key, values.cloned().collect());
-        }
-    }
-    if matches.try_get_one::<bool>("no-intercept").ok().flatten() == Some(&true) {
-        flags.insert("intercept.mode", vec!["off".to_owned()]);
-    }
-    let around = |name: &str| std::env::var(name).ok();
+    say_strangers();
+    let typed = Sources::of(matches, &Inherited::default()).read()?;
+    let settings = sources::understand(&typed)?;
+    log::begin(settings.log, usual);
+    Ok(settings)
+}
+
+/// A mistyped variable is otherwise as good as not set.
+fn say_strangers() {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     for sentence in config::strangers(names) {
         anstream::eprintln!("goanyway: {sentence}");
     }
-    let named = matches.get_one::<PathBuf>("config").cloned().or_else(|| {
-        // Empty is unset, as with every other variable.
-        around("GOANYWAY_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from)
-    });
-    let file = named.or_else(|| config::config_file(&around));
-    let typed = Typed::gather(&flags, &around, file.as_deref()).map_err(config::Error::from)?;
-    let settings = Settings::understand(&typed, &around)?;
-    start_log(settings.log, usual);
-    Ok(settings)
-}
-
-/// The log of a command: standard error, our own lines at the level asked for, libraries' warnings.
-fn start_log(log: config::Log, usual: LevelFilter) {
-    use tracing_subscriber::EnvFilter;
-    let filter =
-        format!("warn,goanyway={}", log.level.unwrap_or(usual)).parse().unwrap_or_else(|_| EnvFilter::new("warn"));
-    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi);
-    // A second start in one process (tests) keeps the first log.
-    let _ = if log.json { builder.json().try_init() } else { builder.with_target(false).try_init() };
 }
 
 /// Why a command ends without having done what it was for.

@@ -1,4 +1,4 @@
-//! The signals that mean stop.
+//! The signals that mean stop, and the one that may also mean something else.
 
 /// Listening from the moment it is made, so that none is missed between two waits.
 pub(super) struct Signals {
@@ -29,6 +29,14 @@ impl Signals {
         Ok(self)
     }
 
+    /// Listens for SIGHUP as a daemon does, to which it is a word of its operator's.
+    #[cfg(unix)]
+    pub(super) fn and_reload(mut self) -> std::io::Result<Signals> {
+        use tokio::signal::unix::{SignalKind, signal};
+        self.hangup = Some(signal(SignalKind::hangup())?);
+        Ok(self)
+    }
+
     /// The next of them.
     #[cfg(unix)]
     pub(super) async fn next(&mut self) -> Told {
@@ -56,6 +64,11 @@ impl Signals {
     }
 
     #[cfg(not(unix))]
+    pub(super) fn and_reload(self) -> std::io::Result<Signals> {
+        Ok(self)
+    }
+
+    #[cfg(not(unix))]
     pub(super) async fn next(&mut self) -> Told {
         // Without a handler for it there is nothing to wait for.
         if tokio::signal::ctrl_c().await.is_err() {
@@ -72,8 +85,35 @@ pub(super) enum Told {
     Terminate,
     /// SIGINT: by a terminal, to everybody in the foreground.
     Interrupt,
-    /// SIGHUP: the terminal went.
+    /// SIGHUP: the terminal went, or, to a daemon, the settings are to be read again.
     Hangup,
+}
+
+/// The terminal that we began on, if its end is to be ours.
+pub(super) struct Terminal {
+    binding: bool,
+}
+
+impl Terminal {
+    /// The one that we are on now. Where SIGHUP was to be ignored (nohup), its end is nothing to us.
+    pub(super) fn ours() -> Terminal {
+        Terminal { binding: has_terminal() && !ignores_hangup() }
+    }
+
+    /// Whether it is gone, so that a SIGHUP was to tell us that.
+    pub(super) fn is_gone(&self) -> bool {
+        self.binding && !has_terminal()
+    }
+}
+
+/// This name is whatever terminal the process belongs to (tty(4)).
+fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
+}
+
+#[cfg(not(unix))]
+fn ignores_hangup() -> bool {
+    false
 }
 
 /// Whether SIGHUP was set to be ignored before we began; where that cannot be told, it was not.

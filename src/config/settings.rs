@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use super::typed::{self, Entry, Origin, Typed};
 use super::{defaults, folders};
 use crate::connect::Parents;
+use crate::service::User;
 use crate::target::{Base, Name, Scope};
 use crate::{accept, admit, cache, connect, goproxy, intercept, resolve};
 
@@ -42,6 +43,8 @@ pub struct Settings {
     pub connect: connect::Config,
     pub admit: admit::Config,
     pub accept: accept::Config,
+    /// Whom to become once the ports are bound.
+    pub user: Option<User>,
     pub log: Log,
     /// What was noticed on the way: said at the start.
     pub notices: Vec<String>,
@@ -136,6 +139,7 @@ impl Settings {
             connect,
             admit,
             accept,
+            user: read.parsed("user")?,
             log: Log {
                 level: read.parsed("log.level")?,
                 json: read.word("log.format", &["text", "json"])?.is_some_and(|word| word == "json"),

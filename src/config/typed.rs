@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
@@ -17,7 +18,13 @@ use super::table::{self, Many, ROWS, Row};
 pub enum Origin {
     Flag(&'static str),
     Variable(String),
-    File { path: PathBuf, line: usize, key: String },
+    File {
+        path: PathBuf,
+        line: usize,
+        key: String,
+    },
+    /// A supervisor bound it and handed it over under this name.
+    Socket(&'static str),
 }
 
 impl fmt::Display for Origin {
@@ -25,6 +32,7 @@ impl fmt::Display for Origin {
         match self {
             Origin::Flag(flag) => write!(f, "--{flag}"),
             Origin::Variable(name) => f.write_str(name),
+            Origin::Socket(name) => write!(f, "the socket {name} that was handed over"),
             Origin::File { path, line, key } => write!(f, "{}:{line}: {key}", path.display()),
         }
     }
@@ -66,6 +74,33 @@ impl Typed {
             }
         }
         Ok(typed)
+    }
+
+    /// Adds the address of a socket that was handed over under this name: it is as good as typed.
+    pub fn hand_over(&mut self, key: &'static str, name: &'static str, address: SocketAddr) {
+        let entries = self.0.entry(key).or_default();
+        let text = address.to_string();
+        if entries.iter().all(|entry| entry.text != text) {
+            entries.push(Entry { text, origin: Origin::Socket(name) });
+        }
+    }
+
+    /// The keys whose values differ, in the order of the table.
+    pub fn changes(&self, other: &Typed) -> Vec<&'static str> {
+        let texts = |typed: &Typed, key| {
+            typed.all(key).map(|entries| entries.iter().map(|entry| entry.text.clone()).collect::<Vec<_>>())
+        };
+        ROWS.iter().map(|row| row.key).filter(|key| texts(self, key) != texts(other, key)).collect()
+    }
+
+    /// Takes these keys' values from another.
+    pub fn adopt(&mut self, keys: &[&'static str], other: &Typed) {
+        for &key in keys {
+            match other.0.get(key) {
+                Some(entries) => drop(self.0.insert(key, entries.clone())),
+                None => drop(self.0.remove(key)),
+            }
+        }
     }
 
     /// The values of a key, none if nobody typed any.

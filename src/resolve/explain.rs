@@ -286,7 +286,7 @@ fn unresolved(name: &Name, kind: Kind, failure: &Failure) -> Explanation {
 }
 
 fn explain_static(shared: &Shared, name: &Name, kind: Kind, found: Found) -> Explanation {
-    let by_hand = shared.config.hosts.iter().any(|(host, _)| host == name);
+    let by_hand = shared.written().by_hand.contains_key(name);
     let reason = match () {
         () if name.is_under("localhost") => "localhost is this machine".to_owned(),
         () if by_hand => format!("--host gives {name} by hand"),

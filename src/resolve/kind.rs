@@ -88,7 +88,7 @@ pub fn parse_suffix(text: &str) -> Result<Name, BadTarget> {
 }
 
 /// The rules that the configuration gives.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Rules {
     pub private: Vec<Name>,
     /// Hosts of `goproxy.private`. A built-in known host among them stays known: GOPRIVATE names

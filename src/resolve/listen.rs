@@ -49,7 +49,7 @@ impl Ear {
         }
         // Servers that are all asked over something else than go's UDP say nothing about go.
         let is_known = shared.config.nameservers.iter().any(|one| matches!(one, Server::System | Server::Plain(_)));
-        let may_ask = is_known && shared.rules.zone(name).is_none();
+        let may_ask = is_known && shared.written().rules.zone(name).is_none();
         Ear { shared: Arc::clone(shared), name: name.clone(), settings, own, may_ask }
     }
 

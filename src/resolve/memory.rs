@@ -258,6 +258,14 @@ impl Memory {
         }
     }
 
+    /// All names that there is anything about.
+    pub(super) fn names(&self) -> Vec<Name> {
+        self.shards
+            .iter()
+            .flat_map(|shard| lock(shard).iter().map(|(name, _)| name.clone()).collect::<Vec<_>>())
+            .collect()
+    }
+
     /// An address did not answer, or answered as somebody else: it is dialled last for a while.
     pub(super) fn punish(&self, name: &Name, address: IpAddr, now: Instant) {
         let mut names = self.shard(name);

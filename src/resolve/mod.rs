@@ -405,6 +405,12 @@ impl Resolver {
         self.shared.totals()
     }
 
+    /// From now on names are what another configuration says ([`Config::private`], `known`, `hosts`, `zones`
+    /// and `allow`, no more); whom to ask stays as it was.
+    pub fn rewrite(&self, config: Config) {
+        self.shared.rewrite(&config, tokio::time::Instant::now());
+    }
+
     /// Writes what was learnt, if anything was. Blocks; also done when the last clone goes.
     pub fn save(&self) {
         self.shared.save();

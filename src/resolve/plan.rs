@@ -40,8 +40,8 @@ impl Start {
 impl Shared {
     /// The servers of the site: the zone's, else those of the configuration and of resolv.conf.
     pub(super) fn inside(&self, name: Option<&Name>) -> Vec<Server> {
-        if let Some(zone) = name.and_then(|name| self.rules.zone(name)) {
-            return vec![zone.clone()];
+        if let Some(zone) = name.and_then(|name| self.written().rules.zone(name).cloned()) {
+            return vec![zone];
         }
         let system = self.system.current();
         let mut servers = Vec::new();
@@ -97,7 +97,7 @@ impl Shared {
             candidates,
             hedge,
             spare: start == Start::Bottom && self.spare(name).is_some(),
-            allow: self.config.allow.clone(),
+            allow: self.written().allow.clone(),
             exhaustive: false,
         }
     }

@@ -11,9 +11,10 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ipnet::IpNet;
 use lru::LruCache;
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, oneshot};
@@ -52,9 +53,8 @@ const MOST_SAID: usize = 10_000;
 /// All that the clones of a resolver share.
 pub(super) struct Shared {
     pub(super) config: Config,
-    pub(super) rules: Rules,
-    // `--host`, by name.
-    by_hand: HashMap<Name, Vec<IpAddr>>,
+    // Held to copy or to replace the pointer.
+    written: RwLock<Arc<Written>>,
     pub(super) system: System,
     pub(super) memory: Memory,
     pub(super) keep: Keep,
@@ -87,14 +87,18 @@ pub(super) struct Located {
     pub longer: Option<Name>,
 }
 
-impl From<Found> for Located {
-    fn from(found: Found) -> Located {
-        Located { found, longer: None }
-    }
+/// What the configuration says of names, which may be rewritten while we serve.
+#[derive(PartialEq)]
+pub(super) struct Written {
+    pub rules: Rules,
+    /// `--host`, by name.
+    pub by_hand: HashMap<Name, Vec<IpAddr>>,
+    /// Addresses that are as good as public ones.
+    pub allow: Vec<IpNet>,
 }
 
-impl Shared {
-    pub(super) fn new(config: Config, runtime: Handle, registry: &Registry) -> Result<Shared, Error> {
+impl Written {
+    fn read(config: &Config) -> Written {
         let mut known = config.known.clone();
         known.extend(config.configured_hosts.iter().cloned());
         let rules = Rules {
@@ -107,9 +111,20 @@ impl Shared {
         for (name, address) in &config.hosts {
             by_hand.entry(name.clone()).or_default().push(*address);
         }
+        Written { rules, by_hand, allow: config.allow.clone() }
+    }
+}
+
+impl From<Found> for Located {
+    fn from(found: Found) -> Located {
+        Located { found, longer: None }
+    }
+}
+
+impl Shared {
+    pub(super) fn new(config: Config, runtime: Handle, registry: &Registry) -> Result<Shared, Error> {
         let shared = Shared {
-            rules,
-            by_hand,
+            written: RwLock::new(Arc::new(Written::read(&config))),
             system: System::new(config.resolv_conf.clone(), config.hosts_file.clone(), Instant::now()),
             memory: Memory::default(),
             keep: Keep::open(config.state_dir.as_deref())?,
@@ -126,6 +141,26 @@ impl Shared {
         };
         shared.learn_search_list(&shared.system.current().resolv.search);
         Ok(shared)
+    }
+
+    pub(super) fn written(&self) -> Arc<Written> {
+        Arc::clone(&self.written.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Another configuration's word on names holds from now on: what strangers said of those that have
+    /// become the site's own is forgotten, and denials and failures are asked anew.
+    pub(super) fn rewrite(&self, config: &Config, now: Instant) {
+        let fresh = Written::read(config);
+        if *self.written() == fresh {
+            return;
+        }
+        *self.written.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
+        for name in self.memory.names() {
+            if self.kind(&name) == Kind::Private {
+                self.memory.forget_outside(&name);
+            }
+        }
+        self.memory.move_house(now);
     }
 
     pub(super) fn describe(&self) -> String {
@@ -152,7 +187,7 @@ impl Shared {
 
     /// The same by the name alone, whatever it may be short for.
     fn written_kind(&self, name: &Name) -> Kind {
-        self.rules.kind(name, || self.keep.is_private(name, wall()) || self.is_in_search_list(name))
+        self.written().rules.kind(name, || self.keep.is_private(name, wall()) || self.is_in_search_list(name))
     }
 
     /// A list that stands is the site's however long ago it was read.
@@ -339,7 +374,7 @@ impl Shared {
         let addresses = if name.is_under("localhost") {
             vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]
         } else {
-            self.by_hand.get(name).cloned().or_else(|| self.system.host(name))?
+            self.written().by_hand.get(name).cloned().or_else(|| self.system.host(name))?
         };
         let freshness = Freshness::Static;
         Some(Found { addresses, tier: Tier::Static, source: None, freshness, ttl: SPARE_TTL, doubtful: false })
@@ -423,7 +458,7 @@ impl Shared {
     /// seen for long lapses.
     pub(super) fn note_inward(self: &Arc<Self>, name: &Name, addresses: &[IpAddr]) {
         let inward = addresses.iter().any(|address| Scope::of(*address) == Scope::Private);
-        if !inward || !self.rules.kind(name, || false).may_turn_private() {
+        if !inward || !self.written().rules.kind(name, || false).may_turn_private() {
             return;
         }
         self.keep.note_private(name, wall());

@@ -25,6 +25,7 @@ mod privacy;
 mod proxy;
 mod resolve;
 mod run;
+mod service;
 mod status;
 mod subnet;
 mod trust;

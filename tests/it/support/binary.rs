@@ -59,8 +59,14 @@ impl Home {
 
     /// Starts a command line of `serve` that is already made.
     pub fn spawn(&self, mut command: Command) -> Served {
+        command.stdout(Stdio::null());
+        self.spawn_with(command)
+    }
+
+    /// The same, with the standard output that the command has.
+    pub fn spawn_with(&self, mut command: Command) -> Served {
         let ready = self.at("ready");
-        command.arg("--ready-file").arg(&ready).stderr(Stdio::piped()).stdout(Stdio::null());
+        command.arg("--ready-file").arg(&ready).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut said = String::new();
@@ -93,8 +99,24 @@ impl Served {
     }
 
     pub fn tell_to_stop(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits until it says a line with these words in it, and gives the line.
+    pub fn hear(&mut self, words: &str) -> String {
+        loop {
+            let mut line = String::new();
+            let read = self.stderr.read_line(&mut line).unwrap();
+            assert!(read > 0, "it ended before it said {words:?}");
+            if line.contains(words) {
+                return line;
+            }
+        }
     }
 
     /// Waits for its end: the exit code, and the rest of what it said.

@@ -22,8 +22,20 @@ fn is_here(need: &str) -> bool {
         "root" => rustix::process::geteuid().is_root(),
         // Of this project, fetched beside it.
         path if path.contains('/') => Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists(),
+        "ptrace" => may_trace(),
         program => find(program).is_some(),
     }
+}
+
+/// Whether we may stop a thread of a process that is no child of the tracer (Yama, ptrace(2)).
+fn may_trace() -> bool {
+    let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    // Bit 19 is CAP_SYS_PTRACE.
+    let is_capable =
+        effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> 19 & 1 == 1);
+    is_capable || matches!(scope.trim(), "" | "0")
 }
 
 /// A program on the PATH.

@@ -1,0 +1,61 @@
+//! Where a command's settings come from, so that they can be read more than once: its flags, the
+//! environment, the file, and the sockets that a supervisor handed over.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::ArgMatches;
+
+use crate::config::{self, ROWS, Settings, Typed};
+use crate::service::{Inherited, Purpose};
+
+/// What was typed at the start, and the file that was found then.
+pub(super) struct Sources {
+    flags: HashMap<&'static str, Vec<String>>,
+    // Found once: with privileges laid down, a home of theirs looks as if nothing were in it.
+    file: Option<PathBuf>,
+    handed: Vec<(Purpose, SocketAddr)>,
+}
+
+impl Sources {
+    /// The sources of a command, given what was handed over.
+    pub(super) fn of(matches: &ArgMatches, inherited: &Inherited) -> Sources {
+        let mut flags: HashMap<&'static str, Vec<String>> = HashMap::new();
+        for row in ROWS {
+            if let Ok(Some(values)) = matches.try_get_many::<String>(row.key) {
+                flags.insert(row.key, values.cloned().collect());
+            }
+        }
+        if matches.try_get_one::<bool>("no-intercept").ok().flatten() == Some(&true) {
+            flags.insert("intercept.mode", vec!["off".to_owned()]);
+        }
+        let named = matches.get_one::<PathBuf>("config").cloned().or_else(|| {
+            // Empty is unset, as with every other variable.
+            around("GOANYWAY_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from)
+        });
+        let file = named.or_else(|| config::config_file(&around));
+        let of = |purpose| inherited.addresses(purpose).into_iter().map(move |address| (purpose, address));
+        Sources { flags, file, handed: Purpose::ALL.into_iter().flat_map(of).collect() }
+    }
+
+    /// Reads them, flags over the environment over the file.
+    pub(super) fn read(&self) -> Result<Typed, config::Error> {
+        let file = self.file.clone().or_else(|| config::config_file(&around));
+        let mut typed = Typed::gather(&self.flags, &around, file.as_deref())?;
+        for &(purpose, address) in &self.handed {
+            typed.hand_over(purpose.key(), purpose.name(), address);
+        }
+        Ok(typed)
+    }
+}
+
+/// What they mean here.
+pub(super) fn understand(typed: &Typed) -> Result<Settings, config::Error> {
+    Settings::understand(typed, &around)
+}
+
+/// Our environment.
+pub(super) fn around(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
