@@ -214,7 +214,8 @@ fn build(
     notices.extend(said.iter().map(ToString::to_string));
     let dir = usable(&settings.cache_dir, notices)?;
     let cache = Cache::open(cache::Config { dir, ..settings.cache }, handle.clone(), registry)?;
-    let fetcher = Fetcher::new(&connector, &admission);
+    let upstreams = settings.goproxy.upstreams.iter().map(|base| base.target.clone());
+    let fetcher = Fetcher::new(&connector, &admission).knowing(upstreams);
     let goproxy = Goproxy::new(settings.goproxy, cache, fetcher, handle, registry);
     let hashing = Arc::new(Semaphore::new(HASHING));
     let tunnels = Tunnels::new(registry);
