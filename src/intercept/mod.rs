@@ -19,6 +19,7 @@ mod hello;
 mod hosts;
 mod leaves;
 mod notice;
+mod offer;
 mod rejections;
 mod replay;
 mod sheet;
