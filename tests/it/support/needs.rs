@@ -20,6 +20,11 @@ pub fn have(test: &str, needed: &[&str]) -> bool {
 fn is_here(need: &str) -> bool {
     match need {
         "root" => rustix::process::geteuid().is_root(),
+        // A library has no program to look for; named as its package.
+        "python3-requests" => {
+            let importing = std::process::Command::new("python3").args(["-c", "import requests"]).output();
+            importing.is_ok_and(|ended| ended.status.success())
+        }
         program => find(program).is_some(),
     }
 }
