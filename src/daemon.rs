@@ -347,7 +347,8 @@ fn build(
     let dir = usable(&settings.cache_dir, notices)?;
     let cache_dir = dir.clone();
     let cache = Cache::open(cache::Config { dir, ..settings.cache }, handle.clone(), registry)?;
-    let fetcher = Fetcher::new(&connector, &admission);
+    let upstreams = settings.goproxy.upstreams.iter().map(|base| base.target.clone());
+    let fetcher = Fetcher::new(&connector, &admission).knowing(upstreams);
     let goproxy = Goproxy::new(settings.goproxy, cache.clone(), fetcher, handle, registry);
     let hashing = Arc::new(Semaphore::new(HASHING));
     let tunnels = Tunnels::new(registry);

@@ -257,6 +257,15 @@ pub fn raise_file_limit() -> Option<u64> {
     None
 }
 
+/// Whether a socket could not be made because this process, or this host, has no open file left.
+pub fn is_short_of_files(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    let short = [rustix::io::Errno::MFILE.raw_os_error(), rustix::io::Errno::NFILE.raw_os_error()];
+    #[cfg(not(unix))]
+    let short = [10_024]; // WSAEMFILE
+    error.raw_os_error().is_some_and(|code| short.contains(&code))
+}
+
 /// The address that packets to `address` would start from. The routing table says; nothing is sent.
 pub fn source_to(address: IpAddr) -> io::Result<IpAddr> {
     let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };

@@ -30,6 +30,11 @@ mod classify {
     pub mod keeper;
 }
 
+#[path = "../../src/intercept"]
+mod intercept {
+    pub mod offer;
+}
+
 #[path = "../../src/cache"]
 mod cache {
     pub mod key;

@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::chunks::Chunks;
-use super::head::{Fault, Framing, HEAD_PATIENCE, MAX_HEAD, MAX_LINE, check};
+use super::head::{Fault, Framing, HEAD_PATIENCE, MAX_HEAD, MAX_LINE, check, is_pathless};
 use super::keeper::{Keeper, Left};
 
 /// The head that hyper reads in place of a refused one.
@@ -29,6 +29,8 @@ const PIECE: usize = 4 * 1024;
 /// How long a connection is kept for its next request: longer than Go's own client keeps it (90 s),
 /// so that it is never closed under a request.
 const IDLE_PATIENCE: Duration = Duration::from_secs(120);
+/// How long a client may take nothing of what it is sent: as long as a tunnel may stand still.
+const STUCK_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Says of a head whether it may pass.
 type Turnstile = Box<dyn Fn(&[u8]) -> bool + Send + Sync>;
@@ -39,6 +41,7 @@ pub struct Guarded<S> {
     gate: Gate,
     keeper: Keeper,
     wait: Wait,
+    stuck: Stuck,
     /// An interim response that is being written.
     aside: Bytes,
     /// Where some heads are not ours to read: the first of them, or one that is no head at all, ends what
@@ -54,6 +57,7 @@ impl<S> Guarded<S> {
             gate: Gate::default(),
             keeper: Keeper::default(),
             wait: Wait::default(),
+            stuck: Stuck::default(),
             aside: Bytes::new(),
             turnstile: None,
         }
@@ -87,6 +91,8 @@ struct Gate {
     state: State,
     /// Whether no head has passed yet.
     is_first: bool,
+    /// Whether the last head asked `OPTIONS` of a server without a path.
+    pathless: bool,
 }
 
 enum State {
@@ -100,7 +106,7 @@ enum State {
 
 impl Default for Gate {
     fn default() -> Gate {
-        Gate { held: BytesMut::new(), passing: 0, searched: 0, state: State::Head, is_first: true }
+        Gate { held: BytesMut::new(), passing: 0, searched: 0, state: State::Head, is_first: true, pathless: false }
     }
 }
 
@@ -136,6 +142,7 @@ impl Gate {
                 Framing::Open => State::Open,
             };
             (self.passing, self.searched, self.is_first) = (end, 0, false);
+            self.pathless = is_pathless(&self.held[..end]);
         }
         Ok(self.passing > 0)
     }
@@ -258,6 +265,31 @@ impl Wait {
     }
 }
 
+/// How long nothing could be written.
+#[derive(Default)]
+struct Stuck {
+    // Made at the first wait and set anew for each later one.
+    timer: Option<Pin<Box<Sleep>>>,
+    waits: bool,
+}
+
+impl Stuck {
+    /// Passes on what came of a write, and an error in place of a wait that has lasted too long.
+    fn watch(&mut self, outcome: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if outcome.is_ready() {
+            self.waits = false;
+            return outcome;
+        }
+        let due = Instant::now() + STUCK_PATIENCE;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if !self.waits {
+            self.waits = true;
+            timer.as_mut().reset(due);
+        }
+        timer.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
@@ -268,6 +300,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
             match this.gate.advance(this.turnstile.as_ref()) {
                 Ok(true) => {
                     this.wait.end();
+                    this.keeper.note_pathless(this.gate.pathless);
                     this.gate.pass(buf);
                     return Poll::Ready(Ok(()));
                 }
@@ -377,7 +410,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.finish_aside(cx))?;
-        Pin::new(&mut this.inner).poll_write(cx, bytes)
+        let outcome = Pin::new(&mut this.inner).poll_write(cx, bytes);
+        this.stuck.watch(outcome, cx)
     }
 
     /// hyper has nothing left to write when it gets here: between two messages there is room for an
@@ -403,7 +437,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.finish_aside(cx))?;
-        Pin::new(&mut this.inner).poll_write_vectored(cx, slices)
+        let outcome = Pin::new(&mut this.inner).poll_write_vectored(cx, slices);
+        this.stuck.watch(outcome, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -475,6 +510,27 @@ mod tests {
         }
     }
 
+    /// hyper shows `http://a` as `http://a/`, and only one of them is the server itself.
+    #[tokio::test]
+    async fn options_without_a_path_are_told_apart() {
+        let table = [
+            ("OPTIONS http://a.example", true),
+            ("OPTIONS HTTP://a.example:8080", true),
+            ("OPTIONS http://a.example/", false),
+            ("OPTIONS http://a.example?x", false),
+            ("OPTIONS /x", false),
+            ("GET http://a.example", false),
+        ];
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        let mut guarded = Guarded::new(server);
+        for (line, pathless) in table {
+            let head = format!("{line} HTTP/1.1\r\nHost: a\r\n\r\n");
+            client.write_all(head.as_bytes()).await.unwrap();
+            guarded.read_exact(&mut vec![0; head.len()]).await.unwrap();
+            assert_eq!(guarded.keeper().asks_the_server(), pathless, "{line}");
+        }
+    }
+
     /// After a chunked body the gate stood open, and the connection had to be closed.
     #[tokio::test]
     async fn a_head_after_a_chunked_body_is_checked_again() {
@@ -536,6 +592,25 @@ mod tests {
         }
         let waited = IDLE_PATIENCE / 2 + HEAD_PATIENCE;
         assert_eq!((guarded.keeper().refused(), begun.elapsed()), (Some(Fault::SlowHead), waited));
+    }
+
+    /// A client that asked, and took nothing of the answer, had its place for ever.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_takes_nothing_for_long_is_written_to_no_more() {
+        let (mut client, server) = tokio::io::duplex(4);
+        let mut guarded = Guarded::new(server);
+        let begun = Instant::now();
+        let writing = async {
+            guarded.write_all(b"12345678").await?;
+            guarded.write_all(b"never taken").await
+        };
+        let reading = async {
+            tokio::time::sleep(STUCK_PATIENCE - Duration::from_secs(1)).await;
+            client.read_exact(&mut [0; 4]).await.unwrap();
+        };
+        let (written, ()) = tokio::join!(writing, reading);
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() > STUCK_PATIENCE, "what it takes begins the wait anew");
     }
 
     #[tokio::test]

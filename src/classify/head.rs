@@ -87,6 +87,13 @@ impl Fault {
     }
 }
 
+/// Whether a head that was passed asks `OPTIONS` of a server in absolute form, without a path.
+pub fn is_pathless(head: &[u8]) -> bool {
+    let target = head.strip_prefix(b"OPTIONS ").and_then(|rest| rest.split(|&byte| byte == b' ').next());
+    let authority = target.and_then(|target| Some(&target[target.windows(3).position(|three| three == b"://")? + 3..]));
+    authority.is_some_and(|authority| !authority.iter().any(|byte| b"/?#".contains(byte)))
+}
+
 /// Checks a whole head, its empty line included.
 pub fn check(head: &[u8]) -> Result<Framing, Fault> {
     if !lines_are_clean(head) {

@@ -2,6 +2,7 @@
 //! a word to it before the answer, and the end of all checks once protocols were switched.
 
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 
@@ -14,6 +15,8 @@ pub struct Keeper(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     fault: OnceLock<Fault>,
+    /// Whether the present request is `OPTIONS http://host`, which hyper shows as `http://host/`.
+    pathless: AtomicBool,
     // Held for a few instructions; guard and service run in one task.
     talk: Mutex<Talk>,
 }
@@ -43,6 +46,12 @@ impl Keeper {
     /// The fault, once a head or a body was refused.
     pub fn refused(&self) -> Option<Fault> {
         self.0.fault.get().copied()
+    }
+
+    /// Whether the present request asks for the options of a server, and not of anything on it (RFC 9112
+    /// section 3.2.4).
+    pub fn asks_the_server(&self) -> bool {
+        self.0.pathless.load(Ordering::Relaxed)
     }
 
     /// Returns when the client has left while an answer was waited for.
@@ -80,6 +89,10 @@ impl Keeper {
     pub(super) fn refuse(&self, fault: Fault) {
         // Set once: the first refusal ends the connection.
         let _ = self.0.fault.set(fault);
+    }
+
+    pub(super) fn note_pathless(&self, pathless: bool) {
+        self.0.pathless.store(pathless, Ordering::Relaxed);
     }
 
     pub(super) fn is_open(&self) -> bool {

@@ -15,7 +15,7 @@ use ipnet::IpNet;
 
 use super::typed::{self, Entry, Origin, Typed};
 use super::{defaults, folders};
-use crate::connect::Parents;
+use crate::connect::{Parents, Way};
 use crate::service::User;
 use crate::target::{Base, Name, Scope};
 use crate::{accept, admit, cache, connect, goproxy, intercept, resolve};
@@ -320,16 +320,23 @@ fn understand_connect(
     around: &dyn Fn(&str) -> Option<String>,
     notices: &mut Vec<String>,
 ) -> Result<connect::Config, Error> {
-    let parents = match read.typed.one("connect.parent") {
-        Some(entry) if entry.text == "none" => Parents::default(),
-        Some(entry) if entry.text != "env" => Parents::all(parse(entry)?, around),
-        _ => {
+    let (mut all, mut rules) = (Way::Environment, Vec::new());
+    for way in read.list("connect.parent")? {
+        match way {
+            Way::For(rule) => rules.push(rule),
+            way => all = way,
+        }
+    }
+    let parents = match all {
+        Way::Through(parent) => Parents::all(parent, around),
+        Way::Environment | Way::For(_) => {
             let (parents, said) = Parents::from_environment(around);
             notices.extend(said);
             parents
         }
+        Way::Directly => Parents::default(),
     };
-    Ok(connect::Config { extra_roots: read.list("fetch.extra_roots")?, parents })
+    Ok(connect::Config { extra_roots: read.list("fetch.extra_roots")?, parents: parents.except(rules) })
 }
 
 /// Reads typed values as what they are meant to be.

@@ -80,7 +80,7 @@ pub static ROWS: &[Row] = &[
     row("goproxy.hold", "hold", "SIZE", One, "zips up to this are whole and right before the first byte (0: off)", "16MiB"),
     row("goproxy.hold_for", "", "DURATION", One, "the longest that a zip is held", "5s"),
     row("goproxy.fresh", "", "DURATION", One, "how long a list or a query is fresh", "60s"),
-    row("connect.parent", "parent", "URL", One, "a proxy between us and the world, env or none", "env: HTTPS_PROXY, HTTP_PROXY, NO_PROXY"),
+    row("connect.parent", "parent", "[TO=]URL", Add, "a proxy between us and the world, env or none; TO=URL or TO=none for some targets", "env: HTTPS_PROXY, HTTP_PROXY, NO_PROXY"),
     row("fetch.extra_roots", "", "FILE", Add, "root certificates trusted beside the platform's", "none"),
     row("admit.allow", "allow-target", "CIDR", Add, "destinations opened in spite of what they are", "none"),
     row("admit.deny", "deny-target", "CIDR", Add, "destinations closed to everybody", "none"),

@@ -8,6 +8,7 @@
 //! call. A parent proxy, where there is one, is given the name instead.
 
 mod parent;
+mod patterns;
 mod race;
 mod recent;
 mod tls;
@@ -20,12 +21,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::client::TlsStream;
 
-pub use parent::{BadParent, Parent, Parents};
+pub use parent::{BadParent, Parent, Parents, Way};
 use recent::Recent;
-pub use tls::{Error as RootsError, Tls, read_roots, speaks_h2};
+pub use tls::{Error as RootsError, Offer, Tls, read_roots, speaks_h2};
 
 use crate::admit::{Heard, Judged, Permit, Refusal};
 use crate::metrics::{By, Counter, Family, Label, Registry};
@@ -39,6 +40,9 @@ const BUDGET: Duration = Duration::from_secs(50);
 /// How long a server may take over TLS: less than the 10 s that go gives one (net/http, transport.go,
 /// TLSHandshakeTimeout), so that whoever waits in its place has something to tell.
 const HANDSHAKE: Duration = Duration::from_secs(8);
+
+/// How long to wait for a file to become free before the next try: some connection ends meanwhile.
+const NO_FILES: Duration = Duration::from_millis(50);
 
 /// What an operator may say about the way out.
 #[derive(Clone, Debug, Default)]
@@ -149,15 +153,15 @@ impl Connector {
     }
 
     /// Connects and shakes hands as the target's host.
-    pub async fn dial_tls(&self, permit: &Permit) -> Result<Dialed<TlsStream<Conduit>>, Error> {
+    pub async fn dial_tls(&self, permit: &Permit, offer: Offer) -> Result<Dialed<TlsStream<Conduit>>, Error> {
         within_budget(permit, async {
             let host = &permit.target().host;
             let Some(parent) = self.inner.parents.choose(Scheme::Https, permit.target()) else {
-                return self.race(permit, |judged| self.connect_tls(judged, host)).await;
+                return self.race(permit, |judged| self.connect_tls(judged, host, offer)).await;
             };
             let dialed = self.dial_through(parent, permit, "").await?;
             let (address, heard_from) = (dialed.address, dialed.heard_from);
-            let stream = timeout(HANDSHAKE, self.inner.tls.handshake(dialed.stream, host)).await;
+            let stream = timeout(HANDSHAKE, self.inner.tls.handshake(dialed.stream, host, offer)).await;
             match stream.map_err(|_| Miss::Silent).and_then(|outcome| outcome.map_err(Miss::Tls)) {
                 Ok(stream) => Ok(Dialed { stream, address, heard_from }),
                 Err(miss) => Err(Error::unreachable(permit, vec![(address, miss)])),
@@ -177,21 +181,17 @@ impl Connector {
     }
 
     async fn connect(&self, judged: Judged) -> Result<TcpStream, Miss> {
-        let outcome = match timeout(race::ATTEMPT, socket::connect(judged.address())).await {
-            Ok(Ok(stream)) => {
-                stream.local_addr().into_iter().for_each(|local| self.inner.recent.note(local, Instant::now()));
-                Ok(stream)
-            }
-            Ok(Err(error)) => Err(Miss::from_io(&error)),
-            Err(_) => Err(Miss::Silent),
-        };
+        let outcome = connect_when_able(judged.address()).await;
+        if let Some(local) = outcome.as_ref().ok().and_then(|stream| stream.local_addr().ok()) {
+            self.inner.recent.note(local, Instant::now());
+        }
         self.count(outcome.as_ref().map_or_else(Miss::attempt, |_| Attempt::Connected));
         outcome
     }
 
-    async fn connect_tls(&self, judged: Judged, host: &Host) -> Result<TlsStream<Conduit>, Miss> {
+    async fn connect_tls(&self, judged: Judged, host: &Host, offer: Offer) -> Result<TlsStream<Conduit>, Miss> {
         let stream = self.connect(judged).await?;
-        let shaken = timeout(HANDSHAKE, self.inner.tls.handshake(stream.into(), host)).await;
+        let shaken = timeout(HANDSHAKE, self.inner.tls.handshake(stream.into(), host, offer)).await;
         let outcome = shaken.map_err(|_| Miss::Silent).and_then(|outcome| outcome.map_err(Miss::Tls));
         self.count(outcome.as_ref().map_or_else(Miss::attempt, |_| Attempt::Verified));
         outcome
@@ -209,6 +209,8 @@ impl Connector {
     {
         let name = match &permit.target().host {
             Host::Addr(address) => {
+                // Through the network's NAT64 it leads to what it embeds, wherever that is.
+                permit.judge(self.inner.resolver.behind(*address).await, Heard::Literal)?;
                 let judged = permit.judge(*address, Heard::Literal)?;
                 let race = race::race(vec![judged], attempt).await;
                 return finish(permit, race, "its own text");
@@ -226,7 +228,7 @@ impl Connector {
             };
             let judged = judge_all(permit, &found, &mut refused);
             let race = race::race(judged, &attempt).await;
-            for (judged, miss) in &race.losers {
+            for (judged, miss) in race.losers.iter().filter(|(_, miss)| !miss.is_ours()) {
                 search.report(judged.address().ip(), miss.fate());
             }
             if let Some((judged, stream)) = race.winner {
@@ -291,6 +293,22 @@ impl Connector {
     }
 }
 
+/// Connects to one address. Where no file is left to open, which is no address's fault, one is waited for.
+async fn connect_when_able(address: SocketAddr) -> Result<TcpStream, Miss> {
+    let end = Instant::now() + race::ATTEMPT;
+    loop {
+        match timeout_at(end, socket::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) if socket::is_short_of_files(&error) => match end - Instant::now() {
+                Duration::ZERO => return Err(Miss::NoFiles),
+                left => sleep(left.min(NO_FILES)).await,
+            },
+            Ok(Err(error)) => return Err(Miss::from_io(&error)),
+            Err(_) => return Err(Miss::Silent),
+        }
+    }
+}
+
 async fn within_budget<T>(permit: &Permit, dialing: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     match timeout(BUDGET, dialing).await {
         Ok(outcome) => outcome,
@@ -344,6 +362,8 @@ pub enum Miss {
     NoRoute,
     #[error("no answer")]
     Silent,
+    #[error("no open file is left to goanyway: raise its limit (ulimit -n)")]
+    NoFiles,
     #[error("{0}")]
     Tls(tls::Error),
     #[error("{0}")]
@@ -360,6 +380,11 @@ impl Miss {
         }
     }
 
+    /// Whether it says nothing about the address.
+    fn is_ours(&self) -> bool {
+        matches!(self, Miss::NoFiles)
+    }
+
     fn fate(&self) -> Fate {
         match self {
             Miss::Tls(tls::Error::Untrusted(_)) => Fate::Distrusted,
@@ -373,6 +398,7 @@ impl Miss {
             Miss::NoRoute => Attempt::NoRoute,
             Miss::Silent => Attempt::Silent,
             Miss::Tls(tls::Error::Untrusted(_)) => Attempt::Untrusted,
+            Miss::NoFiles => Attempt::NoFiles,
             Miss::Tls(_) | Miss::Other(_) => Attempt::Broken,
         }
     }
@@ -387,6 +413,7 @@ pub enum Attempt {
     NoRoute,
     Silent,
     Untrusted,
+    NoFiles,
     Broken,
 }
 
@@ -399,6 +426,7 @@ impl Label for Attempt {
             Attempt::NoRoute => "no_route",
             Attempt::Silent => "silent",
             Attempt::Untrusted => "untrusted",
+            Attempt::NoFiles => "no_files",
             Attempt::Broken => "broken",
         }
     }

@@ -3,18 +3,18 @@
 //! A parent gets the *name* at once, since it may be the only one who can resolve it; only where it
 //! says that it cannot does the ladder look up, and the CONNECT goes to the address. `NO_PROXY` is
 //! read as Go reads it (golang.org/x/net/http/httpproxy): names with what is beneath them, `.name`
-//! beneath only, networks, ports, `*`; loopback is never proxied.
+//! beneath only, networks, ports, `*`; loopback is never proxied. In the same notation some targets
+//! have a parent of their own, or none.
 
 use std::fmt;
-use std::net::SocketAddr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use ipnet::IpNet;
 use percent_encoding::percent_decode_str;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::patterns::Patterns;
 use crate::socket::Conduit;
 use crate::target::{BadTarget, Base, Host, Scheme, Scope, Target};
 
@@ -23,14 +23,17 @@ use crate::target::{BadTarget, Base, Host, Scheme, Scope, Target};
 pub struct Parents {
     http: Option<Parent>,
     https: Option<Parent>,
-    exempt: Exempt,
+    /// What NO_PROXY says: these go directly.
+    exempt: Patterns,
+    /// What has a way of its own, NO_PROXY or not. The first that fits counts.
+    rules: Vec<Rule>,
 }
 
 impl Parents {
     /// One parent for everything but loopback and what NO_PROXY exempts; `read` is the environment.
     pub fn all(parent: Parent, read: impl Fn(&str) -> Option<String>) -> Parents {
-        let exempt = Exempt::parse(&either(&read, "NO_PROXY").unwrap_or_default());
-        Parents { http: Some(parent.clone()), https: Some(parent), exempt }
+        let exempt = Patterns::parse(&either(&read, "NO_PROXY").unwrap_or_default());
+        Parents { http: Some(parent.clone()), https: Some(parent), exempt, rules: Vec::new() }
     }
 
     /// What the usual variables say; `read` is the environment. Unusable ones come back as sentences.
@@ -41,14 +44,20 @@ impl Parents {
             text.parse().map_err(|error| said.push(format!("{name} is not used: {error}"))).ok()
         };
         let (http, https) = (parent("HTTP_PROXY"), parent("HTTPS_PROXY"));
-        let exempt = Exempt::parse(&either(&read, "NO_PROXY").unwrap_or_default());
-        (Parents { http, https, exempt }, said)
+        let exempt = Patterns::parse(&either(&read, "NO_PROXY").unwrap_or_default());
+        (Parents { http, https, exempt, rules: Vec::new() }, said)
+    }
+
+    /// The same, with ways of their own for some.
+    pub fn except(self, rules: Vec<Rule>) -> Parents {
+        Parents { rules, ..self }
     }
 
     /// Takes out whatever is one of our own listeners; tells whether there was one.
     pub fn without(&mut self, is_ours: impl Fn(&Target) -> bool) -> bool {
         let mut found = false;
-        for slot in [&mut self.http, &mut self.https] {
+        for slot in [&mut self.http, &mut self.https].into_iter().chain(self.rules.iter_mut().map(|rule| &mut rule.way))
+        {
             if slot.as_ref().is_some_and(|parent| is_ours(&parent.base.target)) {
                 *slot = None;
                 found = true;
@@ -59,17 +68,87 @@ impl Parents {
 
     /// The parent for a target of this scheme; a CONNECT counts as https.
     pub fn choose(&self, scheme: Scheme, target: &Target) -> Option<&Parent> {
+        if is_loopback(target) {
+            return None;
+        }
+        if let Some(rule) = self.rules.iter().find(|rule| rule.whose.cover(target)) {
+            return rule.way.as_ref();
+        }
         let parent = match scheme {
             Scheme::Http => &self.http,
             Scheme::Https => &self.https,
         };
-        parent.as_ref().filter(|_| !self.exempt.covers(target))
+        parent.as_ref().filter(|_| !self.exempt.cover(target))
     }
 
     /// The parents in use, for the start to say.
     pub fn describe(&self) -> Option<String> {
-        let parent = self.https.as_ref().or(self.http.as_ref())?;
-        Some(parent.to_string())
+        let all = self.https.as_ref().or(self.http.as_ref()).map(Parent::to_string);
+        let said: Vec<String> = all.into_iter().chain(self.rules.iter().map(Rule::to_string)).collect();
+        (!said.is_empty()).then(|| said.join(", "))
+    }
+}
+
+/// What the operator says of parents: one value of `connect.parent`.
+#[derive(Clone, Debug)]
+pub enum Way {
+    /// `none`: all goes directly.
+    Directly,
+    /// `env`: what the environment says.
+    Environment,
+    /// All goes through this one.
+    Through(Parent),
+    /// Some have a way of their own.
+    For(Rule),
+}
+
+impl std::str::FromStr for Way {
+    type Err = BadParent;
+
+    fn from_str(text: &str) -> Result<Way, BadParent> {
+        // A URL may have a `=`, too: in a rule it is followed by one.
+        let rule = text.split_once('=').filter(|(whose, way)| {
+            !whose.contains("://") && (way.trim() == "none" || way.trim_start().starts_with("http"))
+        });
+        match (text, rule) {
+            ("none", _) => Ok(Way::Directly),
+            ("env", _) => Ok(Way::Environment),
+            (_, None) => text.parse().map(Way::Through),
+            (_, Some((whose, way))) => {
+                let said = whose.trim().to_owned();
+                let whose = Patterns::parse(&said);
+                if whose.are_none() {
+                    return Err(BadParent::Pattern(said));
+                }
+                let way = Some(way.trim()).filter(|way| *way != "none").map(str::parse).transpose()?;
+                Ok(Way::For(Rule { said, whose, way }))
+            }
+        }
+    }
+}
+
+/// Targets, and the parent that they have instead of the others' (none at all: they go directly).
+#[derive(Clone, Debug)]
+pub struct Rule {
+    said: String,
+    whose: Patterns,
+    way: Option<Parent>,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.way {
+            Some(parent) => write!(f, "{} for {}", parent, self.said),
+            None => write!(f, "none for {}", self.said),
+        }
+    }
+}
+
+/// This host is never reached by way of another.
+fn is_loopback(target: &Target) -> bool {
+    match &target.host {
+        Host::Addr(address) => Scope::of(*address) == Scope::Loopback,
+        Host::Name(name) => name.is_under("localhost"),
     }
 }
 
@@ -150,6 +229,8 @@ impl fmt::Debug for Parent {
 pub enum BadParent {
     #[error("a parent proxy is an http:// or https:// URL; {0}:// is not spoken to parents")]
     Scheme(String),
+    #[error("{0:?} is no name, network or address (as in NO_PROXY) that could have a parent of its own")]
+    Pattern(String),
     #[error(transparent)]
     Target(#[from] BadTarget),
 }
@@ -242,83 +323,6 @@ fn status_line(head: &[u8]) -> Option<(u16, String)> {
     Some((response.code?, response.reason.unwrap_or_default().to_owned()))
 }
 
-/// Who goes around the parents.
-#[derive(Clone, Debug, Default)]
-struct Exempt {
-    everybody: bool,
-    names: Vec<ExemptName>,
-    nets: Vec<IpNet>,
-    sockets: Vec<SocketAddr>,
-}
-
-#[derive(Clone, Debug)]
-struct ExemptName {
-    suffix: String,
-    /// `.foo.com` means what is beneath foo.com, and not foo.com.
-    beneath_only: bool,
-    port: Option<u16>,
-}
-
-impl Exempt {
-    fn parse(text: &str) -> Exempt {
-        let mut exempt = Exempt::default();
-        for entry in text.split([',', ' ']).map(str::trim).filter(|entry| !entry.is_empty()) {
-            if entry == "*" {
-                exempt.everybody = true;
-            } else if let Ok(net) = entry.parse::<IpNet>() {
-                exempt.nets.push(net);
-            } else if let Ok(socket) = entry.parse() {
-                exempt.sockets.push(socket);
-            } else if let Ok(address) = entry.trim_matches(['[', ']']).parse::<std::net::IpAddr>() {
-                exempt.nets.push(address.into());
-            } else {
-                exempt.names.extend(ExemptName::parse(entry));
-            }
-        }
-        exempt
-    }
-
-    fn covers(&self, target: &Target) -> bool {
-        if self.everybody {
-            return true;
-        }
-        match &target.host {
-            Host::Addr(address) => {
-                Scope::of(*address) == Scope::Loopback
-                    || self.nets.iter().any(|net| net.contains(address))
-                    || self.sockets.contains(&SocketAddr::new(*address, target.port))
-            }
-            Host::Name(name) => {
-                name.is_under("localhost") || self.names.iter().any(|entry| entry.covers(name.as_str(), target.port))
-            }
-        }
-    }
-}
-
-impl ExemptName {
-    fn parse(entry: &str) -> Option<ExemptName> {
-        let (host, port) = match entry.rsplit_once(':') {
-            Some((host, port)) => (host, Some(port.parse().ok()?)),
-            None => (entry, None),
-        };
-        let host = host.to_ascii_lowercase();
-        let (suffix, beneath_only) = match host.strip_prefix("*.").or_else(|| host.strip_prefix('.')) {
-            Some(rest) => (rest.to_owned(), true),
-            None => (host, false),
-        };
-        Some(ExemptName { suffix, beneath_only, port })
-    }
-
-    fn covers(&self, name: &str, port: u16) -> bool {
-        let fits = match name.strip_suffix(&self.suffix) {
-            Some("") => !self.beneath_only,
-            Some(rest) => rest.ends_with('.'),
-            None => false,
-        };
-        fits && self.port.is_none_or(|own| own == port)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -364,6 +368,47 @@ mod tests {
         assert_eq!(parent.authorization(), Some("Basic dXMgZXI6cEBzcw=="));
         assert_eq!("proxy:3128".parse::<Parent>().unwrap().base.target.port, 3128);
         assert_eq!("socks5://a".parse::<Parent>(), Err(BadParent::Scheme("socks5".to_owned())));
+    }
+
+    #[test]
+    fn some_have_a_parent_of_their_own_or_none() {
+        let rule = |text: &str| match text.parse().unwrap() {
+            Way::For(rule) => rule,
+            way => panic!("{text} is {way:?}"),
+        };
+        let rules = ["open.lab.example=none", "lab.example=http://u:p=q@lab:3128", "192.0.2.0/24=https://edge:443"];
+        let read = |name: &str| (name == "NO_PROXY").then(|| "in.lab.example,corp.example".to_owned());
+        let parents = Parents::all("http://us:3128".parse().unwrap(), read).except(rules.map(rule).into());
+        let table = [
+            ("goproxy.cn:443", Some("http://us:3128")),
+            ("git.corp.example:443", None),
+            ("lab.example:443", Some("http://lab:3128")),
+            ("a.in.lab.example:443", Some("http://lab:3128")),
+            ("a.open.lab.example:443", None),
+            ("192.0.2.9:443", Some("https://edge")),
+            ("127.0.0.1:443", None),
+        ];
+        for (target, way) in table {
+            for scheme in [Scheme::Http, Scheme::Https] {
+                let chosen = parents.choose(scheme, &Target::parse_connect(target).unwrap());
+                assert_eq!(chosen.map(Parent::to_string).as_deref(), way, "{target}");
+            }
+        }
+        let said = parents.describe().unwrap();
+        assert!(
+            said.starts_with("http://us:3128, none for open.lab.example, http://lab:3128 for lab.example"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn what_stands_before_a_parents_url_is_a_pattern() {
+        assert!(matches!("none".parse(), Ok(Way::Directly)));
+        assert!(matches!("http://u:p=q@proxy:3128".parse(), Ok(Way::Through(_))));
+        assert!(matches!("u:p=q@proxy:3128".parse(), Ok(Way::Through(_))));
+        assert!(matches!("*=http://proxy:3128".parse(), Ok(Way::For(_))));
+        assert_eq!("a:x=none".parse::<Way>().unwrap_err(), BadParent::Pattern("a:x".to_owned()));
+        assert_eq!("a=http+unix://x".parse::<Way>().unwrap_err(), BadParent::Scheme("http+unix".to_owned()));
     }
 
     #[test]

@@ -15,6 +15,21 @@ use tokio_rustls::client::TlsStream;
 
 use crate::target::{Host, Name};
 
+/// Which HTTP a server may choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    Any,
+    /// For what only HTTP/1.1 can do: switching to another protocol.
+    Http1,
+}
+
+impl Offer {
+    fn protocols(self) -> Vec<Vec<u8>> {
+        let all = [b"h2".as_slice(), b"http/1.1"];
+        all[usize::from(self == Offer::Http1)..].iter().map(|name| name.to_vec()).collect()
+    }
+}
+
 /// The one TLS client of the process.
 #[derive(Clone)]
 pub struct Tls {
@@ -45,7 +60,7 @@ impl Tls {
             .with_safe_default_protocol_versions()
             .unwrap_or_else(|error| unreachable!("the provider speaks TLS 1.2 and 1.3: {error}"));
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = Offer::Any.protocols();
         // A mirror is dialled seldom and kept; what resumption saves is not worth sessions to guard.
         config.resumption = Resumption::disabled();
         Tls { config: Arc::new(config), told: Arc::default() }
@@ -62,18 +77,21 @@ impl Tls {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let mut config = ClientConfig::clone(&self.config);
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = Offer::Http1.protocols();
         let connector = TlsConnector::from(Arc::new(config));
         connector.connect(server_name(host)?, stream).await.map_err(Error::from_io)
     }
 
     /// Shakes hands over a connected stream, as whoever `host` is.
-    pub async fn handshake<S>(&self, stream: S, host: &Host) -> Result<TlsStream<S>, Error>
+    pub async fn handshake<S>(&self, stream: S, host: &Host, offer: Offer) -> Result<TlsStream<S>, Error>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let server = server_name(host)?;
         let mut config = Arc::clone(&self.config);
+        if offer != Offer::Any {
+            Arc::make_mut(&mut config).alpn_protocols = offer.protocols();
+        }
         if let (Some(tell), Host::Name(name)) = (self.told.get(), host) {
             let asked = NoCertificate { name: name.clone(), tell: Arc::clone(tell) };
             Arc::make_mut(&mut config).client_auth_cert_resolver = Arc::new(asked);

@@ -11,10 +11,12 @@ mod body;
 mod wire;
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
@@ -25,7 +27,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 pub use body::{abandoned, stalling};
 
 use crate::admit::{Admission, Refusal, Standing};
-use crate::connect::{self, Connector, Parent};
+use crate::connect::{self, Connector, Offer, Parent};
 use crate::target::{BadTarget, Base, Target};
 use wire::{Past, Wire};
 
@@ -62,6 +64,9 @@ const HOPS: usize = 10;
 #[derive(Clone)]
 pub struct Fetcher {
     connector: Connector,
+    admission: Admission,
+    /// Who may be sent on to as what the configuration names.
+    named: Arc<[Target]>,
     configured: Client<Wire, Body>,
     local: Client<Wire, Body>,
     remote: Client<Wire, Body>,
@@ -70,24 +75,20 @@ pub struct Fetcher {
 impl Fetcher {
     /// A client whose connections are driven by the runtime that requests are sent from.
     pub fn new(connector: &Connector, admission: &Admission) -> Fetcher {
-        let client = |standing| {
-            let mut builder = Client::builder(TokioExecutor::new());
-            builder
-                .timer(TokioTimer::new())
-                .pool_timer(TokioTimer::new())
-                .pool_idle_timeout(KEEP)
-                .pool_max_idle_per_host(KEPT)
-                // Only what was never written to a kept connection that had just died is sent again; a
-                // request that may have had an effect never is.
-                .retry_canceled_requests(true)
-                .build(Wire::new(connector.clone(), admission.clone(), standing))
-        };
+        let client = |standing| client(Wire::new(connector.clone(), admission.clone(), standing, Offer::Any));
         Fetcher {
             connector: connector.clone(),
+            admission: admission.clone(),
+            named: Arc::default(),
             configured: client(Standing::Configured),
             local: client(Standing::Local),
             remote: client(Standing::Remote),
         }
+    }
+
+    /// The same, where a configured server may send on to these, as far as they are.
+    pub fn knowing(self, named: impl IntoIterator<Item = Target>) -> Fetcher {
+        Fetcher { named: named.into_iter().collect(), ..self }
     }
 
     /// Sends one request, whose URI is absolute, and returns as soon as the head of the answer is in.
@@ -102,6 +103,10 @@ impl Fetcher {
         let authorization = parent.as_ref().and_then(|parent| HeaderValue::from_str(parent.authorization()?).ok());
         if let Some(authorization) = authorization {
             request.headers_mut().insert(header::PROXY_AUTHORIZATION, authorization);
+        }
+        if parent.is_some() && request.uri().path() == "*" {
+            // hyper has no absolute form without a path, which would say `*` (RFC 9112 section 3.2.4).
+            *request.uri_mut() = with_path(request.uri(), PathAndQuery::from_static("/"));
         }
         let again = repeatable(&request);
         let mut tries = KEPT;
@@ -129,6 +134,11 @@ impl Fetcher {
             Standing::Local => &self.local,
             Standing::Remote => &self.remote,
         };
+        // Another protocol is switched to in HTTP/1.1 alone (RFC 9113 section 8.6): what asks for one has a
+        // connection of its own, for which the server cannot choose HTTP/2.
+        let switches = request.headers().contains_key(header::UPGRADE) && request.uri().scheme_str() == Some("https");
+        let apart = switches.then(|| self.apart(standing));
+        let client = apart.as_ref().unwrap_or(client);
         let (head, body) = request.into_parts();
         let (body, pace) = body::paced(body);
         tokio::select! {
@@ -148,6 +158,10 @@ impl Fetcher {
                 Err(Failed { error: Error::Silent(patience.first_byte), on_a_kept_connection: false })
             }
         }
+    }
+
+    fn apart(&self, standing: Standing) -> Client<Wire, Body> {
+        client(Wire::new(self.connector.clone(), self.admission.clone(), standing, Offer::Http1))
     }
 
     /// The parent proxy that a plain http request goes to; with https it is spoken to in the CONNECT.
@@ -176,13 +190,33 @@ impl Fetcher {
                 headers.remove(header::AUTHORIZATION);
                 headers.remove(header::COOKIE);
                 let inside = response.extensions().get::<Past>().is_some_and(|past| past.inside);
-                place = (sent_on(*standing, inside), next.0, next.1);
+                let named = self.named.contains(&next.0.target);
+                place = (sent_on(*standing, inside, named), next.0, next.1);
             } else {
                 place = (*standing, next.0, next.1);
             }
         }
         Err(Error::Circling)
     }
+}
+
+fn client(wire: Wire) -> Client<Wire, Body> {
+    let mut builder = Client::builder(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(KEEP)
+        .pool_max_idle_per_host(KEPT)
+        // Only what was never written to a kept connection that had just died is sent again; a
+        // request that may have had an effect never is.
+        .retry_canceled_requests(true)
+        .build(wire)
+}
+
+fn with_path(uri: &Uri, path: PathAndQuery) -> Uri {
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(path);
+    Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
 }
 
 /// A request that came to nothing.
@@ -241,10 +275,12 @@ fn was_kept(error: &hyper_util::client::legacy::Error) -> bool {
 
 /// How far a redirect to another host may lead. That host is anybody's, and so gets no more reach
 /// than a stranger has; a client on this host could go there itself; and a configured server that is
-/// in the operator's own network sends to others there, as an object store beside a mirror.
-fn sent_on(standing: Standing, inside: bool) -> Standing {
+/// in the operator's own network sends to others there, as an object store beside a mirror, or to
+/// another that the configuration names.
+fn sent_on(standing: Standing, inside: bool, named: bool) -> Standing {
     match standing {
         Standing::Local => Standing::Local,
+        Standing::Configured if named => Standing::Configured,
         Standing::Configured if inside => Standing::Local,
         Standing::Configured | Standing::Remote => Standing::Remote,
     }
@@ -384,13 +420,18 @@ mod tests {
     #[test]
     fn a_redirect_leads_no_further_than_whoever_it_was_said_to_could_go() {
         let table = [
-            (Standing::Configured, true, Standing::Local),
-            (Standing::Configured, false, Standing::Remote),
-            (Standing::Local, false, Standing::Local),
-            (Standing::Remote, true, Standing::Remote),
+            (Standing::Configured, true, false, Standing::Local),
+            (Standing::Configured, false, false, Standing::Remote),
+            (Standing::Configured, false, true, Standing::Configured),
+            (Standing::Local, false, true, Standing::Local),
+            (Standing::Remote, true, true, Standing::Remote),
         ];
-        for (standing, inside, further) in table {
-            assert_eq!(sent_on(standing, inside), further, "{standing:?}, from inside: {inside}");
+        for (standing, inside, named, further) in table {
+            assert_eq!(
+                sent_on(standing, inside, named),
+                further,
+                "{standing:?}, from inside: {inside}, to one named: {named}"
+            );
         }
     }
 

@@ -17,7 +17,7 @@ use tower_service::Service;
 
 use super::Error;
 use crate::admit::{Admission, Dialect, Permit, Standing};
-use crate::connect::{Connector, speaks_h2};
+use crate::connect::{Connector, Offer, speaks_h2};
 use crate::socket::Conduit;
 use crate::target::{Base, Scheme, Scope};
 
@@ -26,11 +26,12 @@ pub(super) struct Wire {
     connector: Connector,
     admission: Admission,
     standing: Standing,
+    offer: Offer,
 }
 
 impl Wire {
-    pub(super) fn new(connector: Connector, admission: Admission, standing: Standing) -> Wire {
-        Wire { connector, admission, standing }
+    pub(super) fn new(connector: Connector, admission: Admission, standing: Standing, offer: Offer) -> Wire {
+        Wire { connector, admission, standing, offer }
     }
 
     fn permit(&self, base: &Base) -> Result<Permit, Error> {
@@ -50,7 +51,7 @@ impl Wire {
         let direct = self.connector.is_direct(base.scheme, &base.target);
         let (stream, address) = match base.scheme {
             Scheme::Https => {
-                let dialed = self.connector.dial_tls(&permit).await.map_err(Error::Connect)?;
+                let dialed = self.connector.dial_tls(&permit, self.offer).await.map_err(Error::Connect)?;
                 (Stream::Tls(Box::new(TokioIo::new(dialed.stream))), dialed.address)
             }
             Scheme::Http => {

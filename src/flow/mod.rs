@@ -272,7 +272,13 @@ impl Worker {
         if let Some(unwelcome) = door.unwelcome {
             return Err(Trouble::Unwelcome(unwelcome));
         }
-        match classify::intent(&request)? {
+        let mut intent = classify::intent(&request)?;
+        if let Intent::Forward { path, .. } = &mut intent
+            && door.side.keeper.as_ref().is_some_and(Keeper::asks_the_server)
+        {
+            "*".clone_into(path);
+        }
+        match intent {
             // Boxed, so that a connection has no room for all that a request can become: hyper keeps
             // the largest of them in every connection, and moves it for every request.
             Intent::Connect(target) => Box::pin(self.connect(door, target, request, id)).await,

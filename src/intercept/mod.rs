@@ -20,6 +20,7 @@ mod hosts;
 mod leaves;
 mod look;
 mod notice;
+mod offer;
 mod rejections;
 mod replay;
 mod sheet;

@@ -342,6 +342,12 @@ impl Resolver {
         Ok(Resolver { shared })
     }
 
+    /// Where an address leads that a client wrote itself: on a network without IPv4, through its NAT64 to
+    /// the one that it embeds.
+    pub async fn behind(&self, address: IpAddr) -> IpAddr {
+        self.shared.behind(address).await
+    }
+
     /// Starts to look for the addresses of a name.
     pub fn search(&self, name: &Name) -> Search {
         Search {

@@ -546,6 +546,14 @@ impl Shared {
         prefix.map_or(address, |prefix| prefix.undo(address))
     }
 
+    /// Where an address leads that nobody had to find: where it lies in the NAT64's prefix, to another.
+    pub(super) async fn behind(self: &Arc<Self>, address: IpAddr) -> IpAddr {
+        if address.is_ipv4() || !self.system.is_v6_only() {
+            return address;
+        }
+        self.nat64().await.map_or(address, |prefix| prefix.undo(address))
+    }
+
     fn discovery(&self) -> Arc<Discovery> {
         Arc::clone(&self.nat64.lock().unwrap_or_else(PoisonError::into_inner))
     }

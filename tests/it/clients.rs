@@ -18,14 +18,14 @@ use crate::support::needs::have;
 use crate::support::origin::{Origin, text};
 
 /// A TLS origin under its own root that serves files by path, and a daemon that knows where it is.
-struct Rig {
-    origin: Origin,
-    proxy: Daemon,
-    home: Home,
-    pem: PathBuf,
+pub struct Rig {
+    pub origin: Origin,
+    pub proxy: Daemon,
+    pub home: Home,
+    pub pem: PathBuf,
 }
 
-async fn rig(files: HashMap<String, Bytes>) -> Rig {
+pub async fn rig(files: HashMap<String, Bytes>) -> Rig {
     let (authority, home) = (Authority::new(), home());
     let pem = home.at("real.pem");
     std::fs::write(&pem, authority.pem()).unwrap();
@@ -43,17 +43,17 @@ async fn rig(files: HashMap<String, Bytes>) -> Rig {
 }
 
 impl Rig {
-    fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("https://origin.example:{}{path}", self.origin.address.port())
     }
 
-    fn shell(&self, script: &str, variables: &[(&str, &str)]) -> Ended {
+    pub fn shell(&self, script: &str, variables: &[(&str, &str)]) -> Ended {
         shell(&self.home, &self.proxy, script, variables)
     }
 }
 
 /// A shell script after `eval "$(goanyway env)"`, in the user's folder, with these variables set before.
-fn shell(home: &Home, proxy: &Daemon, script: &str, variables: &[(&str, &str)]) -> Ended {
+pub fn shell(home: &Home, proxy: &Daemon, script: &str, variables: &[(&str, &str)]) -> Ended {
     let mut command = Command::new("sh");
     home.surround(&mut command);
     let listen = proxy.address().to_string();
@@ -64,7 +64,7 @@ fn shell(home: &Home, proxy: &Daemon, script: &str, variables: &[(&str, &str)]) 
 }
 
 /// Every file of a folder, at the path that a server of it has.
-fn served(folder: &Path) -> HashMap<String, Bytes> {
+pub fn served(folder: &Path) -> HashMap<String, Bytes> {
     let path = |file: &Path| format!("/{}", file.strip_prefix(folder).unwrap().display());
     listing(folder).into_iter().map(|(file, bytes)| (path(&file), bytes.into())).collect()
 }

@@ -75,6 +75,31 @@ async fn a_connection_goes_on_after_a_chunked_request() {
     assert_eq!(request(&mut stream, &smuggled).await.status, 400);
 }
 
+/// RFC 9112, section 3.2.4: without a path it is the server's options that are asked for. A parent is asked
+/// in absolute form, with the path that hyper gives it.
+#[tokio::test]
+async fn the_options_of_a_server_are_asked_of_it_with_an_asterisk() {
+    let origin = Origin::plain(|_| text(200, "")).await;
+    let url = format!("http://{}", origin.address);
+    let open =
+        |wanted: crate::support::daemon::Wanted| wanted.and("admit.ports", &origin.address.port().to_string()).start();
+    let parent = Origin::plain(|_| text(200, "")).await;
+    let (straight, by_parent) =
+        (open(goanyway()), goanyway().with("connect.parent", &format!("http://{}", parent.address)).start());
+    for path in ["", "/", "/x"] {
+        assert_eq!(options(straight.address(), &format!("{url}{path}")).await, 200);
+    }
+    assert_eq!(options(by_parent.address(), "http://far.example").await, 200);
+    let heard = |origin: &Origin| origin.heard().into_iter().map(|heard| heard.uri).collect::<Vec<_>>();
+    assert_eq!(heard(&origin), ["*", "/", "/x"]);
+    assert_eq!(heard(&parent), ["http://far.example/"]);
+}
+
+async fn options(proxy: std::net::SocketAddr, url: &str) -> u16 {
+    let mut stream = TcpStream::connect(proxy).await.unwrap();
+    request(&mut stream, &format!("OPTIONS {url} HTTP/1.1\r\nHost: x\r\n\r\n")).await.status
+}
+
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
     let origin = Origin::plain(|heard| text(200, format!("<{}>", heard.uri))).await;
@@ -138,17 +163,17 @@ async fn protocols_are_switched_where_the_origin_agrees() {
     assert_eq!(frames, b"early\n\nlate");
 }
 
-/// The same on an intercepted host: what is no module request passes through, switches too.
+/// The same on an intercepted host: what is no module request passes through, switches too. The origin would
+/// rather speak HTTP/2, which knows no switching: it got the request over that, and nothing came of it.
 #[tokio::test]
 async fn protocols_are_switched_on_intercepted_hosts_too() {
     let authority = Authority::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = listener.local_addr().unwrap();
-    let mut config = (*authority.server(&["mirror.example"])).clone();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let config = authority.server(&["mirror.example"]);
     let serving = tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
-        let mut stream = tokio_rustls::TlsAcceptor::from(Arc::new(config)).accept(stream).await.unwrap();
+        let mut stream = tokio_rustls::TlsAcceptor::from(config).accept(stream).await.unwrap();
         read_head(&mut stream).await;
         stream.write_all(b"HTTP/1.1 101 Over\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\nfirst").await.unwrap();
         let mut heard = [0; 9];

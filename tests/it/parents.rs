@@ -159,3 +159,25 @@ async fn a_mirror_whose_certificate_has_no_alternative_name_is_refused() {
     let error = handshake(stream, "mirror.example", authority.roots(), &[]).await.unwrap_err();
     assert!(!error.to_string().contains("UnknownIssuer"), "{error}");
 }
+
+/// One site's names have a parent of their own, one of its hosts none; everybody else goes directly.
+#[tokio::test]
+async fn some_names_have_a_parent_of_their_own() {
+    let parent = Origin::plain(|_| text(200, "by the parent")).await;
+    let near = Origin::plain(|_| text(200, "by ourselves")).await;
+    let proxy = goanyway()
+        .and("connect.parent", "near.lab.example=none")
+        .and("connect.parent", &format!("lab.example=http://{}", parent.address))
+        .knowing("near.lab.example", near.address)
+        .knowing("other.example", near.address)
+        .start();
+    let port = near.address.port();
+    let table = [
+        (format!("http://far.lab.example:{port}/"), "by the parent"),
+        (format!("http://near.lab.example:{port}/"), "by ourselves"),
+        (format!("http://other.example:{port}/"), "by ourselves"),
+    ];
+    for (url, by) in table {
+        assert_eq!(get_through(proxy.address(), &url).await.text(), by, "{url}");
+    }
+}

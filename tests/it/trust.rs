@@ -420,3 +420,34 @@ fn processes_that_share_a_folder_rotate_one_after_the_other() {
     let making = Making { if_there: IfThere::Refuse, keep_root: None };
     assert!(Authority::create(&folder, &["goproxy.cn".parse().unwrap()], now, making).is_err(), "one is there");
 }
+
+/// What `--keep-root` is for, as certs/README.md says it: the same root signs for another year.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_that_was_kept_signs_the_intermediate_again() {
+    if !have("a_root_that_was_kept_signs_the_intermediate_again", &["openssl", "sh"]) {
+        return;
+    }
+    let home = crate::support::binary::home();
+    let (dir, key) = (home.at("ca"), home.at("root.key"));
+    let made = home.run(&["ca", "init", "--ca-dir", dir.to_str().unwrap(), "--keep-root", key.to_str().unwrap()]);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let before = std::fs::read_to_string(dir.join("issuer.pem")).unwrap();
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/certs/README.md")).unwrap();
+    let recipe =
+        readme.split("```\n").find(|block| block.starts_with("openssl")).unwrap().replace("FILE", "../root.key");
+    let mut command = std::process::Command::new("sh");
+    let signed = command.args(["-ec", &recipe]).current_dir(&dir).output().unwrap();
+    assert!(signed.status.success(), "{signed:?}");
+    assert_ne!(std::fs::read_to_string(dir.join("issuer.pem")).unwrap(), before);
+    let shown = home.run(&["ca", "show", "--ca-dir", dir.to_str().unwrap()]);
+    assert!(shown.code == Some(0) && shown.out.contains("state        good"), "{shown:?}");
+    assert!(
+        std::process::Command::new("openssl")
+            .args(["verify", "-CAfile", "ca.pem", "issuer.pem"])
+            .current_dir(&dir)
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
+}

@@ -2,6 +2,7 @@
 
 mod base;
 mod head;
+mod hello;
 mod module_path;
 mod note;
 mod proxy_header;
@@ -17,6 +18,7 @@ pub fn find(name: &str) -> Option<Law> {
         "base" => Some(base::hold),
         "dns_reply" => Some(crate::resolve::dns_reply::hold),
         "head" => Some(head::hold),
+        "hello" => Some(hello::hold),
         "ladder" => Some(crate::resolve::ladder_law::hold),
         "module_path" => Some(module_path::hold),
         "note" => Some(note::hold),

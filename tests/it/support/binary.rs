@@ -90,7 +90,7 @@ pub struct Served {
     pub said: String,
     pub address: SocketAddr,
     child: Child,
-    stderr: BufReader<std::process::ChildStderr>,
+    pub stderr: BufReader<std::process::ChildStderr>,
 }
 
 impl Served {

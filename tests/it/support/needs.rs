@@ -23,6 +23,11 @@ fn is_here(need: &str) -> bool {
         // Of this project, fetched beside it.
         path if path.contains('/') => Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists(),
         "ptrace" => may_trace(),
+        // A library has no program to look for; named as its package.
+        "python3-requests" => {
+            let importing = std::process::Command::new("python3").args(["-c", "import requests"]).output();
+            importing.is_ok_and(|ended| ended.status.success())
+        }
         program => find(program).is_some(),
     }
 }
