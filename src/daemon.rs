@@ -32,6 +32,7 @@ use crate::forward::{Forwarder, Identity};
 use crate::goproxy::Goproxy;
 use crate::intercept::{self, Interceptor};
 use crate::metrics::Registry;
+use crate::otlp::Exporter;
 use crate::resolve::{self, Resolver};
 use crate::respond::Modules;
 use crate::socket::{self, Datagrams, Listeners};
@@ -43,6 +44,9 @@ pub const GRACE: Duration = Duration::from_secs(30);
 /// How long a closed house waits for files that are on their way to disk.
 const SETTLE: Duration = Duration::from_secs(5);
 
+/// How long the last traces may take to a collector.
+const LAST_TRACES: Duration = Duration::from_secs(2);
+
 /// A daemon that serves until it is told to stop.
 pub struct Running {
     pub bound: Bound,
@@ -50,10 +54,12 @@ pub struct Running {
     pub parent: Option<String>,
     /// What the start has to say: notices of the rooms, in the order of their importance.
     pub notices: Vec<String>,
+    pub admission: Admission,
     pub interceptor: Interceptor,
     pub resolver: Resolver,
     pub goproxy: Goproxy,
     pub registry: Registry,
+    exporter: Option<Exporter>,
     ready: Arc<AtomicBool>,
     ends: Ends,
     workers: Vec<JoinHandle<usize>>,
@@ -137,10 +143,12 @@ pub fn start(settings: Settings) -> Result<Running, Error> {
         bound,
         parent: rooms.parent,
         notices,
+        admission: rooms.rooms.admission.clone(),
         interceptor: rooms.rooms.interceptor.clone(),
         resolver: rooms.resolver,
         goproxy: rooms.rooms.goproxy.clone(),
         registry,
+        exporter: rooms.exporter,
         ready,
         ends,
         workers,
@@ -172,6 +180,10 @@ impl Running {
         if self.shared.block_on(settled).is_err() {
             tracing::warn!("some files were still being fetched and are not kept");
         }
+        if let Some(exporter) = self.exporter {
+            // A collector that is down is no reason to stay.
+            let _ = self.shared.block_on(async { tokio::time::timeout(LAST_TRACES, exporter.finish()).await });
+        }
         self.resolver.save();
         self.shared.shutdown_timeout(Duration::from_secs(1));
         cut
@@ -183,6 +195,7 @@ struct Built {
     resolver: Resolver,
     admin_hosts: Vec<String>,
     parent: Option<String>,
+    exporter: Option<Exporter>,
 }
 
 /// Builds the rooms from the lowest up.
@@ -219,8 +232,17 @@ fn build(
     let hashing = Arc::new(Semaphore::new(HASHING));
     let tunnels = Tunnels::new(registry);
     let modules = Modules::new(identity.pseudonym());
-    let rooms = Rooms { admission, interceptor, goproxy, tunnels, connector, identity, modules, ours, hashing };
-    Ok(Built { rooms: Arc::new(rooms), resolver, admin_hosts: settings.admin_hosts, parent })
+    let (collector, exporter) = match settings.otlp {
+        Some(endpoint) => {
+            let fetcher = Fetcher::new(&connector, &admission);
+            let (collector, exporter) = Exporter::start(endpoint, fetcher, shared.handle(), registry);
+            (Some(collector), Some(exporter))
+        }
+        None => (None, None),
+    };
+    let rooms =
+        Rooms { admission, interceptor, goproxy, tunnels, connector, identity, modules, ours, hashing, collector };
+    Ok(Built { rooms: Arc::new(rooms), resolver, admin_hosts: settings.admin_hosts, parent, exporter })
 }
 
 /// A folder that can be written. A default one that cannot is no reason to stop; a named one is.

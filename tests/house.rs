@@ -456,11 +456,11 @@ fn level(room: &str) -> Option<usize> {
 
 /// The rooms from the bottom up: each may use those on the lines before its own.
 const LEVELS: [&[&str]; 9] = [
-    &["target", "metrics", "socket", "kept"],
+    &["target", "metrics", "socket", "kept", "trace"],
     &["admit", "classify", "accept", "intercept", "tunnel", "resolve", "cache"],
     &["connect"],
     &["fetch"],
-    &["forward", "goproxy"],
+    &["forward", "goproxy", "otlp"],
     &["respond", "config"],
     &["flow", "dns", "admin"],
     &["daemon"],
@@ -472,9 +472,10 @@ const IMPORT_NOTHING: [&str; 2] = ["target", "metrics"];
 
 /// The rooms as `lib.rs` lists them: as a request meets them, what all stand on last.
 #[rustfmt::skip]
-const MAP: [&str; 22] = [
+const MAP: [&str; 24] = [
     "cli", "config", "daemon", "flow", "dns", "admin", "accept", "classify", "admit", "intercept", "goproxy", "cache",
-    "forward", "fetch", "tunnel", "connect", "resolve", "respond", "target", "metrics", "socket", "kept",
+    "forward", "otlp", "fetch", "tunnel", "connect", "resolve", "respond", "target", "metrics", "socket", "kept",
+    "trace",
 ];
 
 /// The words that a path within the house starts with.

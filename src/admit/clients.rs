@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     fn rules(config: Config) -> Rules {
-        Rules { config, users: None, ours: std::sync::OnceLock::new() }
+        Rules { config, users: None, ours: std::sync::OnceLock::new(), missed: Default::default() }
     }
 
     fn basic(user: &str, password: &str) -> Vec<u8> {

@@ -13,9 +13,10 @@
 mod clients;
 mod users;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ipnet::IpNet;
 
@@ -41,9 +42,20 @@ pub struct Config {
     pub clients: Vec<IpNet>,
     /// What a client must present to a private instance.
     pub credential: Option<Credential>,
+    /// What of the way out is closed to everybody.
+    pub closed: Option<Closed>,
     /// The file of users (`admit.credentials`): every client must be one of them, this host's too. Networks
     /// that are named beside it say who may try.
     pub credentials: Option<PathBuf>,
+}
+
+/// A way out that one run does without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Closed {
+    /// All of it: nothing may leave.
+    Offline,
+    /// All but what is verified on its way in: only what an earlier run was served may come.
+    Frozen,
 }
 
 /// On whose account a connection is made.
@@ -85,7 +97,12 @@ struct Rules {
     users: Option<Users>,
     // Set once, when the daemon has bound its listeners; never dialled on anybody's behalf.
     ours: OnceLock<Vec<SocketAddr>>,
+    // Who was not reached because the way out is closed. Std lock, for a note.
+    missed: Mutex<BTreeSet<String>>,
 }
+
+/// How many of those are remembered.
+const MISSED: usize = 1024;
 
 impl Admission {
     /// The rules that a configuration makes, counting in `registry`.
@@ -95,7 +112,10 @@ impl Admission {
         registry.room("admit", |families| {
             families.register("decisions", "Targets admitted and refused, by reason", Family::clone(&decisions));
         });
-        Ok(Admission { rules: Arc::new(Rules { config, users, ours: OnceLock::new() }), decisions })
+        Ok(Admission {
+            rules: Arc::new(Rules { config, users, ours: OnceLock::new(), missed: Mutex::default() }),
+            decisions,
+        })
     }
 
     /// Tells which addresses are our own listeners, once they are bound.
@@ -145,6 +165,22 @@ impl Admission {
         let permit = self.judge_target(standing, dialect, target);
         self.count(permit.as_ref().map_or_else(Refusal::decision, |_| Decision::Admitted));
         permit
+    }
+
+    /// Whether bytes that nobody here looks into may go to this target and come back from it.
+    pub fn pass(&self, target: &Target) -> Result<(), Refusal> {
+        let Some(closed) = self.rules.config.closed else { return Ok(()) };
+        let mut missed = self.rules.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        if missed.len() < MISSED {
+            missed.insert(target.to_string());
+        }
+        self.count(Decision::Closed);
+        Err(Refusal::Closed(closed))
+    }
+
+    /// Who was not reached because the way out is closed.
+    pub fn missed(&self) -> Vec<String> {
+        self.rules.missed.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     /// The permit of a mirror, database or parent that the configuration names.
@@ -200,6 +236,14 @@ impl Permit {
     /// The way to a parent proxy that stands between us and the target: the configuration names it.
     pub fn to_parent(&self, parent: &Target) -> Permit {
         Permit { target: parent.clone(), standing: Standing::Configured, rules: Arc::clone(&self.rules) }
+    }
+
+    /// Whether anything may leave at all: asked before anybody is looked up.
+    pub fn leave(&self) -> Result<(), Refusal> {
+        match self.rules.config.closed {
+            Some(Closed::Offline) => Err(Refusal::Closed(Closed::Offline)),
+            Some(Closed::Frozen) | None => Ok(()),
+        }
     }
 
     /// Judges one address of the target: what comes back is what may be dialled.
@@ -299,6 +343,11 @@ pub enum Refusal {
     Metadata,
     #[error("this proxy does not connect to itself")]
     Ourselves,
+    #[error("{}", match .0 {
+        Closed::Offline => "nothing may leave this machine (--offline)",
+        Closed::Frozen => "only what the summary holds may come in (--frozen)",
+    })]
+    Closed(Closed),
 }
 
 impl Refusal {
@@ -312,6 +361,7 @@ impl Refusal {
             Refusal::Denied(_) => Decision::Denied,
             Refusal::Metadata => Decision::Metadata,
             Refusal::Ourselves => Decision::Ourselves,
+            Refusal::Closed(_) => Decision::Closed,
         }
     }
 }
@@ -327,6 +377,7 @@ pub enum Decision {
     Denied,
     Metadata,
     Ourselves,
+    Closed,
 }
 
 impl Label for Decision {
@@ -342,6 +393,7 @@ impl Label for Decision {
             Decision::Denied => "denied",
             Decision::Metadata => "metadata",
             Decision::Ourselves => "ourselves",
+            Decision::Closed => "closed",
         }
     }
 }

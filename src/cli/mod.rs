@@ -10,12 +10,14 @@ mod cache;
 mod env;
 #[cfg(test)]
 mod golden;
+mod log;
 mod readers;
 mod resolve;
 mod run;
 mod serve;
 mod signals;
 mod stores;
+mod summary;
 mod warm;
 
 pub use resolve::render as render_explanation;
@@ -111,7 +113,7 @@ fn command() -> Command {
             run::RunArgs::augment_args(
                 Command::new("run").about("Start a private proxy and run one command through it"),
             ),
-            &["cache", "state_dir", "intercept", "resolve", "goproxy", "connect", "fetch", "admit", "log"],
+            &["cache", "state_dir", "intercept", "resolve", "goproxy", "connect", "fetch", "admit", "trace", "log"],
         ))
         .subcommand(with_settings(
             warm::WarmArgs::augment_args(Command::new("warm").about("Fill the cache ahead of a build")),
@@ -212,19 +214,8 @@ fn begin(matches: &ArgMatches, usual: LevelFilter) -> Result<Settings, Failure> 
     let file = named.or_else(|| config::config_file(&around));
     let typed = Typed::gather(&flags, &around, file.as_deref()).map_err(config::Error::from)?;
     let settings = Settings::understand(&typed, &around)?;
-    start_log(settings.log, usual);
+    log::start(settings.log, usual);
     Ok(settings)
-}
-
-/// The log of a command: standard error, our own lines at the level asked for, libraries' warnings.
-fn start_log(log: config::Log, usual: LevelFilter) {
-    use tracing_subscriber::EnvFilter;
-    let filter =
-        format!("warn,goanyway={}", log.level.unwrap_or(usual)).parse().unwrap_or_else(|_| EnvFilter::new("warn"));
-    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi);
-    // A second start in one process (tests) keeps the first log.
-    let _ = if log.json { builder.json().try_init() } else { builder.with_target(false).try_init() };
 }
 
 /// Why a command ends without having done what it was for.

@@ -17,7 +17,7 @@ use super::typed::{self, Entry, Origin, Typed};
 use super::{defaults, folders};
 use crate::connect::Parents;
 use crate::target::{Base, Name, Scope};
-use crate::{accept, admit, cache, connect, goproxy, intercept, resolve};
+use crate::{accept, admit, cache, connect, goproxy, intercept, otlp, resolve};
 
 /// The effective settings.
 #[derive(Clone, Debug)]
@@ -42,6 +42,8 @@ pub struct Settings {
     pub connect: connect::Config,
     pub admit: admit::Config,
     pub accept: accept::Config,
+    /// Who collects traces.
+    pub otlp: Option<otlp::Endpoint>,
     pub log: Log,
     /// What was noticed on the way: said at the start.
     pub notices: Vec<String>,
@@ -132,6 +134,7 @@ impl Settings {
             connect,
             admit,
             accept,
+            otlp: understand_otlp(&read, around)?,
             log: Log {
                 level: read.parsed("log.level")?,
                 json: read.word("log.format", &["text", "json"])?.is_some_and(|word| word == "json"),
@@ -175,6 +178,7 @@ fn understand_admit(read: &Reader<'_>) -> Result<admit::Config, Error> {
         ports: read.list("admit.ports")?,
         clients: read.networks("admit.clients")?,
         credential: None,
+        closed: None,
         credentials: read.file("admit.credentials")?,
     })
 }
@@ -209,6 +213,21 @@ fn understand_admin(read: &Reader<'_>) -> Result<Option<SocketAddr>, Error> {
     }
 }
 
+/// Nobody is told anything unasked: OpenTelemetry's own variables are often meant for somebody else.
+fn understand_otlp(
+    read: &Reader<'_>,
+    around: &dyn Fn(&str) -> Option<String>,
+) -> Result<Option<otlp::Endpoint>, Error> {
+    match read.typed.one("trace.otlp") {
+        None => Ok(None),
+        Some(entry) if entry.text == "none" => Ok(None),
+        Some(entry) if entry.text == "env" => {
+            otlp::Endpoint::from_environment(around).map_err(|why| complain(entry, why))
+        }
+        Some(entry) => otlp::Endpoint::parse(&entry.text).map(Some).map_err(|why| complain(entry, why)),
+    }
+}
+
 fn understand_goproxy(read: &Reader<'_>, upstreams: Vec<Base>, private: Vec<String>) -> Result<goproxy::Config, Error> {
     let default = goproxy::Config::default();
     let sumdb = match read.typed.all("goproxy.sumdb") {
@@ -225,7 +244,7 @@ fn understand_goproxy(read: &Reader<'_>, upstreams: Vec<Base>, private: Vec<Stri
         hold: read.parsed::<Size>("goproxy.hold")?.map_or(default.hold, |size| size.0),
         hold_for: read.parsed::<Span>("goproxy.hold_for")?.map_or(default.hold_for, |span| span.0),
         fresh: read.parsed::<Span>("goproxy.fresh")?.map_or(default.fresh, |span| span.0),
-        siblings: default.siblings,
+        ..default
     })
 }
 

@@ -93,6 +93,7 @@ pub static ROWS: &[Row] = &[
     row("listen_tls.client_ca", "client-ca", "FILE", One, "who must have signed a client's certificate there", "none: none is asked for"),
     row("listen_tls.listen", "", "ADDR", Replace, "which listeners those are, beside listen", "every listen, once there is a certificate"),
     row("accept.proxy_protocol", "proxy-protocol", "CIDR", Add, "load balancers, which must say for whom they speak", "none"),
+    row("trace.otlp", "otlp", "URL", One, "a collector of traces (OTLP over http), env (OTEL_ variables) or none", "none"),
     row("log.level", "log-level", "LEVEL", One, "error, warn, info, debug or trace", "info; resolve: warn"),
     row("log.format", "log-format", "FORMAT", One, "text or json", "text"),
 ];

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::early::{Asked, Early};
 use super::failure::Failure;
+use super::frozen::Frozen;
 use super::mirrors::{Asker, Manner, Mirror, Pool, Small, Trouble, Upstream, Walk};
 use super::path::{Database, Module, ModuleRequest, Version};
 use super::policy::{self, Freshness, Patterns};
@@ -32,6 +33,7 @@ use crate::admit::Standing;
 use crate::cache::{Content, Draft, Folder, Found, Key, Verdict};
 use crate::metrics::Registry;
 use crate::target::Base;
+use crate::trace::{self, Context, Id, Trace};
 
 /// `.info` and the like are read whole.
 const SMALL: usize = 16 << 20;
@@ -76,7 +78,7 @@ impl House {
         registry: &Registry,
     ) -> Arc<House> {
         let (pools, tally) = (Pools::new(&config.upstreams), Tally::new(registry));
-        let asker = Asker { upstream, tally: tally.clone() };
+        let asker = Asker { upstream, tally: tally.clone(), is_closed: config.offline };
         let mirrors = pools.origin_bases();
         let database = |sumdb| Sumdb::new(sumdb, &mirrors, store.clone(), asker.clone()).map(Arc::new);
         let databases = config.sumdb.iter().filter_map(database).collect();
@@ -103,7 +105,10 @@ impl House {
         self.store.cache.settled().await;
     }
 
-    pub(super) fn count(&self, served: &Result<Reply, Failure>) {
+    pub(super) fn count(&self, request: &ModuleRequest, place: &Place, served: &Result<Reply, Failure>) {
+        if let Some(ledger) = &self.config.ledger {
+            ledger.served(request, self.own_key(request, place), served);
+        }
         match served {
             Ok(reply) => self.tally.serve(reply.served, reply.length()),
             Err(failure) => self.tally.refuse(failure),
@@ -126,6 +131,24 @@ impl House {
                 None => Ok(private_reply(request)),
             },
         }
+    }
+
+    /// What was served before, as it was, and nothing else.
+    pub(super) async fn serve_frozen(
+        self: &Arc<Self>,
+        frozen: &Frozen,
+        request: &ModuleRequest,
+        place: &Place,
+        now: SystemTime,
+    ) -> Result<Reply, Failure> {
+        frozen.admit(request)?;
+        let reply = self.serve(request, place, now).await?;
+        self.thaw(frozen, request, self.own_key(request, place), reply).await
+    }
+
+    /// Where what is served at this place is kept.
+    fn own_key(&self, request: &ModuleRequest, place: &Place) -> Option<Key> {
+        self.ground(request, place)?.key(request)
     }
 
     fn ground(&self, request: &ModuleRequest, place: &Place) -> Option<Ground> {
@@ -173,6 +196,8 @@ impl House {
                     Ok(Err(_)) | Err(_) => Ok(held.reply(request, now, Served::Stale)),
                 }
             }
+            // Nobody can be asked for a younger one.
+            Freshness::Gone if self.config.offline => Ok(held.reply(request, now, Served::Stale)),
             Freshness::Gone => self.ask(request, ground, now, Served::Miss).await,
         }
     }
@@ -281,9 +306,12 @@ impl House {
                 return super::store::hand_on(found, draft).await;
             }
             leading.store(true, Ordering::Relaxed);
-            house.produce(draft, asked, place, sums, now, by).await
+            house.booked(&asked.clone(), house.clone().produce(draft, asked, place, sums, now, by)).await
         };
-        let found = self.store.cache.fill(key, produce).await;
+        // What is fetched early has no request, but a ledger wants to know from whom it came.
+        let begin = || self.config.ledger.is_some().then(|| Trace::begin(Id::draw(), Context::root()));
+        let trace = trace::current().or_else(begin);
+        let found = self.store.cache.fill(key, move |draft| trace::along(trace, produce(draft))).await;
         let leads = leads.load(Ordering::Relaxed);
         if leads && found.is_ok() {
             self.compare_new_info(request, ground, now);

@@ -30,6 +30,7 @@ use super::verify;
 use crate::admit::Standing;
 use crate::fetch::{self, Body, Fetcher, Patience};
 use crate::target::{Base, Scheme};
+use crate::trace::{self, Phase};
 
 /// How long a body may stand still.
 pub const STALL: Duration = Duration::from_secs(10);
@@ -83,6 +84,8 @@ impl Upstream for Fetcher {
 pub struct Asker {
     pub upstream: Arc<dyn Upstream>,
     pub tally: Tally,
+    /// Nobody is asked: `--offline`.
+    pub is_closed: bool,
 }
 
 /// One server of a pool.
@@ -363,6 +366,10 @@ impl Walk {
 
     /// The next 200 that a mirror gives, or why there will be none.
     pub async fn next(&mut self) -> Result<Found, Trouble> {
+        if self.asker.is_closed {
+            let unasked = |seat: &Seat| Complaint { upstream: seat.mirror.name(), said: Said::Closed };
+            return Err(Trouble { complaints: self.seats.iter().map(unasked).collect(), absent: None });
+        }
         loop {
             self.launch_due();
             if self.is_over() {
@@ -439,7 +446,11 @@ impl Walk {
     fn praise(&self, seat: usize) -> Arc<Mirror> {
         let faults: Vec<String> = self.seats.iter().filter_map(Seat::complaint).collect();
         if !faults.is_empty() {
-            tracing::info!(path = %self.path, by = %self.seats[seat].mirror.name(), "rescued: {}", faults.join("; "));
+            let faults = faults.join("; ");
+            // The record of the request tells it, where there is one.
+            if !trace::current().is_some_and(|trace| trace.mend(&faults)) {
+                tracing::info!(path = %self.path, by = %self.seats[seat].mirror.name(), "rescued: {faults}");
+            }
         }
         self.seats[seat].mirror.note_good();
         Arc::clone(&self.seats[seat].mirror)
@@ -660,6 +671,13 @@ fn promised_length(response: &Response<Body>) -> Option<u64> {
 /// Reads a body whole, if it is no longer than `limit`.
 pub async fn read_all(response: Response<Body>, limit: usize) -> Result<Bytes, Said> {
     let promised = promised_length(&response);
+    let running = trace::start(Phase::Body, String::new);
+    let outcome = read_pieces(response, promised, limit).await;
+    running.end(&outcome);
+    outcome
+}
+
+async fn read_pieces(response: Response<Body>, promised: Option<u64>, limit: usize) -> Result<Bytes, Said> {
     let (mut body, begun) = (response.into_body(), Instant::now());
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {

@@ -49,7 +49,7 @@ use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 use tokio::runtime::Handle;
 
-pub use counts::Totals;
+pub use counts::{Rescues, Totals};
 pub use defaults::fallback as default_fallback;
 pub use explain::{Attempt, Explanation, Inquiry, Source as ExplainedSource};
 pub use kind::{Kind, Scope, parse_suffix};
@@ -390,6 +390,11 @@ impl Resolver {
     /// What was looked up since the start.
     pub fn totals(&self) -> Totals {
         self.shared.totals()
+    }
+
+    /// How names were rescued since the start.
+    pub fn rescues(&self) -> Rescues {
+        self.shared.counts.rescues()
     }
 
     /// Writes what was learnt, if anything was. Blocks; also done when the last clone goes.
