@@ -32,6 +32,7 @@ use crate::forward::{Forwarder, Identity};
 use crate::goproxy::{self, Goproxy, Readings};
 use crate::intercept::{self, Interceptor};
 use crate::metrics::Registry;
+use crate::otlp::Exporter;
 use crate::resolve::{self, Resolver};
 use crate::respond::Modules;
 use crate::service::{self, Heart, Inherited, Pulse, Purpose};
@@ -66,6 +67,8 @@ pub const RELOADED: [&str; 14] = [
     "listen_tls.client_ca",
     "accept.proxy_protocol",
 ];
+/// How long the last traces may take to a collector.
+const LAST_TRACES: Duration = Duration::from_secs(2);
 
 /// A daemon that serves until it is told to stop.
 pub struct Running {
@@ -74,13 +77,14 @@ pub struct Running {
     pub parent: Option<String>,
     /// What the start has to say: notices of the rooms, in the order of their importance.
     pub notices: Vec<String>,
+    pub admission: Admission,
     pub interceptor: Interceptor,
     pub resolver: Resolver,
     pub goproxy: Goproxy,
     pub registry: Registry,
-    admission: Admission,
     house: House,
     pulse: Pulse,
+    exporter: Option<Exporter>,
     ready: Arc<AtomicBool>,
     ends: Ends,
     workers: Vec<JoinHandle<usize>>,
@@ -215,13 +219,14 @@ pub fn start_behind(doors: Doors, settings: Settings) -> Result<Running, Error> 
         bound,
         parent: rooms.parent,
         notices,
+        admission: rooms.rooms.admission.clone(),
         interceptor: rooms.rooms.interceptor.clone(),
         resolver: rooms.resolver,
         goproxy: rooms.rooms.goproxy.clone(),
         registry,
-        admission: rooms.rooms.admission.clone(),
         house,
         pulse,
+        exporter: rooms.exporter,
         ready,
         ends,
         workers,
@@ -275,6 +280,10 @@ impl Running {
         if self.shared.block_on(settled).is_err() {
             tracing::warn!("some files were still being fetched and are not kept");
         }
+        if let Some(exporter) = self.exporter {
+            // A collector that is down is no reason to stay.
+            let _ = self.shared.block_on(async { tokio::time::timeout(LAST_TRACES, exporter.finish()).await });
+        }
         self.resolver.save();
         self.shared.shutdown_timeout(Duration::from_secs(1));
         cut
@@ -288,6 +297,7 @@ struct Built {
     cache_dir: Option<PathBuf>,
     admin_hosts: Vec<String>,
     parent: Option<String>,
+    exporter: Option<Exporter>,
 }
 
 impl Built {
@@ -353,6 +363,14 @@ fn build(
     let hashing = Arc::new(Semaphore::new(HASHING));
     let tunnels = Tunnels::new(registry);
     let modules = Modules::new(identity.pseudonym());
+    let (collector, exporter) = match settings.otlp {
+        Some(endpoint) => {
+            let fetcher = Fetcher::new(&connector, &admission);
+            let (collector, exporter) = Exporter::start(endpoint, fetcher, shared.handle(), registry);
+            (Some(collector), Some(exporter))
+        }
+        None => (None, None),
+    };
     let subnet = Subnet::new(registry);
     let rooms = Rooms {
         admission,
@@ -367,9 +385,10 @@ fn build(
         subnet,
         recent: registry.recent().clone(),
         hashing,
+        collector,
     };
     let admin_hosts = settings.admin_hosts;
-    Ok(Built { rooms: Arc::new(rooms), resolver, cache, cache_dir, admin_hosts, parent })
+    Ok(Built { rooms: Arc::new(rooms), resolver, cache, cache_dir, admin_hosts, parent, exporter })
 }
 
 /// A folder that can be written. A default one that cannot is no reason to stop; a named one is.

@@ -7,8 +7,9 @@
 //! happens. `intercept` ends its TLS; `goproxy` answers for modules, out of `cache` where it can;
 //! `forward` passes a request on; `tunnel` carries bytes. Who needs the network asks `fetch`, which
 //! asks `connect`, which asks `resolve`. Whatever goes wrong on the way, `respond` puts it into
-//! words. `gateway` is before the door: the rules that send a subnet's traffic here. `target`, `metrics`,
-//! `socket`, `kept` and `service` are what everything is made of.
+//! words; what a request went through, `otlp` tells a collector. `gateway` is before the door: the rules that
+//! send a subnet's traffic here. `target`, `metrics`, `socket`, `kept`, `service` and `trace` are what
+//! everything is made of.
 //!
 //! A room imports only what is deeper in the house, never its neighbours; `tests/house.rs` holds it.
 //! docs/architecture.md follows one request through the real files.
@@ -27,6 +28,7 @@ pub mod intercept;
 pub mod goproxy;
 pub mod cache;
 pub mod forward;
+pub mod otlp;
 pub mod fetch;
 pub mod tunnel;
 pub mod connect;
@@ -37,3 +39,4 @@ pub mod metrics;
 pub mod socket;
 pub mod kept;
 pub mod service;
+pub mod trace;

@@ -456,11 +456,11 @@ fn level(room: &str) -> Option<usize> {
 
 /// The rooms from the bottom up: each may use those on the lines before its own.
 const LEVELS: [&[&str]; 9] = [
-    &["target", "metrics", "socket", "kept", "service"],
+    &["target", "metrics", "socket", "kept", "service", "trace"],
     &["gateway", "admit", "classify", "accept", "intercept", "tunnel", "resolve", "cache"],
     &["connect"],
     &["fetch"],
-    &["forward", "goproxy"],
+    &["forward", "goproxy", "otlp"],
     &["respond", "config"],
     &["flow", "dns", "admin"],
     &["daemon"],
@@ -472,10 +472,10 @@ const IMPORT_NOTHING: [&str; 2] = ["target", "metrics"];
 
 /// The rooms as `lib.rs` lists them: as a request meets them, what all stand on last.
 #[rustfmt::skip]
-const MAP: [&str; 24] = [
+const MAP: [&str; 26] = [
     "cli", "config", "daemon", "flow", "dns", "admin", "gateway", "accept", "classify", "admit", "intercept", "goproxy",
-    "cache", "forward", "fetch", "tunnel", "connect", "resolve", "respond", "target", "metrics", "socket", "kept",
-    "service",
+    "cache", "forward", "otlp", "fetch", "tunnel", "connect", "resolve", "respond", "target", "metrics", "socket", "kept",
+    "service", "trace",
 ];
 
 /// The words that a path within the house starts with.

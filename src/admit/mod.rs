@@ -14,9 +14,10 @@ mod bindings;
 mod clients;
 mod users;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -45,9 +46,20 @@ pub struct Config {
     pub clients: Vec<IpNet>,
     /// What a client must present to a private instance.
     pub credential: Option<Credential>,
+    /// What of the way out is closed to everybody.
+    pub closed: Option<Closed>,
     /// The file of users (`admit.credentials`): every client must be one of them, this host's too. Networks
     /// that are named beside it say who may try.
     pub credentials: Option<PathBuf>,
+}
+
+/// A way out that one run does without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Closed {
+    /// All of it: nothing may leave.
+    Offline,
+    /// All but what is verified on its way in: only what an earlier run was served may come.
+    Frozen,
 }
 
 /// On whose account a connection is made.
@@ -94,7 +106,12 @@ struct Rules {
     // Set once, when the daemon has bound its listeners; never dialled on anybody's behalf.
     ours: Arc<OnceLock<Vec<SocketAddr>>>,
     bindings: Arc<Bindings>,
+    // Who was not reached because the way out is closed. Std lock, for a note.
+    missed: Arc<Mutex<BTreeSet<String>>>,
 }
+
+/// How many of those are remembered.
+const MISSED: usize = 1024;
 
 /// Rules that were made and do not hold yet.
 pub struct Revision(Rules);
@@ -107,7 +124,7 @@ impl Admission {
         registry.room("admit", |families| {
             families.register("decisions", "Targets admitted and refused, by reason", Family::clone(&decisions));
         });
-        let rules = Rules { config, users, ours: Arc::default(), bindings: Arc::default() };
+        let rules = Rules { config, users, ours: Arc::default(), bindings: Arc::default(), missed: Arc::default() };
         Ok(Admission { rules: Arc::new(RwLock::new(Arc::new(rules))), decisions })
     }
 
@@ -119,9 +136,9 @@ impl Admission {
         let is_same = config.credentials == rules.config.credentials;
         let users = if is_same { rules.users.clone() } else { fresh };
         // The password of a private instance is no setting.
-        let config = Config { credential: rules.config.credential.clone(), ..config };
+        let config = Config { credential: rules.config.credential.clone(), closed: rules.config.closed, ..config };
         let (ours, bindings) = (Arc::clone(&rules.ours), Arc::clone(&rules.bindings));
-        Ok(Revision(Rules { config, users, ours, bindings }))
+        Ok(Revision(Rules { config, users, ours, bindings, missed: Arc::clone(&rules.missed) }))
     }
 
     /// From now on these rules hold, for whoever asks next.
@@ -204,6 +221,23 @@ impl Admission {
         permit
     }
 
+    /// Whether bytes that nobody here looks into may go to this target and come back from it.
+    pub fn pass(&self, target: &Target) -> Result<(), Refusal> {
+        let rules = self.rules();
+        let Some(closed) = rules.config.closed else { return Ok(()) };
+        let mut missed = rules.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        if missed.len() < MISSED {
+            missed.insert(target.to_string());
+        }
+        self.count(Decision::Closed);
+        Err(Refusal::Closed(closed))
+    }
+
+    /// Who was not reached because the way out is closed.
+    pub fn missed(&self) -> Vec<String> {
+        self.rules().missed.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
     /// The permit of a mirror, database or parent that the configuration names.
     pub fn configured(&self, target: &Target) -> Permit {
         Permit { target: target.clone(), standing: Standing::Configured, rules: self.rules() }
@@ -257,6 +291,14 @@ impl Permit {
     /// The way to a parent proxy that stands between us and the target: the configuration names it.
     pub fn to_parent(&self, parent: &Target) -> Permit {
         Permit { target: parent.clone(), standing: Standing::Configured, rules: Arc::clone(&self.rules) }
+    }
+
+    /// Whether anything may leave at all: asked before anybody is looked up.
+    pub fn leave(&self) -> Result<(), Refusal> {
+        match self.rules.config.closed {
+            Some(Closed::Offline) => Err(Refusal::Closed(Closed::Offline)),
+            Some(Closed::Frozen) | None => Ok(()),
+        }
     }
 
     /// Judges one address of the target: what comes back is what may be dialled.
@@ -356,6 +398,11 @@ pub enum Refusal {
     Metadata,
     #[error("this proxy does not connect to itself")]
     Ourselves,
+    #[error("{}", match .0 {
+        Closed::Offline => "nothing may leave this machine (--offline)",
+        Closed::Frozen => "only what the summary holds may come in (--frozen)",
+    })]
+    Closed(Closed),
 }
 
 impl Refusal {
@@ -369,6 +416,7 @@ impl Refusal {
             Refusal::Denied(_) => Decision::Denied,
             Refusal::Metadata => Decision::Metadata,
             Refusal::Ourselves => Decision::Ourselves,
+            Refusal::Closed(_) => Decision::Closed,
         }
     }
 }
@@ -384,6 +432,7 @@ pub enum Decision {
     Denied,
     Metadata,
     Ourselves,
+    Closed,
 }
 
 impl Label for Decision {
@@ -399,6 +448,7 @@ impl Label for Decision {
             Decision::Denied => "denied",
             Decision::Metadata => "metadata",
             Decision::Ourselves => "ourselves",
+            Decision::Closed => "closed",
         }
     }
 }

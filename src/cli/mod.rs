@@ -21,6 +21,7 @@ mod serve;
 mod signals;
 mod sources;
 mod stores;
+mod summary;
 mod warm;
 
 pub use resolve::render as render_explanation;
@@ -123,7 +124,7 @@ fn command() -> Command {
             run::RunArgs::augment_args(
                 Command::new("run").about("Start a private proxy and run one command through it"),
             ),
-            &["cache", "state_dir", "intercept", "resolve", "goproxy", "connect", "fetch", "admit", "log"],
+            &["cache", "state_dir", "intercept", "resolve", "goproxy", "connect", "fetch", "admit", "trace", "log"],
         ))
         .subcommand(with_settings(
             warm::WarmArgs::augment_args(Command::new("warm").about("Fill the cache ahead of a build")),

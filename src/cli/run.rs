@@ -1,14 +1,16 @@
 //! `goanyway run -- COMMAND`: a private proxy on free ports, one command through it, its exit code,
-//! and two lines on what was served.
+//! and two lines on what was served. Nothing need be set up, and nothing need be reachable: `--offline` lets
+//! nothing out, `--frozen` nothing in that was not there before (docs/run.md).
 //!
 //! Whoever signals us means the command, and all that it started. Without a terminal it has a process
 //! group of its own, which gets what we are told. On a terminal it stays in ours, because a shell stops,
 //! continues and interrupts a job by its group, and what the terminal said to all is not said twice.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use rustls::pki_types::CertificateDer;
@@ -16,18 +18,34 @@ use rustls::pki_types::pem::PemObject;
 use tokio::process::{Child, Command};
 
 use super::signals::{Signals, Told};
+use super::summary::{Aside, Fetched, Missing, SCHEMA, Summary, Totals, list_missing, read_frozen};
 use super::{Failure, env};
 use crate::accept;
-use crate::admit::Credential;
-use crate::config::Settings;
+use crate::admit::{Closed, Credential};
+use crate::config::{self, ROWS, Settings};
 use crate::daemon::{self, Running};
+use crate::goproxy::{Fetch, Ledger};
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
+    /// Write down every file that the command was served (docs/run.md)
+    #[arg(long, value_name = "FILE.json", env = "GOANYWAY_SUMMARY")]
+    summary: Option<PathBuf>,
+    /// Let nothing leave: what is not in the cache is missing, and listed at the end
+    #[arg(long, env = "GOANYWAY_OFFLINE")]
+    offline: bool,
+    /// Serve only what that summary holds, by module, version and h1
+    #[arg(long, value_name = "FILE.json", env = "GOANYWAY_FROZEN")]
+    frozen: Option<PathBuf>,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     command: Vec<std::ffi::OsString>,
 }
+
+/// How long a zip of a frozen run is held: until it is whole.
+const FROZEN_HOLD: Duration = Duration::from_secs(24 * 3600);
+/// How long a summary waits for files that are on their way to disk.
+const SETTLE: Duration = Duration::from_secs(5);
 
 /// What a shell says of a command that is not there.
 const NOT_FOUND: u8 = 127;
@@ -37,26 +55,83 @@ const NOT_RUNNABLE: u8 = 126;
 const SIGNALLED: i32 = 128;
 
 pub(super) fn run(mut settings: Settings, args: &RunArgs) -> Result<ExitCode, Failure> {
+    judge_command(args)?;
     let password = secret()?;
+    let aside = args.summary.as_deref().map(Aside::begin).transpose()?;
     settings.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
     settings.listen_tls.clear();
+    settings.transparent.clear();
+    settings.dns.clear();
     settings.accept = accept::Config::default();
     settings.admin = None;
     settings.admit.credentials = None;
     settings.admit.credential = Some(Credential::new(&password));
+    settings.goproxy.ledger = Some(Ledger::default());
+    close(&mut settings, args)?;
+    let ledger = settings.goproxy.ledger.clone().unwrap_or_default();
     let state_dir = settings.state_dir.path.clone();
     let running = daemon::start(settings)?;
     for notice in &running.notices {
         anstream::eprintln!("goanyway: {notice}");
     }
-    let begun = Instant::now();
+    let (began, begun) = (jiff::Timestamp::now(), Instant::now());
     let variables = surround(&running, password, state_dir.as_deref());
-    let code = running.runtime().block_on(command(args, variables))?;
-    anstream::eprint!("{}", summary(&running, begun));
+    let exit = running.runtime().block_on(command(args, variables))?;
+    let took = begun.elapsed();
+    let account = running.runtime().block_on(account(&running, aside.is_some()));
+    let (faults, names) = (running.goproxy.totals().faults, running.resolver.totals());
+    let fetches: Vec<Fetched> = account.into_iter().filter_map(Fetched::of).collect();
+    let totals = Totals::of(&fetches, names, running.resolver.rescues(), faults);
+    let missing = missing(&running, &ledger);
+    anstream::eprint!("{}", totals.lines(took));
+    let (offline, frozen) = (args.offline, args.frozen.is_some());
+    if offline || frozen {
+        anstream::eprint!("{}", list_missing(&missing));
+    }
+    let (goanyway, seconds) = (env!("CARGO_PKG_VERSION").to_owned(), took.as_secs_f64());
+    let summary = Summary { schema: SCHEMA, goanyway, began, seconds, exit, offline, frozen, totals, fetches, missing };
+    let written = aside.map_or(Ok(()), |aside| aside.finish(&summary));
     // The command is done: nothing of ours is worth waiting for.
     running.cutter().cancel();
     running.stop();
-    Ok(code)
+    match written {
+        // Its own word counts for more than ours.
+        Err(failure) if exit != 0 => drop(failure.report()),
+        written => written?,
+    }
+    Ok(ExitCode::from(exit))
+}
+
+/// Closes what this run is to do without.
+fn close(settings: &mut Settings, args: &RunArgs) -> Result<(), Failure> {
+    if let Some(path) = &args.frozen {
+        settings.goproxy.frozen = Some(Arc::new(read_frozen(path)?));
+        settings.admit.closed = Some(Closed::Frozen);
+        // Whole and right before the first byte leaves: what went out could not be taken back.
+        (settings.goproxy.hold, settings.goproxy.hold_for) = (u64::MAX, FROZEN_HOLD);
+    }
+    if args.offline {
+        settings.goproxy.offline = true;
+        settings.admit.closed = Some(Closed::Offline);
+        settings.otlp = None;
+    }
+    settings.goproxy.siblings &= settings.admit.closed.is_none();
+    Ok(())
+}
+
+/// What was served. What is still on its way to the disk has its sum only there.
+async fn account(running: &Running, with_sums: bool) -> Vec<Fetch> {
+    if with_sums {
+        let _ = tokio::time::timeout(SETTLE, running.goproxy.settled()).await;
+    }
+    running.goproxy.account(with_sums).await
+}
+
+/// What was asked for and not had: files, and whoever else was not to be reached.
+fn missing(running: &Running, ledger: &Ledger) -> Vec<Missing> {
+    let files = ledger.missing().into_iter().map(|(what, reason)| Missing { what, reason });
+    let refused = |what| Missing { what, reason: "it is no file of a module, so it was not reached".to_owned() };
+    files.chain(running.admission.missed().into_iter().map(refused)).collect()
 }
 
 /// What the child's environment gets; what a person should know of it is said.
@@ -95,22 +170,38 @@ pub(super) fn secret() -> Result<String, Failure> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-async fn command(args: &RunArgs, variables: Vec<(&'static str, String)>) -> Result<ExitCode, Failure> {
+/// Whatever stands first and is no flag of ours is the command; none begins with a dash.
+fn judge_command(args: &RunArgs) -> Result<(), Failure> {
+    let first = args.command[0].to_string_lossy();
+    if !first.starts_with('-') {
+        return Ok(());
+    }
+    let own = ["--summary", "--offline", "--frozen", "--config"].map(str::to_owned);
+    let flags = own.into_iter().chain(ROWS.iter().filter_map(|row| Some(format!("--{}", row.flag?))));
+    let typed = first.split('=').next().unwrap_or_default();
+    let near = flags.map(|flag| (config::distance(typed, &flag), flag)).min().filter(|(far, _)| *far <= 3);
+    let hint = near.map(|(_, flag)| format!("; did you mean {flag}?")).unwrap_or_default();
+    Err(Failure::Wanted(format!(
+        "{typed} is no flag of run{hint} (after -- stands the command: goanyway run -- go build ./...)"
+    )))
+}
+
+async fn command(args: &RunArgs, variables: Vec<(&'static str, String)>) -> Result<u8, Failure> {
     let program = &args.command[0];
     let mut command = Command::new(program);
     command.args(&args.command[1..]).envs(variables);
-    let mut signals = Signals::listen()?.and_hangup()?;
+    let mut signals = Signals::listen()?.and_hangup()?.and_meant()?;
     let group = Group::choose();
     let mut child = match group.join(&mut command).spawn() {
         Ok(child) => child,
         Err(error) => {
             anstream::eprintln!("error: cannot run {}: {error}", program.display());
             let absent = error.kind() == std::io::ErrorKind::NotFound;
-            return Ok(ExitCode::from(if absent { NOT_FOUND } else { NOT_RUNNABLE }));
+            return Ok(if absent { NOT_FOUND } else { NOT_RUNNABLE });
         }
     };
     let status = wait(&mut child, group, &mut signals).await?;
-    Ok(ExitCode::from(exit_code(status)))
+    Ok(exit_code(status))
 }
 
 /// Waits for the child and passes on what we are told.
@@ -159,6 +250,9 @@ impl Group {
             Told::Terminate => Signal::TERM,
             Told::Interrupt => Signal::INT,
             Told::Hangup => Signal::HUP,
+            Told::Quit => Signal::QUIT,
+            Told::User1 => Signal::USR1,
+            Told::User2 => Signal::USR2,
         };
         let id = child.id().and_then(|id| i32::try_from(id).ok());
         let Some(pid) = id.and_then(Pid::from_raw) else { return false };
@@ -168,7 +262,7 @@ impl Group {
                 false
             }
             // From the keyboard: everybody in the foreground has it.
-            Group::Ours if told == Told::Interrupt && terminal_group() == Some(getpgrp()) => false,
+            Group::Ours if told.is_typed() && terminal_group() == Some(getpgrp()) => false,
             // A shell made the group for us alone.
             Group::Ours if getpgrp() == getpid() => kill_process_group(getpgrp(), signal).is_ok(),
             // A script's group, which is not ours to end.
@@ -209,28 +303,6 @@ fn exit_code(status: ExitStatus) -> u8 {
         return u8::try_from(SIGNALLED + signal).unwrap_or(1);
     }
     u8::try_from(status.code().unwrap_or(1)).unwrap_or(1)
-}
-
-/// Two lines: what was served and saved, what was rescued.
-fn summary(running: &Running, begun: Instant) -> String {
-    let (served, names) = (running.goproxy.totals(), running.resolver.totals());
-    let size = |bytes| bytesize::ByteSize(bytes).display().si();
-    format!(
-        "goanyway: {} from the cache ({} saved), {} from upstream ({}), in {:.1} s\n\
-         goanyway: {} looked up, {} of them rescued; {} of mirrors met\n",
-        count(served.from_cache, "file"),
-        size(served.bytes_from_cache),
-        served.from_upstream,
-        size(served.bytes_from_upstream),
-        begun.elapsed().as_secs_f64(),
-        count(names.asked, "name"),
-        names.rescued,
-        count(served.faults, "fault"),
-    )
-}
-
-fn count(number: u64, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

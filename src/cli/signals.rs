@@ -8,6 +8,9 @@ pub(super) struct Signals {
     interrupt: tokio::signal::unix::Signal,
     #[cfg(unix)]
     hangup: Option<tokio::signal::unix::Signal>,
+    /// What means something to a command alone.
+    #[cfg(unix)]
+    meant: Vec<(Told, tokio::signal::unix::Signal)>,
 }
 
 impl Signals {
@@ -16,7 +19,7 @@ impl Signals {
     pub(super) fn listen() -> std::io::Result<Signals> {
         use tokio::signal::unix::{SignalKind, signal};
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        Ok(Signals { terminate, interrupt, hangup: None })
+        Ok(Signals { terminate, interrupt, hangup: None, meant: Vec::new() })
     }
 
     /// Listens for the end of a terminal too, unless somebody (nohup) has seen to it that we live on.
@@ -37,6 +40,21 @@ impl Signals {
         Ok(self)
     }
 
+    /// Listens for what would end us and is meant for the command: go prints its goroutines at SIGQUIT.
+    #[cfg(unix)]
+    pub(super) fn and_meant(mut self) -> std::io::Result<Signals> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let meant = [
+            (Told::Quit, SignalKind::quit()),
+            (Told::User1, SignalKind::user_defined1()),
+            (Told::User2, SignalKind::user_defined2()),
+        ];
+        for (told, kind) in meant {
+            self.meant.push((told, signal(kind)?));
+        }
+        Ok(self)
+    }
+
     /// The next of them.
     #[cfg(unix)]
     pub(super) async fn next(&mut self) -> Told {
@@ -46,10 +64,16 @@ impl Signals {
                 None => std::future::pending().await,
             }
         };
+        let meant = std::future::poll_fn(|cx| {
+            let heard =
+                self.meant.iter_mut().find_map(|(told, signal)| signal.poll_recv(cx).is_ready().then_some(*told));
+            heard.map_or(std::task::Poll::Pending, std::task::Poll::Ready)
+        });
         tokio::select! {
             _ = self.terminate.recv() => Told::Terminate,
             _ = self.interrupt.recv() => Told::Interrupt,
             _ = hangup => Told::Hangup,
+            told = meant => told,
         }
     }
 
@@ -65,6 +89,11 @@ impl Signals {
 
     #[cfg(not(unix))]
     pub(super) fn and_reload(self) -> std::io::Result<Signals> {
+        Ok(self)
+    }
+
+    #[cfg(not(unix))]
+    pub(super) fn and_meant(self) -> std::io::Result<Signals> {
         Ok(self)
     }
 
@@ -87,6 +116,17 @@ pub(super) enum Told {
     Interrupt,
     /// SIGHUP: the terminal went, or, to a daemon, the settings are to be read again.
     Hangup,
+    /// SIGQUIT: by a terminal, to everybody in the foreground.
+    Quit,
+    User1,
+    User2,
+}
+
+impl Told {
+    /// Whether a terminal says it to everybody in the foreground.
+    pub(super) fn is_typed(self) -> bool {
+        matches!(self, Told::Interrupt | Told::Quit)
+    }
 }
 
 /// The terminal that we began on, if its end is to be ours.

@@ -18,7 +18,7 @@ use super::{defaults, folders};
 use crate::connect::{Parents, Way};
 use crate::service::User;
 use crate::target::{Base, Name, Scope};
-use crate::{accept, admit, cache, connect, goproxy, intercept, resolve};
+use crate::{accept, admit, cache, connect, goproxy, intercept, otlp, resolve};
 
 /// The effective settings.
 #[derive(Clone, Debug)]
@@ -45,6 +45,8 @@ pub struct Settings {
     pub accept: accept::Config,
     /// Whom to become once the ports are bound.
     pub user: Option<User>,
+    /// Who collects traces.
+    pub otlp: Option<otlp::Endpoint>,
     pub log: Log,
     /// What was noticed on the way: said at the start.
     pub notices: Vec<String>,
@@ -140,6 +142,7 @@ impl Settings {
             admit,
             accept,
             user: read.parsed("user")?,
+            otlp: understand_otlp(&read, around)?,
             log: Log {
                 level: read.parsed("log.level")?,
                 json: read.word("log.format", &["text", "json"])?.is_some_and(|word| word == "json"),
@@ -187,6 +190,7 @@ fn understand_admit(read: &Reader<'_>) -> Result<admit::Config, Error> {
         ports: read.list("admit.ports")?,
         clients: read.networks("admit.clients")?,
         credential: None,
+        closed: None,
         credentials: read.file("admit.credentials")?,
     })
 }
@@ -221,6 +225,21 @@ fn understand_admin(read: &Reader<'_>) -> Result<Option<SocketAddr>, Error> {
     }
 }
 
+/// Nobody is told anything unasked: OpenTelemetry's own variables are often meant for somebody else.
+fn understand_otlp(
+    read: &Reader<'_>,
+    around: &dyn Fn(&str) -> Option<String>,
+) -> Result<Option<otlp::Endpoint>, Error> {
+    match read.typed.one("trace.otlp") {
+        None => Ok(None),
+        Some(entry) if entry.text == "none" => Ok(None),
+        Some(entry) if entry.text == "env" => {
+            otlp::Endpoint::from_environment(around).map_err(|why| complain(entry, why))
+        }
+        Some(entry) => otlp::Endpoint::parse(&entry.text).map(Some).map_err(|why| complain(entry, why)),
+    }
+}
+
 fn understand_goproxy(read: &Reader<'_>, upstreams: Vec<Base>, private: Vec<String>) -> Result<goproxy::Config, Error> {
     let default = goproxy::Config::default();
     let sumdb = match read.typed.all("goproxy.sumdb") {
@@ -237,7 +256,7 @@ fn understand_goproxy(read: &Reader<'_>, upstreams: Vec<Base>, private: Vec<Stri
         hold: read.parsed::<Size>("goproxy.hold")?.map_or(default.hold, |size| size.0),
         hold_for: read.parsed::<Span>("goproxy.hold_for")?.map_or(default.hold_for, |span| span.0),
         fresh: read.parsed::<Span>("goproxy.fresh")?.map_or(default.fresh, |span| span.0),
-        siblings: default.siblings,
+        ..default
     })
 }
 

@@ -94,6 +94,7 @@ pub static ROWS: &[Row] = &[
     row("listen_tls.listen", "", "ADDR", Replace, "which listeners those are, beside listen", "every listen, once there is a certificate"),
     row("accept.proxy_protocol", "proxy-protocol", "CIDR", Add, "load balancers, which must say for whom they speak", "none"),
     row("user", "user", "NAME[:GROUP]", One, "whom to become once the ports are bound", "whoever starts it, without capabilities"),
+    row("trace.otlp", "otlp", "URL", One, "a collector of traces (OTLP over http), env (OTEL_ variables) or none", "none"),
     row("log.level", "log-level", "LEVEL", One, "error, warn, info, debug or trace", "info; resolve: warn"),
     row("log.format", "log-format", "FORMAT", One, "text or json", "text"),
 ];

@@ -221,10 +221,11 @@ pub fn strangers(names: impl Iterator<Item = String>) -> Vec<String> {
 }
 
 /// Variables of ours that are no settings of the table.
-const ELSEWHERE: [&str; 2] = ["GOANYWAY_CONFIG", "GOANYWAY_READY_FILE"];
+const ELSEWHERE: [&str; 5] =
+    ["GOANYWAY_CONFIG", "GOANYWAY_READY_FILE", "GOANYWAY_SUMMARY", "GOANYWAY_OFFLINE", "GOANYWAY_FROZEN"];
 
-/// Levenshtein's distance.
-fn distance(from: &str, to: &str) -> usize {
+/// How far two spellings are apart: Levenshtein's distance.
+pub fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();
     for (i, a) in from.chars().enumerate() {

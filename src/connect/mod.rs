@@ -33,6 +33,7 @@ use crate::metrics::{By, Counter, Family, Label, Registry};
 use crate::resolve::{self, Fate, Found, Resolver};
 use crate::socket::{self, Conduit};
 use crate::target::{Host, Name, Scheme, Target};
+use crate::trace::{self, Peer, Phase};
 
 /// All of resolving, connecting and shaking hands: go waits 60 s for the answer to a CONNECT.
 const BUDGET: Duration = Duration::from_secs(50);
@@ -76,6 +77,13 @@ pub struct Dialed<S> {
     pub address: SocketAddr,
     /// Who gave the address, for the log.
     pub heard_from: String,
+}
+
+impl<S> Dialed<S> {
+    /// Who is at the other end, for a trace.
+    pub fn peer(&self) -> Peer {
+        Peer { address: self.address, heard_from: self.heard_from.clone() }
+    }
 }
 
 impl Dialed<TcpStream> {
@@ -161,8 +169,7 @@ impl Connector {
             };
             let dialed = self.dial_through(parent, permit, "").await?;
             let (address, heard_from) = (dialed.address, dialed.heard_from);
-            let stream = timeout(HANDSHAKE, self.inner.tls.handshake(dialed.stream, host, offer)).await;
-            match stream.map_err(|_| Miss::Silent).and_then(|outcome| outcome.map_err(Miss::Tls)) {
+            match shake(host, self.inner.tls.handshake(dialed.stream, host, offer)).await {
                 Ok(stream) => Ok(Dialed { stream, address, heard_from }),
                 Err(miss) => Err(Error::unreachable(permit, vec![(address, miss)])),
             }
@@ -181,7 +188,9 @@ impl Connector {
     }
 
     async fn connect(&self, judged: Judged) -> Result<TcpStream, Miss> {
+        let running = trace::start(Phase::Connect, || judged.address().to_string());
         let outcome = connect_when_able(judged.address()).await;
+        running.end(&outcome);
         if let Some(local) = outcome.as_ref().ok().and_then(|stream| stream.local_addr().ok()) {
             self.inner.recent.note(local, Instant::now());
         }
@@ -191,8 +200,7 @@ impl Connector {
 
     async fn connect_tls(&self, judged: Judged, host: &Host, offer: Offer) -> Result<TlsStream<Conduit>, Miss> {
         let stream = self.connect(judged).await?;
-        let shaken = timeout(HANDSHAKE, self.inner.tls.handshake(stream.into(), host, offer)).await;
-        let outcome = shaken.map_err(|_| Miss::Silent).and_then(|outcome| outcome.map_err(Miss::Tls));
+        let outcome = shake(host, self.inner.tls.handshake(stream.into(), host, offer)).await;
         self.count(outcome.as_ref().map_or_else(Miss::attempt, |_| Attempt::Verified));
         outcome
     }
@@ -221,7 +229,7 @@ impl Connector {
         let mut tried = Vec::new();
         let mut refused = None;
         loop {
-            let found = match search.next().await {
+            let found = match trace::timed(Phase::Resolve, || name.to_string(), search.next()).await {
                 Ok(found) => found,
                 Err(_) if !tried.is_empty() => return Err(Error::unreachable(permit, tried)),
                 Err(failure) => return Err(refused.map_or(Error::Unresolved(failure), Error::Refused)),
@@ -247,7 +255,9 @@ impl Connector {
                 let by_parent = Error::Parent { parent: parent.to_string(), error };
                 let mut refused = None;
                 // Where we know no better, what the parent said is what is to be told.
-                let Ok(found) = self.inner.resolver.search(name).next().await else { return Err(by_parent) };
+                let mut search = self.inner.resolver.search(name);
+                let found = trace::timed(Phase::Resolve, || name.to_string(), search.next()).await;
+                let Ok(found) = found else { return Err(by_parent) };
                 let judged = judge_all(permit, &found, &mut refused);
                 let Some(first) = judged.first() else { return Err(refused.map_or(by_parent, Error::Refused)) };
                 self.ask_parent(parent, permit, &first.address().to_string(), before).await
@@ -267,7 +277,8 @@ impl Connector {
         let via = if before.is_empty() { own.clone() } else { format!("{before}, {own}") };
         let dialed = self.reach_parent(parent, permit).await?;
         let (address, heard_from) = (dialed.address, dialed.heard_from);
-        let opened = timeout(BUDGET, parent.open(dialed.stream, target, &via)).await;
+        let opening = timeout(BUDGET, parent.open(dialed.stream, target, &via));
+        let opened = trace::timed(Phase::Connect, || format!("{target} by {parent}"), opening).await;
         let failed = |error| Error::Parent { parent: parent.to_string(), error };
         let stream = opened.map_err(|_| failed(parent::Error::Broken("no answer".to_owned())))?.map_err(failed)?;
         Ok(Dialed { stream, address, heard_from })
@@ -283,8 +294,7 @@ impl Connector {
             Scheme::Https => {
                 let attempt = |judged| async move {
                     let stream = self.connect(judged).await?;
-                    let shaken = timeout(HANDSHAKE, self.inner.tls.handshake_with_parent(stream, host)).await;
-                    shaken.map_err(|_| Miss::Silent).and_then(|outcome| outcome.map_err(Miss::Tls))
+                    shake(host, self.inner.tls.handshake_with_parent(stream, host)).await
                 };
                 Box::pin(self.race(&way, attempt)).await.map(Dialed::wrapped)
             }
@@ -309,9 +319,26 @@ async fn connect_when_able(address: SocketAddr) -> Result<TcpStream, Miss> {
     }
 }
 
-async fn within_budget<T>(permit: &Permit, dialing: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+/// Shakes hands, and no longer than anybody should take over it.
+async fn shake<S>(host: &Host, handshake: impl Future<Output = Result<S, tls::Error>>) -> Result<S, Miss> {
+    let bounded = async {
+        let shaken = timeout(HANDSHAKE, handshake).await;
+        shaken.map_err(|_| Miss::Silent).and_then(|outcome| outcome.map_err(Miss::Tls))
+    };
+    trace::timed(Phase::Tls, || host.to_string(), bounded).await
+}
+
+async fn within_budget<S>(
+    permit: &Permit,
+    dialing: impl Future<Output = Result<Dialed<S>, Error>>,
+) -> Result<Dialed<S>, Error> {
+    permit.leave()?;
     match timeout(BUDGET, dialing).await {
-        Ok(outcome) => outcome,
+        Ok(outcome) => outcome.inspect(|dialed| {
+            if let Some(trace) = trace::current() {
+                trace.reach(dialed.peer());
+            }
+        }),
         Err(_) => Err(Error::Deadline { target: permit.target().clone() }),
     }
 }

@@ -29,6 +29,7 @@ pub use body::{abandoned, stalling};
 use crate::admit::{Admission, Refusal, Standing};
 use crate::connect::{self, Connector, Offer, Parent};
 use crate::target::{BadTarget, Base, Target};
+use crate::trace::{self, Peer, Phase};
 use wire::{Past, Wire};
 
 /// A body in either direction.
@@ -141,11 +142,16 @@ impl Fetcher {
         let client = apart.as_ref().unwrap_or(client);
         let (head, body) = request.into_parts();
         let (body, pace) = body::paced(body);
-        tokio::select! {
+        let running =
+            trace::start(Phase::FirstByte, || head.uri.authority().map(ToString::to_string).unwrap_or_default());
+        let outcome = tokio::select! {
             answer = client.request(Request::from_parts(head, body)) => match answer {
                 Ok(response) => {
                     if let Some(past) = response.extensions().get::<Past>() {
                         past.used.store(true, Ordering::Relaxed);
+                        if let Some(trace) = trace::current() {
+                            trace.reach(Peer::clone(&past.peer));
+                        }
                     }
                     Ok(response.map(|body| stalling(body, patience.stall)))
                 }
@@ -157,7 +163,10 @@ impl Fetcher {
             () = pace.still_for(patience.first_byte) => {
                 Err(Failed { error: Error::Silent(patience.first_byte), on_a_kept_connection: false })
             }
-        }
+        };
+        // What came before on the way there has stretches of its own.
+        running.end_since_last(&outcome);
+        outcome
     }
 
     fn apart(&self, standing: Standing) -> Client<Wire, Body> {
@@ -292,7 +301,7 @@ fn request(base: &Base, path: &str, headers: &HeaderMap) -> Result<Request<Body>
         .authority(base.authority())
         .path_and_query(path)
         .build()
-        .map_err(|error| Error::Redirected(format!("to {path:?}: {error}")))?;
+        .map_err(|error| Error::Redirected(format!("to {:?}: {error}", shown(path))))?;
     let mut request = Request::new(empty());
     *request.method_mut() = Method::GET;
     *request.uri_mut() = uri;
@@ -316,11 +325,22 @@ fn redirect<B>(response: &Response<B>, base: &Base, path: &str) -> Result<Option
     }
     let to = response.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
     let to = to.ok_or_else(|| Error::Redirected("to nowhere".to_owned()))?;
-    let next = join(base, path, to).map_err(|error| Error::Redirected(format!("to {to:?}: {error}")))?;
+    let next = join(base, path, to).map_err(|error| Error::Redirected(format!("to {:?}: {error}", shown(to))))?;
     if base.scheme == crate::target::Scheme::Https && next.0.scheme == crate::target::Scheme::Http {
-        return Err(Error::Redirected(format!("from https to {to:?}")));
+        return Err(Error::Redirected(format!("from https to {:?}", shown(to))));
     }
     Ok(Some(next))
+}
+
+/// A Location without what may be secret in it: the query of a signed URL, a user and password.
+fn shown(to: &str) -> String {
+    let bare = to.split(['?', '#']).next().unwrap_or_default();
+    let after_scheme = bare.find("//").map_or(0, |at| at + 2);
+    let authority_end = bare[after_scheme..].find('/').map_or(bare.len(), |at| after_scheme + at);
+    match bare[after_scheme..authority_end].rfind('@') {
+        Some(at) => format!("{}{}", &bare[..after_scheme], &bare[after_scheme + at + 1..]),
+        None => bare.to_owned(),
+    }
 }
 
 /// Resolves a Location against where it was said (RFC 3986 section 5.2, the forms that servers use).
@@ -432,6 +452,20 @@ mod tests {
                 further,
                 "{standing:?}, from inside: {inside}, to one named: {named}"
             );
+        }
+    }
+
+    /// A complaint about a redirect goes into logs.
+    #[test]
+    fn what_may_be_secret_in_a_location_is_not_told() {
+        let table = [
+            ("https://u:p@a.example/x?X-Signature=s#f", "https://a.example/x"),
+            ("//u@a.example", "//a.example"),
+            ("/x@v1?token=t", "/x@v1"),
+            ("ftp://a.example:21/y@z", "ftp://a.example:21/y@z"),
+        ];
+        for (to, told) in table {
+            assert_eq!(shown(to), told);
         }
     }
 

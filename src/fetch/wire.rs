@@ -20,6 +20,7 @@ use crate::admit::{Admission, Dialect, Permit, Standing};
 use crate::connect::{Connector, Offer, speaks_h2};
 use crate::socket::Conduit;
 use crate::target::{Base, Scheme, Scope};
+use crate::trace::Peer;
 
 #[derive(Clone)]
 pub(super) struct Wire {
@@ -46,22 +47,24 @@ impl Wire {
         let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
         let scheme = uri.scheme_str().unwrap_or("http");
         let base = Base::parse(&format!("{scheme}://{authority}"))
-            .map_err(|error| Error::Redirected(format!("to {uri}: {error}")))?;
+            .map_err(|error| Error::Redirected(format!("to {scheme}://{authority}: {error}")))?;
         let permit = self.permit(&base)?;
         let direct = self.connector.is_direct(base.scheme, &base.target);
-        let (stream, address) = match base.scheme {
+        let (stream, peer) = match base.scheme {
             Scheme::Https => {
                 let dialed = self.connector.dial_tls(&permit, self.offer).await.map_err(Error::Connect)?;
-                (Stream::Tls(Box::new(TokioIo::new(dialed.stream))), dialed.address)
+                let peer = dialed.peer();
+                (Stream::Tls(Box::new(TokioIo::new(dialed.stream))), peer)
             }
             Scheme::Http => {
                 let dialed = self.connector.dial_http(&permit).await.map_err(Error::Connect)?;
-                (Stream::Plain(TokioIo::new(dialed.stream)), dialed.address)
+                let peer = dialed.peer();
+                (Stream::Plain(TokioIo::new(dialed.stream)), peer)
             }
         };
-        let inside = direct && matches!(Scope::of(address.ip()), Scope::Private | Scope::Loopback);
+        let inside = direct && matches!(Scope::of(peer.address.ip()), Scope::Private | Scope::Loopback);
         let to_parent = base.scheme == Scheme::Http && !direct;
-        Ok(Conn { stream, to_parent, past: Past { inside, used: Arc::default() } })
+        Ok(Conn { stream, to_parent, past: Past { inside, used: Arc::default(), peer: Arc::new(peer) } })
     }
 }
 
@@ -86,6 +89,8 @@ pub(super) struct Past {
     pub inside: bool,
     /// Whether an answer came over it before.
     pub used: Arc<AtomicBool>,
+    /// Who is at its other end.
+    pub peer: Arc<Peer>,
 }
 
 /// A connection as hyper wants it.

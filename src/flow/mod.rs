@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
@@ -30,16 +30,17 @@ use tokio_util::task::TaskTracker;
 use crate::accept::{self, Arrival, Unwelcome};
 use crate::admit::{Admission, Client, Dialect, Ends, Permit, Standing};
 use crate::classify::{self, Guarded, Intent, Keeper, Left};
-use crate::connect::Connector;
+use crate::connect::{self, Connector};
 use crate::fetch::{self, Body};
 use crate::forward::{self, Forwarder, Identity};
 use crate::goproxy::{Goproxy, ModuleRequest, Place, Readings};
 use crate::intercept::{Alpn, Interceptor, Replayed, Stance, Terminated};
 use crate::metrics::{Event, Recent, Sort};
 use crate::resolve::Resolver;
-use crate::respond::{self, Conditions, Id, Modules, Trouble};
+use crate::respond::{self, Conditions, Later, Line, Modules, Trouble};
 use crate::socket::{self, Conduit, Cut, Edge};
 use crate::target::{Base, Host, Name, Scheme, Target, unwrap_mapped};
+use crate::trace::{self, Collector, Id};
 use crate::tunnel::{Ending, Tunnels};
 
 pub use subnet::Subnet;
@@ -71,6 +72,8 @@ pub struct Rooms {
     pub subnet: Subnet,
     /// Turns at hashing a password, which takes a core.
     pub hashing: Arc<Semaphore>,
+    /// Who hears of every request that is over.
+    pub collector: Option<Collector>,
 }
 
 impl Rooms {
@@ -78,6 +81,17 @@ impl Rooms {
     fn tell_passed(&self, event: Event, begun: SystemTime) {
         let now = SystemTime::now();
         self.recent.tell(Sort::Passed, event.took(now.duration_since(begun).unwrap_or_default()), now);
+    }
+
+    /// A request came to nothing.
+    fn tell_trouble(&self, line: &Line, trouble: &Trouble) {
+        if !trouble.is_news() {
+            return;
+        }
+        let (status, advice, id) = (trouble.status(), trouble.advice(), Some(line.id().to_string()));
+        let event = Event::of(line.what(&self.admission), status.as_str()).words(trouble.to_string());
+        let sort = if matches!(trouble, Trouble::Refused(_)) { Sort::Denied } else { Sort::Failed };
+        self.recent.tell(sort, Event { advice, id, ..event }, SystemTime::now());
     }
 }
 
@@ -241,19 +255,21 @@ impl Worker {
 
     /// The corridor itself.
     async fn answer(self: Arc<Self>, door: Door, request: Request<Incoming>) -> Response<Body> {
-        let id = Id::draw();
         let (connect, version) = (request.method() == Method::CONNECT, request.version());
-        let line = Line::of(&request, door.ends.peer, id);
-        let side = door.side.clone();
+        let line = Line::of(&request, door.ends.peer, self.rooms.collector.as_ref());
+        let (id, side) = (line.id(), door.side.clone());
         let answering = std::pin::pin!(Arc::clone(&self).dispatch(door, request, id));
-        let outcome = side.unless_left(answering).await;
-        let response = outcome.unwrap_or_else(|trouble| {
-            let trouble = side.refused().map_or(trouble, Trouble::Request);
-            line.trouble(&trouble, &self.rooms);
-            let us = self.rooms.identity.pseudonym();
-            if connect { respond::refuse_connect(&trouble, id, us) } else { respond::refuse(&trouble, id, us) }
-        });
-        line.answered(&response, &self.rooms.admission);
+        let (outcome, trace) = trace::within(id, line.trace(), side.unless_left(answering)).await;
+        let response = match outcome {
+            Ok(response) => line.answered(response, trace, &self.rooms.modules, &self.rooms.admission),
+            Err(trouble) => {
+                let trouble = side.refused().map_or(trouble, Trouble::Request);
+                self.rooms.tell_trouble(&line, &trouble);
+                line.failed(&trouble, trace, &self.rooms.admission);
+                let us = self.rooms.identity.pseudonym();
+                if connect { respond::refuse_connect(&trouble, id, us) } else { respond::refuse(&trouble, id, us) }
+            }
+        };
         match side.cut {
             Some(cut) if version < Version::HTTP_11 => response.map(|body| cutting(body, cut)),
             _ => response,
@@ -308,7 +324,6 @@ impl Worker {
         let permit = self.rooms.admission.target(client.standing, Dialect::Connect, &target)?;
         let now = SystemTime::now();
         let stance = self.rooms.interceptor.stance(client.address, client.user.as_deref(), &target.host, now);
-        tracing::debug!(%id, %target, ?stance, "connect");
         if let (Stance::Intercept, Host::Name(name)) = (&stance, &target.host) {
             let guest = Guest { peer: door.ends.peer, client, permit, name: name.clone(), id, place: door.side.place };
             let worker = Arc::clone(&self);
@@ -319,19 +334,22 @@ impl Worker {
             });
             return Ok(Response::new(fetch::empty()));
         }
+        self.rooms.admission.pass(&target)?;
         let dialed = self.rooms.connector.dial(&permit, &Identity::before(request.headers())).await?;
         let words = format!("at {}, heard from {}", dialed.address, dialed.heard_from);
         self.rooms.tell_passed(Event::of(target.to_string(), "tunnel").words(words), now);
-        tracing::debug!(%id, address = %dialed.address, heard_from = %dialed.heard_from, "tunnel stands");
         let (tunnels, place) = (self.rooms.tunnels.clone(), door.side.place);
+        let later = Later::default();
+        let mut response = Response::new(fetch::empty());
+        response.extensions_mut().insert(later.clone());
         self.tasks.spawn(async move {
             if let Some((stream, early)) = taken_over(hyper::upgrade::on(request)).await {
                 let carried = tunnels.relay(stream, dialed.stream, early).await;
-                tracing::debug!(%id, up = carried.up, down = carried.down, ending = ?carried.ending, "tunnel ended");
+                later.over(carried.up, carried.down);
             }
             drop(place);
         });
-        Ok(Response::new(fetch::empty()))
+        Ok(response)
     }
 
     /// Ends TLS for an admitted host and serves what comes out of it; what cannot be ended is
@@ -349,7 +367,12 @@ impl Worker {
             Ok(Terminated::Passed { stream, why }) => {
                 tracing::debug!(%id, host = %name, ?why, "passed on unread");
                 let (early, stream) = whole(stream);
-                match self.rooms.connector.dial(&permit, "").await {
+                let leave = self.rooms.admission.pass(permit.target()).map_err(connect::Error::Refused);
+                let dialed = match leave {
+                    Ok(()) => self.rooms.connector.dial(&permit, "").await,
+                    Err(refused) => Err(refused),
+                };
+                match dialed {
                     Ok(dialed) => drop(self.rooms.tunnels.relay(stream, dialed.stream, early).await),
                     Err(error) => tracing::info!(%id, host = %name, %error, "cannot be passed on"),
                 }
@@ -389,22 +412,24 @@ impl Worker {
     }
 
     async fn answer_inside(self: Arc<Self>, inside: Inside, request: Request<Incoming>) -> Response<Body> {
-        let id = Id::draw();
         // None is ever granted here, and what follows one was not checked.
         let connect = request.method() == Method::CONNECT;
-        let line = Line::of(&request, inside.peer, id);
-        let side = inside.side.clone();
+        let line = Line::of(&request, inside.peer, self.rooms.collector.as_ref());
+        let (id, side) = (line.id(), inside.side.clone());
         let answering = std::pin::pin!(self.dispatch_inside(inside, request));
-        let outcome = side.unless_left(answering).await;
-        let mut response = outcome.unwrap_or_else(|trouble| {
-            let trouble = side.refused().map_or(trouble, Trouble::Request);
-            line.trouble(&trouble, &self.rooms);
-            respond::refuse(&trouble, id, self.rooms.identity.pseudonym())
-        });
+        let (outcome, trace) = trace::within(id, line.trace(), side.unless_left(answering)).await;
+        let mut response = match outcome {
+            Ok(response) => line.answered(response, trace, &self.rooms.modules, &self.rooms.admission),
+            Err(trouble) => {
+                let trouble = side.refused().map_or(trouble, Trouble::Request);
+                self.rooms.tell_trouble(&line, &trouble);
+                line.failed(&trouble, trace, &self.rooms.admission);
+                respond::refuse(&trouble, id, self.rooms.identity.pseudonym())
+            }
+        };
         if connect && side.keeper.is_some() {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        line.answered(&response, &self.rooms.admission);
         response
     }
 
@@ -432,6 +457,7 @@ impl Worker {
         mut request: Request<Incoming>,
         side: Side,
     ) -> Result<Response<Body>, Trouble> {
+        self.rooms.admission.pass(&base.target)?;
         let near = hyper::upgrade::on(&mut request);
         let keeper = side.keeper.clone();
         let (what, begun) = (seen(request.method(), base, path), SystemTime::now());
@@ -440,7 +466,9 @@ impl Worker {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             keeper.iter().for_each(Keeper::open);
             let far = hyper::upgrade::on(&mut response);
-            self.tasks.spawn(carry(self.rooms.tunnels.clone(), near, far, side));
+            let later = Later::default();
+            response.extensions_mut().insert(later.clone());
+            self.tasks.spawn(carry(self.rooms.tunnels.clone(), near, far, side, later));
             return Ok(response);
         }
         Ok(match keeper {
@@ -557,14 +585,14 @@ async fn taken_over(switching: OnUpgrade) -> Option<(Conduit, Bytes)> {
 }
 
 /// Carries what two sides say that have switched protocols; what either said early comes first.
-async fn carry(tunnels: Tunnels, near: OnUpgrade, far: OnUpgrade, side: Side) {
+async fn carry(tunnels: Tunnels, near: OnUpgrade, far: OnUpgrade, side: Side, later: Later) {
     let (Ok(near), Ok(far)) = tokio::join!(near, far) else { return };
     let (mut near, mut far) = (TokioIo::new(near), TokioIo::new(far));
     let carried = tunnels.carry(&mut near, &mut far).await;
     if carried.ending == Ending::Reset {
         side.cut.iter().for_each(Cut::tell);
     }
-    tracing::debug!(up = carried.up, down = carried.down, ending = ?carried.ending, "switched protocol ended");
+    later.over(carried.up, carried.down);
 }
 
 /// Returns when a client has left; one that has merely finished sending is given so long.
@@ -613,50 +641,4 @@ fn certificates(pem: String) -> Response<Body> {
     let mut response = Response::new(fetch::full(pem));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-pem-file"));
     response
-}
-
-/// One request as the log tells it: no query strings, no credentials. Put into words only if it is told.
-struct Line {
-    id: Id,
-    peer: SocketAddr,
-    method: Method,
-    uri: Uri,
-    // Nobody reads the clock for a log that is not written.
-    begun: Option<std::time::Instant>,
-}
-
-impl Line {
-    fn of<B>(request: &Request<B>, peer: SocketAddr, id: Id) -> Line {
-        let begun = tracing::enabled!(tracing::Level::DEBUG).then(std::time::Instant::now);
-        Line { id, peer, method: request.method().clone(), uri: request.uri().clone(), begun }
-    }
-
-    fn what(&self, admission: &Admission) -> String {
-        let authority = self.uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
-        let authority = authority.rsplit('@').next().unwrap_or_default();
-        let path = if self.method == Method::CONNECT { "" } else { admission.shown(self.uri.path()) };
-        format!("{authority}{path}")
-    }
-
-    fn trouble(&self, trouble: &Trouble, rooms: &Rooms) {
-        let (id, peer, method, what) = (self.id, self.peer, &self.method, self.what(&rooms.admission));
-        if trouble.is_news() {
-            let (status, advice, id) = (trouble.status(), trouble.advice(), Some(id.to_string()));
-            let event = Event::of(&what, status.as_str()).words(trouble.to_string());
-            let sort = if matches!(trouble, Trouble::Refused(_)) { Sort::Denied } else { Sort::Failed };
-            rooms.recent.tell(sort, Event { advice, id, ..event }, SystemTime::now());
-        }
-        if trouble.is_the_clients() {
-            tracing::debug!(%id, %peer, %method, what, %trouble, "refused");
-        } else {
-            tracing::info!(%id, %peer, %method, what, %trouble, "failed");
-        }
-    }
-
-    fn answered(&self, response: &Response<Body>, admission: &Admission) {
-        let Some(begun) = self.begun else { return };
-        let (id, peer, method, what) = (self.id, self.peer, &self.method, self.what(admission));
-        let (status, ms) = (response.status().as_u16(), begun.elapsed().as_millis());
-        tracing::debug!(%id, %peer, %method, what, status, ms, "answered");
-    }
 }

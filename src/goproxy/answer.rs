@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::early::{Asked, Early};
 use super::failure::Failure;
+use super::frozen::Frozen;
 use super::mirrors::{Asker, Manner, Mirror, Pool, Small, Trouble, Upstream, Walk};
 use super::path::{Database, Module, ModuleRequest, Version};
 use super::policy::{self, Freshness, Patterns};
@@ -33,6 +34,7 @@ use crate::admit::Standing;
 use crate::cache::{Content, Draft, Folder, Found, Key, Verdict};
 use crate::metrics::Registry;
 use crate::target::Base;
+use crate::trace::{self, Context, Id, Trace};
 
 /// `.info` and the like are read whole.
 const SMALL: usize = 16 << 20;
@@ -77,7 +79,7 @@ impl House {
         registry: &Registry,
     ) -> Arc<House> {
         let (pools, tally) = (Pools::new(&config.upstreams), Tally::new(registry));
-        let asker = Asker { upstream, tally: tally.clone() };
+        let asker = Asker { upstream, tally: tally.clone(), is_closed: config.offline };
         let mirrors = pools.origin_bases();
         let database = |sumdb| Sumdb::new(sumdb, &mirrors, store.clone(), asker.clone()).map(Arc::new);
         let databases = config.sumdb.iter().filter_map(database).collect();
@@ -105,7 +107,16 @@ impl House {
     }
 
     /// Counts what came of a request that was begun then, and tells it if it needed more than the cache.
-    pub(super) fn count(&self, request: &ModuleRequest, served: &Result<Reply, Failure>, begun: Instant) {
+    pub(super) fn count(
+        &self,
+        request: &ModuleRequest,
+        place: &Place,
+        served: &Result<Reply, Failure>,
+        begun: Instant,
+    ) {
+        if let Some(ledger) = &self.config.ledger {
+            ledger.served(request, self.own_key(request, place), served);
+        }
         let reply = match served {
             Ok(reply) => reply,
             Err(failure) => return self.tally.refuse(failure),
@@ -151,6 +162,10 @@ impl House {
     /// The answer that lies in memory for a file that never changes, where nothing is left to be found out
     /// about it.
     pub(super) fn serve_ready(self: &Arc<Self>, reading: &Reading, now: SystemTime) -> Option<Reply> {
+        // What a summary holds is compared with it each time.
+        if self.config.frozen.is_some() {
+            return None;
+        }
         let request = &reading.request;
         let found = self.store.cache.at_hand(reading.key.as_ref()?, |note| {
             !self.is_file_due(request, note, now) && !self.is_info_due(request, note, now)
@@ -159,6 +174,24 @@ impl House {
             self.follow_hit(request, &self.pools.origin_ground(), now);
         }
         Some(Held::There(found).reply(request, now, Served::Hit))
+    }
+
+    /// What was served before, as it was, and nothing else.
+    pub(super) async fn serve_frozen(
+        self: &Arc<Self>,
+        frozen: &Frozen,
+        request: &ModuleRequest,
+        place: &Place,
+        now: SystemTime,
+    ) -> Result<Reply, Failure> {
+        frozen.admit(request)?;
+        let reply = self.serve(request, place, now).await?;
+        self.thaw(frozen, request, self.own_key(request, place), reply).await
+    }
+
+    /// Where what is served at this place is kept.
+    fn own_key(&self, request: &ModuleRequest, place: &Place) -> Option<Key> {
+        self.ground(request, place)?.key(request)
     }
 
     fn ground(&self, request: &ModuleRequest, place: &Place) -> Option<Ground> {
@@ -206,6 +239,8 @@ impl House {
                     Ok(Err(_)) | Err(_) => Ok(held.reply(request, now, Served::Stale)),
                 }
             }
+            // Nobody can be asked for a younger one.
+            Freshness::Gone if self.config.offline => Ok(held.reply(request, now, Served::Stale)),
             Freshness::Gone => self.ask(request, ground, now, Served::Miss).await,
         }
     }
@@ -314,9 +349,12 @@ impl House {
                 return super::store::hand_on(found, draft).await;
             }
             leading.store(true, Ordering::Relaxed);
-            house.produce(draft, asked, place, sums, now, by).await
+            house.booked(&asked.clone(), house.clone().produce(draft, asked, place, sums, now, by)).await
         };
-        let found = self.store.cache.fill(key, produce).await;
+        // What is fetched early has no request, but a ledger wants to know from whom it came.
+        let begin = || self.config.ledger.is_some().then(|| Trace::begin(Id::draw(), Context::root()));
+        let trace = trace::current().or_else(begin);
+        let found = self.store.cache.fill(key, move |draft| trace::along(trace, produce(draft))).await;
         let leads = leads.load(Ordering::Relaxed);
         if leads && found.is_ok() {
             self.compare_new_info(request, ground, now);

@@ -62,6 +62,9 @@ pub enum Said {
     /// A whole answer that is not what it should be.
     #[error("wrong content: {0}")]
     Wrong(String),
+    /// Nothing: it was not asked, because nothing may leave.
+    #[error("not asked, nothing may leave (--offline)")]
+    Closed,
 }
 
 impl Failure {
@@ -113,8 +116,9 @@ impl Failure {
 
     /// Whether upstreams were asked and none of them answered anything to its end.
     pub fn is_unanswered(&self) -> bool {
-        let is_nothing =
-            |complaint: &Complaint| matches!(complaint.said, Said::Unreachable(_) | Said::Silent(_) | Said::Broke(_));
+        let is_nothing = |complaint: &Complaint| {
+            matches!(complaint.said, Said::Unreachable(_) | Said::Silent(_) | Said::Broke(_) | Said::Closed)
+        };
         !self.0.asked.is_empty() && self.0.asked.iter().all(is_nothing) && self.as_absent().is_none()
     }
 
@@ -206,8 +210,15 @@ fn read_kind(asked: &[Complaint]) -> Kind {
     {
         return Kind::Said { status: *first, text: text.clone() };
     }
+    if is_closed(asked) {
+        return Kind::Policy;
+    }
     let silent = |complaint: &Complaint| matches!(complaint.said, Said::Silent(_));
     if !asked.is_empty() && asked.iter().all(silent) { Kind::Silence } else { Kind::Fault }
+}
+
+fn is_closed(asked: &[Complaint]) -> bool {
+    !asked.is_empty() && asked.iter().all(|complaint| complaint.said == Said::Closed)
 }
 
 /// The first line of an upstream's text, as a remark after its status.
@@ -245,6 +256,9 @@ fn cut(mut line: String, longest: usize) -> String {
 
 /// What to type next: a mirror that could not be reached is looked up first.
 fn advise(asked: &[Complaint]) -> String {
+    if is_closed(asked) {
+        return "hint: run it once without --offline, or fill the cache before: goanyway warm go.sum".to_owned();
+    }
     let far = asked.iter().find(|complaint| matches!(complaint.said, Said::Unreachable(_) | Said::Silent(_)));
     // One over plain http is written with its scheme.
     let authority = far.map(|far| far.upstream.split_once("://").map_or(far.upstream.as_str(), |(_, rest)| rest));
@@ -293,6 +307,7 @@ mod tests {
         assert_eq!(kind(&[silent(), silent()]), 504);
         assert_eq!(kind(&[silent(), status(503, "")]), 502);
         assert_eq!(kind(&[]), 502);
+        assert_eq!(kind(&[Said::Closed, Said::Closed]), 403, "nobody's fault: our own policy");
     }
 
     #[test]

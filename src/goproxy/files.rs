@@ -28,6 +28,7 @@ use super::tally::Verified;
 use super::verify::{self, Checked};
 use crate::cache::{self, Draft, Key, Note, Verdict};
 use crate::fetch::{Body, Patience};
+use crate::trace::{self, Phase};
 
 /// A file that is held and comes slower than this, in bytes a second, is asked of another mirror.
 const DRIP: u64 = 16 << 10;
@@ -255,7 +256,10 @@ impl House {
         let mut response = found.response;
         let mut resumes = 0;
         loop {
-            let said = match self.pour_once(draft, response, length, mirror, request, holding).await {
+            let running = trace::start(Phase::Body, || mirror.name());
+            let poured = self.pour_once(draft, response, length, mirror, request, holding).await;
+            running.end(&if matches!(poured, Poured::Whole) { Ok(()) } else { Err(()) });
+            let said = match poured {
                 Poured::Cut(said) => said,
                 other => return other,
             };

@@ -30,6 +30,7 @@ use super::verify;
 use crate::admit::Standing;
 use crate::fetch::{self, Body, Fetcher, Patience};
 use crate::target::{Base, Scheme};
+use crate::trace::{self, Phase};
 
 /// How long a body may stand still.
 pub const STALL: Duration = Duration::from_secs(10);
@@ -83,6 +84,8 @@ impl Upstream for Fetcher {
 pub struct Asker {
     pub upstream: Arc<dyn Upstream>,
     pub tally: Tally,
+    /// Nobody is asked: `--offline`.
+    pub is_closed: bool,
 }
 
 /// One server of a pool.
@@ -392,6 +395,10 @@ impl Walk {
 
     /// The next 200 that a mirror gives, or why there will be none.
     pub async fn next(&mut self) -> Result<Found, Trouble> {
+        if self.asker.is_closed {
+            let unasked = |seat: &Seat| Complaint { upstream: seat.mirror.name(), said: Said::Closed };
+            return Err(Trouble { complaints: self.seats.iter().map(unasked).collect(), absent: None });
+        }
         loop {
             self.launch_due();
             if self.is_over() {
@@ -469,7 +476,10 @@ impl Walk {
         let faults: Vec<String> = self.seats.iter().filter_map(Seat::complaint).collect();
         if !faults.is_empty() {
             let by = self.seats[seat].mirror.name();
-            tracing::info!(path = %self.path, %by, "rescued: {}", faults.join("; "));
+            // The record of the request tells it, where there is one.
+            if !trace::current().is_some_and(|trace| trace.mend(&faults.join("; "))) {
+                tracing::info!(path = %self.path, %by, "rescued: {}", faults.join("; "));
+            }
             self.asker.tally.rescue(&self.path, &by, &faults);
         }
         self.seats[seat].mirror.note_good();
@@ -691,6 +701,13 @@ fn promised_length(response: &Response<Body>) -> Option<u64> {
 /// Reads a body whole, if it is no longer than `limit`.
 pub async fn read_all(response: Response<Body>, limit: usize) -> Result<Bytes, Said> {
     let promised = promised_length(&response);
+    let running = trace::start(Phase::Body, String::new);
+    let outcome = read_pieces(response, promised, limit).await;
+    running.end(&outcome);
+    outcome
+}
+
+async fn read_pieces(response: Response<Body>, promised: Option<u64>, limit: usize) -> Result<Bytes, Said> {
     let (mut body, begun) = (response.into_body(), Instant::now());
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {

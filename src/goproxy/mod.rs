@@ -18,8 +18,10 @@ mod examine;
 mod early;
 mod failure;
 mod files;
+mod frozen;
 mod gomod;
 mod joined;
+mod ledger;
 mod log;
 mod mirrors;
 mod odd;
@@ -49,8 +51,10 @@ pub use bundle::{BadBundle, Exported, GoSum, Imported, export, import};
 pub use defaults::{ASKED, describe as describe_default, hosts as default_hosts, mirrors as default_mirrors};
 pub use examine::{Examiner, Finding, is_vouched};
 pub use failure::{Complaint, Failure, Kind, Said};
+pub use frozen::{Frozen, Sums};
 pub use gomod::GoMod;
 pub use joined::is_set_out;
+pub use ledger::{Fetch, Ledger};
 pub use path::{Database, Module, ModuleRequest, NotOurs, Version, Why};
 pub use places::{Filed, Sort, pin_modules};
 pub use policy::Patterns;
@@ -85,6 +89,12 @@ pub struct Config {
     pub fresh: Duration,
     /// Whether what go will ask for next is fetched before it does.
     pub siblings: bool,
+    /// Whether no upstream is asked, whatever is missing.
+    pub offline: bool,
+    /// All that may be served, where that was written down before.
+    pub frozen: Option<Arc<Frozen>>,
+    /// Where it is put down what was served.
+    pub ledger: Option<Ledger>,
 }
 
 impl Default for Config {
@@ -97,6 +107,9 @@ impl Default for Config {
             hold_for: Duration::from_secs(5),
             fresh: Duration::from_secs(60),
             siblings: true,
+            offline: false,
+            frozen: None,
+            ledger: None,
         }
     }
 }
@@ -198,13 +211,18 @@ impl Goproxy {
         self.house.tally.totals()
     }
 
+    /// Every file that was served, where a ledger is kept; with the h1 sums where these are wanted.
+    pub async fn account(&self, with_sums: bool) -> Vec<Fetch> {
+        self.house.account(with_sums).await
+    }
+
     /// Answers a request in origin form.
     pub async fn serve_read(&self, reading: &Reading, place: &Place, now: SystemTime) -> Result<Reply, Failure> {
         let begun = tokio::time::Instant::now();
         match self.house.serve_ready(reading, now) {
             Some(reply) => {
                 let served = Ok(reply);
-                self.house.count(&reading.request, &served, begun);
+                self.house.count(&reading.request, place, &served, begun);
                 served
             }
             None => self.serve(&reading.request, place, now).await,
@@ -214,8 +232,11 @@ impl Goproxy {
     /// Answers a request.
     pub async fn serve(&self, request: &ModuleRequest, place: &Place, now: SystemTime) -> Result<Reply, Failure> {
         let begun = tokio::time::Instant::now();
-        let served = self.house.serve(request, place, now).await;
-        self.house.count(request, &served, begun);
+        let served = match &self.house.config.frozen {
+            Some(frozen) => Box::pin(self.house.serve_frozen(frozen, request, place, now)).await,
+            None => self.house.serve(request, place, now).await,
+        };
+        self.house.count(request, place, &served, begun);
         served
     }
 }

@@ -134,6 +134,7 @@ impl Fault {
             Said::Unreachable(_) => Fault::Unreachable,
             Said::Broke(_) => Fault::Broke,
             Said::Wrong(_) => Fault::Wrong,
+            Said::Closed => Fault::Unreachable,
         }
     }
 }

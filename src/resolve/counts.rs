@@ -35,6 +35,9 @@ pub struct Totals {
     pub rescued: u64,
 }
 
+/// How names were rescued, in words, and how many each.
+pub type Rescues = Vec<(&'static str, u64)>;
+
 /// How a look-up that had to ask somebody ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Ending {
@@ -94,6 +97,24 @@ impl Label for Rescue {
     }
 }
 
+impl Rescue {
+    /// What counts as one for a person; a denial withstood is followed by one of these.
+    const TOLD: [Rescue; 5] =
+        [Rescue::Overruled, Rescue::Fallback, Rescue::Stale, Rescue::LastKnownGood, Rescue::Forged];
+
+    /// How it was done, for a person.
+    fn words(self) -> &'static str {
+        match self {
+            Rescue::Overruled => "by overruling a denial",
+            Rescue::Fallback => "by a fallback server",
+            Rescue::Stale => "by an older answer",
+            Rescue::LastKnownGood => "by the last known good address",
+            Rescue::Withstood => "by withstanding a denial",
+            Rescue::Forged => "by seeing through a forged answer",
+        }
+    }
+}
+
 impl Counts {
     pub(super) fn new(registry: &Registry) -> Counts {
         let counts = Counts { recent: registry.recent().clone(), ..Counts::default() };
@@ -125,11 +146,15 @@ impl Counts {
 
     pub(super) fn totals(&self) -> Totals {
         let asked = [Ending::Resolved, Ending::Absent, Ending::AbsentUnconfirmed, Ending::Blocked, Ending::Unknown];
-        let rescued = [Rescue::Overruled, Rescue::Fallback, Rescue::Stale, Rescue::LastKnownGood, Rescue::Forged];
         Totals {
             asked: asked.iter().map(|&ending| self.lookups.get_or_create(&By(ending)).get()).sum(),
-            rescued: rescued.iter().map(|&rescue| self.rescues.get_or_create(&By(rescue)).get()).sum(),
+            rescued: self.rescues().iter().map(|(_, times)| times).sum(),
         }
+    }
+
+    pub(super) fn rescues(&self) -> Rescues {
+        let count = |rescue: Rescue| (rescue.words(), self.rescues.get_or_create(&By(rescue)).get());
+        Rescue::TOLD.map(count).into_iter().filter(|(_, times)| *times > 0).collect()
     }
 
     /// A name was found in spite of a fault; how, in words.

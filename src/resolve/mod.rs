@@ -50,7 +50,7 @@ use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 use tokio::runtime::Handle;
 
-pub use counts::Totals;
+pub use counts::{Rescues, Totals};
 pub use defaults::fallback as default_fallback;
 pub use explain::{Attempt, Explanation, Inquiry, Source as ExplainedSource};
 pub use kind::{Kind, Scope, parse_suffix};
@@ -415,6 +415,11 @@ impl Resolver {
     /// and `allow`, no more); whom to ask stays as it was.
     pub fn rewrite(&self, config: Config) {
         self.shared.rewrite(&config, tokio::time::Instant::now());
+    }
+
+    /// How names were rescued since the start.
+    pub fn rescues(&self) -> Rescues {
+        self.shared.counts.rescues()
     }
 
     /// Writes what was learnt, if anything was. Blocks; also done when the last clone goes.

@@ -4,22 +4,24 @@
 //! diagnosis stands there, in at most 160 printable bytes. Voice two: of a failed module request go
 //! prints a `text/plain` body, up to the first blank line, eight lines and 648 bytes
 //! (cmd/go/internal/web/api.go). Both end in an id that the log carries too. `Proxy-Status`
-//! (RFC 9209) says the same to machines. What did not fail, `modules` puts into a response.
+//! (RFC 9209) says the same to machines. What did not fail, `modules` puts into a response;
+//! what the log hears of either, `line` says.
 
+mod line;
 mod modules;
-
-use std::fmt;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use hyper::ext::ReasonPhrase;
 
+pub use line::{Later, Line};
 pub use modules::{Conditions, Modules};
 
 use crate::accept::Unwelcome;
 use crate::admit::Refusal;
 use crate::fetch::{self, Body};
 use crate::target::Name;
+use crate::trace::Id;
 use crate::{classify, connect, forward, goproxy, resolve};
 
 /// The longest reason phrase: what fits a terminal line or two beside go's own words.
@@ -27,23 +29,6 @@ const PHRASE: usize = 160;
 /// What go prints of a body: so many lines, so many bytes.
 const BODY_LINES: usize = 8;
 const BODY_BYTES: usize = 648;
-
-/// What a request is called in answers and in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Id(u32);
-
-impl Id {
-    /// A new one: random, so that two daemons' logs can be told apart.
-    pub fn draw() -> Id {
-        Id(fastrand::u32(..1 << 24))
-    }
-}
-
-impl fmt::Display for Id {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:06x}", self.0)
-    }
-}
 
 /// Everything that can stand between a request and its answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -335,7 +320,7 @@ mod tests {
     }
 
     fn phrase(trouble: &Trouble) -> String {
-        let response = refuse_connect(trouble, Id(0x7f3a), "goanyway-1");
+        let response = refuse_connect(trouble, Id::of(0x7f3a), "goanyway-1");
         let phrase = response.extensions().get::<ReasonPhrase>().unwrap();
         String::from_utf8(phrase.as_bytes().to_vec()).unwrap()
     }
@@ -345,7 +330,7 @@ mod tests {
         let trouble = unreachable_with("refused");
         let text = phrase(&trouble);
         assert_eq!(text, "goanyway: cannot connect to goproxy.cn:443: 192.0.2.1 refused [007f3a]");
-        let response = refuse_connect(&trouble, Id(0x7f3a), "goanyway-1");
+        let response = refuse_connect(&trouble, Id::of(0x7f3a), "goanyway-1");
         assert_eq!(response.headers()["connection"], "close");
         let status = response.headers()["proxy-status"].to_str().unwrap();
         assert!(status.starts_with("goanyway-1; error=connection_terminated; details="), "{status}");
@@ -357,7 +342,7 @@ mod tests {
         let hostile = unreachable_with("x\r\nSet-Cookie: a=b\r\n\r\n\u{1b}[2J\"quoted\\\" \u{4e2d}\u{6587}");
         let text = phrase(&hostile);
         assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{text:?}");
-        let response = refuse_connect(&hostile, Id(1), "goanyway-1");
+        let response = refuse_connect(&hostile, Id::of(1), "goanyway-1");
         assert!(response.headers().get("set-cookie").is_none());
         assert!(response.headers().contains_key("proxy-status"));
     }
@@ -370,7 +355,7 @@ mod tests {
 
     #[test]
     fn only_credentials_are_asked_for_with_a_challenge() {
-        let refused = |refusal| refuse(&Trouble::Refused(refusal), Id(1), "goanyway-1");
+        let refused = |refusal| refuse(&Trouble::Refused(refusal), Id::of(1), "goanyway-1");
         let asked = refused(Refusal::Credentials);
         assert_eq!(
             (asked.status().as_u16(), asked.headers()["proxy-authenticate"].to_str().unwrap()),

@@ -93,6 +93,12 @@ impl Modules {
         Modules { statuses: Served::ALL.map(|served| status(served).unwrap_or(HeaderValue::from_static("goanyway"))) }
     }
 
+    /// Whence a response of ours came, by what it says itself.
+    pub fn served(&self, response: &Response<Body>) -> Option<Served> {
+        let said = response.headers().get(CACHE_STATUS)?;
+        Served::ALL.into_iter().zip(&self.statuses).find(|(_, status)| *status == said).map(|(served, _)| served)
+    }
+
     /// The response, as far as the request wants it.
     pub fn answer(&self, reply: Reply, conditions: &Conditions) -> Response<Body> {
         let (status, age, served, content_type) = (reply.status, reply.age, reply.served, reply.content_type);

@@ -6,7 +6,9 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::binary::{Ended, home};
+use crate::support::binary::{Ended, Home, home};
+use crate::support::mirror::Mirror;
+use crate::support::nameserver::{Nameserver, Says};
 use crate::support::needs::have;
 
 /// A shell that waits for a grandchild, which says who it is.
@@ -18,7 +20,9 @@ fn tell(child: &Child, signal: Signal) {
 
 #[test]
 fn what_it_alone_is_told_reaches_the_whole_family() {
-    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)] {
+    for (signal, code) in
+        [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129), (Signal::QUIT, 131), (Signal::USR1, 138)]
+    {
         let home = home();
         let mut command = home.goanyway(&["run", "--", "sh", "-c", FAMILY]);
         let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -69,6 +73,127 @@ fn a_command_that_is_there_and_cannot_be_run_is_told_from_one_that_is_not() {
     std::fs::write(&file, "no program").unwrap();
     assert_eq!(home.run(&["run", "--", file.to_str().unwrap()]).code, Some(126));
     assert_eq!(home.run(&["run", "--", "no-such-program"]).code, Some(127));
+}
+
+#[test]
+fn a_mistyped_flag_is_no_command() {
+    let ended = home().run(&["run", "--ofline", "--", "true"]);
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.err.contains("--ofline is no flag of run; did you mean --offline?"), "{}", ended.err);
+}
+
+/// Asks for files of example.com/m, as whatever `run` set up for its command says.
+const ASK: &str =
+    "for file; do curl -fsS --noproxy '' -x \"$http_proxy\" -o /dev/null $MIRROR/example.com/m/@v/$file || exit; done";
+
+async fn run_asking(home: &Home, mirror: &Mirror, flags: &[&str], files: &[&str]) -> Ended {
+    let url = mirror.url();
+    let arguments = [&["run", "--upstream", &url], flags, &["--", "sh", "-c", ASK, "sh"], files].concat();
+    let mut command = home.goanyway(&arguments);
+    command.env("MIRROR", &url);
+    tokio::task::block_in_place(|| Ended::of(command.output().unwrap()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_run_was_served_is_all_that_a_frozen_one_gets() {
+    if !have("what_one_run_was_served_is_all_that_a_frozen_one_gets", &["curl"]) {
+        return;
+    }
+    let (home, mirror) = (home(), Mirror::of("example.com/m", &["v1.0.0", "v1.1.0"]).await);
+    let file = home.at("run.json");
+    let (at, all) = (file.to_str().unwrap().to_owned(), ["v1.0.0.info", "v1.0.0.mod", "v1.0.0.zip"]);
+    let ended = run_asking(&home, &mirror, &["--summary", &at], &all).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.err.contains("0 modules from the cache (0 B saved), 1 from upstream ("), "{}", ended.err);
+    let text = std::fs::read_to_string(&file).unwrap();
+    let summary: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&summary["schema"], &summary["exit"]), (&1.into(), &0.into()));
+    let fetches = summary["fetches"].as_array().unwrap();
+    assert_eq!(fetches.len(), 3);
+    let zip = fetches.iter().find(|fetch| fetch["kind"] == "zip").unwrap();
+    assert_eq!((&zip["module"], &zip["version"]), (&"example.com/m".into(), &"v1.0.0".into()));
+    assert!(zip["h1"].as_str().unwrap().starts_with("h1:") && zip["size"].as_u64().unwrap() > 100, "{zip}");
+    assert_eq!((&zip["source"], &zip["upstream"]), (&"upstream".into(), &mirror.url().into()));
+    assert_eq!(zip["reached"]["address"], mirror.origin.address.to_string());
+
+    let again = home.at("again.json");
+    run_asking(&home, &mirror, &["--summary", again.to_str().unwrap()], &all).await;
+    let second: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&again).unwrap()).unwrap();
+    assert!(second["fetches"].as_array().unwrap().iter().all(|fetch| fetch["source"] == "cache"), "{second}");
+
+    let frozen = run_asking(&home, &mirror, &["--frozen", &at], &all).await;
+    assert_eq!(frozen.code, Some(0), "{frozen:?}");
+    let beyond = run_asking(&home, &mirror, &["--frozen", &at], &["v1.1.0.mod"]).await;
+    assert_eq!(beyond.code, Some(22), "curl's word for a 403: {beyond:?}");
+    assert!(beyond.err.contains("example.com/m@v1.1.0 (go.mod) is not in run.json"), "{}", beyond.err);
+    assert_eq!(mirror.asked("v1.1.0.mod"), 0);
+
+    // Other bytes under the same name; cached or not.
+    std::fs::write(
+        &file,
+        text.replace(zip["h1"].as_str().unwrap(), "h1:other").replace(zip["sha256"].as_str().unwrap_or("none"), "0"),
+    )
+    .unwrap();
+    let other = run_asking(&home, &mirror, &["--frozen", &at], &["v1.0.0.zip"]).await;
+    assert_eq!(other.code, Some(22), "{other:?}");
+    assert!(other.err.contains("and run.json has h1:other"), "{}", other.err);
+
+    std::fs::write(&file, text.replace("\"schema\": 1", "\"schema\": 9")).unwrap();
+    let later = run_asking(&home, &mirror, &["--frozen", &at], &["v1.0.0.zip"]).await;
+    assert_eq!(later.code, Some(2), "{later:?}");
+    assert!(later.err.contains("a summary of form 9"), "{}", later.err);
+    let nowhere = run_asking(&home, &mirror, &["--summary", "/nowhere/run.json"], &["v1.0.0.zip"]).await;
+    assert_eq!(nowhere.code, Some(2), "before the command runs: {nowhere:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offline_nothing_leaves_and_what_was_missing_is_listed() {
+    if !have("offline_nothing_leaves_and_what_was_missing_is_listed", &["curl"]) {
+        return;
+    }
+    let (home, mirror) = (home(), Mirror::of("example.com/m", &["v1.0.0", "v1.1.0"]).await);
+    assert_eq!(run_asking(&home, &mirror, &[], &["v1.0.0.zip", "list"]).await.code, Some(0));
+    let (asked, nameserver) = (mirror.origin.heard().len(), Nameserver::start(Says::Address("127.0.0.1")).await);
+    let server = format!("udp://{}", nameserver.address);
+    let flags = ["--offline", "--nameserver", &server];
+    let held = run_asking(&home, &mirror, &flags, &["v1.0.0.zip", "list"]).await;
+    assert_eq!(held.code, Some(0), "{held:?}");
+    assert!(!held.err.contains("not served"), "{}", held.err);
+    let beyond = run_asking(&home, &mirror, &flags, &["v1.1.0.zip"]).await;
+    assert_eq!(beyond.code, Some(22), "{beyond:?}");
+    assert!(beyond.err.contains("1 thing asked for and not served:\n  example.com/m@v1.1.0 (zip)"), "{}", beyond.err);
+
+    // The command succeeds, and what it did without is listed all the same.
+    let script = "curl -s -x \"$http_proxy\" http://a.example/; curl -s -x \"$https_proxy\" https://b.example/; exit 0";
+    let arguments = [&["run"], &flags[..], &["--", "sh", "-c", script]].concat();
+    let elsewhere = tokio::task::block_in_place(|| home.run(&arguments));
+    assert_eq!(elsewhere.code, Some(0), "{elsewhere:?}");
+    for target in ["a.example:80", "b.example:443"] {
+        assert!(elsewhere.err.contains(&format!("  {target}: ")), "{}", elsewhere.err);
+    }
+    assert_eq!(mirror.origin.heard().len(), asked, "no mirror was asked");
+    assert_eq!(nameserver.names(), Vec::<String>::new(), "no name was asked for");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_side_by_side_share_the_cache_and_no_password() {
+    let (home, mirror) = (home(), Mirror::of("example.com/m", &["v1.0.0"]).await);
+    let start = || {
+        let url = mirror.url();
+        let script = "echo $http_proxy; for n in 1 2 3 4 5; do curl -fsS --noproxy '' -x \"$http_proxy\" -o /dev/null $MIRROR/example.com/m/@v/v1.0.0.zip || exit; done";
+        let mut command = home.goanyway(&["run", "--upstream", &url, "--", "sh", "-c", script]);
+        command.env("MIRROR", &url).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    if !have("runs_side_by_side_share_the_cache_and_no_password", &["curl"]) {
+        return;
+    }
+    let running: Vec<Child> = (0..3).map(|_| start()).collect();
+    let wait = |run: Child| Ended::of(run.wait_with_output().unwrap());
+    let ended: Vec<Ended> = tokio::task::block_in_place(|| running.into_iter().map(wait).collect());
+    assert!(ended.iter().all(|ended| ended.code == Some(0)), "{ended:?}");
+    let passwords: std::collections::HashSet<&str> =
+        ended.iter().map(|ended| ended.out.split('@').next().unwrap()).collect();
+    assert_eq!(passwords.len(), 3);
 }
 
 /// What a person at a terminal does, typed by python, which can make one: interrupts, stops, continues.

@@ -25,9 +25,9 @@ use crate::accept::{self, Arrival, Redirected};
 use crate::admit::{Client, Dialect, Ends, Permit, Refusal};
 use crate::connect::{self, Dialed, Miss};
 use crate::intercept::{self, Look, Replayed, Stance, Terminated, Why};
-use crate::respond::Id;
 use crate::socket::{self, Conduit};
 use crate::target::{Base, Host, Name, Scheme, Target, unwrap_mapped};
+use crate::trace::Id;
 use tally::{Shown, Went};
 
 /// Who says nothing for so long may be waiting for its server to speak, which is dialled then. Most TLS

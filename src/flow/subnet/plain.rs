@@ -14,16 +14,17 @@ use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use super::super::{Line, Side, Worker, http1};
+use super::super::{Side, Worker, http1};
 use super::{Caller, Shown, Tunnel, Went};
 use crate::admit::Client;
 use crate::classify::{self, Guarded, Intent};
 use crate::fetch::Body;
 use crate::goproxy::{ModuleRequest, Place};
 use crate::intercept::{Replayed, Why};
-use crate::respond::{self, Id, Trouble};
+use crate::respond::{self, Line, Trouble};
 use crate::socket::Conduit;
 use crate::target::{Base, Name, Scheme, Target};
+use crate::trace;
 
 impl Worker {
     /// 80: module requests are answered one by one, each judged by its own Host; the first that is none, or
@@ -107,18 +108,21 @@ impl Worker {
         side: &Side,
         request: &Request<Incoming>,
     ) -> Response<Body> {
-        let id = Id::draw();
-        let line = Line::of(request, peer, id);
+        let line = Line::of(request, peer, self.rooms.collector.as_ref());
+        let id = line.id();
         let answering = std::pin::pin!(async {
             let (place, wanted) = self.module_in(client, request).ok_or(Trouble::Misdirected)?;
             self.module(&wanted, &place, request).await
         });
-        let response = side.unless_left(answering).await.unwrap_or_else(|trouble| {
-            line.trouble(&trouble, &self.rooms);
-            respond::refuse(&trouble, id, self.rooms.identity.pseudonym())
-        });
-        line.answered(&response, &self.rooms.admission);
-        response
+        let (outcome, trace) = trace::within(id, line.trace(), side.unless_left(answering)).await;
+        match outcome {
+            Ok(response) => line.answered(response, trace, &self.rooms.modules, &self.rooms.admission),
+            Err(trouble) => {
+                self.rooms.tell_trouble(&line, &trouble);
+                line.failed(&trouble, trace, &self.rooms.admission);
+                respond::refuse(&trouble, id, self.rooms.identity.pseudonym())
+            }
+        }
     }
 
     /// The module request in a plain http one, if it is for a mirror that we know. HTTP/1.0, where the
