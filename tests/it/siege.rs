@@ -83,7 +83,7 @@ async fn a_want_of_files_is_waited_out() {
     let files = || std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())).unwrap().count() as u64;
     // Only the soft limit: what is the hard one could not be raised again.
     let usual = getrlimit(Resource::Nofile);
-    let limit = |current| prlimit(Some(pid), Resource::Nofile, Rlimit { current, ..usual.clone() }).unwrap();
+    let limit = |current| prlimit(Some(pid), Resource::Nofile, Rlimit { current, ..usual }).unwrap();
     let url = format!("http://{}/", page.address);
     assert_eq!(get_through(served.address, &url).await.status, 200);
     limit(Some(files() + 4));
