@@ -267,10 +267,18 @@ async fn what_can_hold_at_once_does_and_the_rest_is_named() {
     let (refused, _) = connect(served.address, &target, None).await;
     assert!(refused.reason.contains("--allow-port"), "{refused:?}");
 
-    write(&format!("listen_names = [\"proxy.corp.example\"]\n{hosts}[admit]\nports = [{}]\n", echo.port()));
+    write(&format!(
+        "listen_names = [\"proxy.corp.example\"]\n{hosts}[admit]\nports = [{}]\n[log]\nlevel = \"debug\"\n",
+        echo.port()
+    ));
     served.signal(Signal::HUP);
     let said = served.hear("settings read again");
-    assert!(said.contains("now as the settings say: admit.ports; a restart is needed for: listen_names"), "{said}");
+    assert!(
+        said.contains("now as the settings say: admit.ports, log.level; a restart is needed for: listen_names"),
+        "{said}"
+    );
+    assert_eq!(crate::support::client::get(served.address, "/nonsense").await.status, 404);
+    served.hear("DEBUG");
     let (admitted, mut tunnel) = connect(served.address, &target, None).await;
     assert_eq!(admitted.status, 200, "{admitted:?}");
 
@@ -282,12 +290,11 @@ async fn what_can_hold_at_once_does_and_the_rest_is_named() {
     assert_eq!(connect(served.address, &target, None).await.0.status, 200);
     std::fs::write(home.at("users"), "alice:$2y$04$abcdefghijklmnopqrstuuXkzvkXC0eYb0cq0tG8cP0oO6Z3b5s2K\n").unwrap();
     std::fs::set_permissions(home.at("users"), std::fs::Permissions::from_mode(0o600)).unwrap();
-    write(&format!("{hosts}[admit]\ncredentials = {:?}\n[log]\nlevel = \"debug\"\n", home.at("users")));
+    write(&format!("{hosts}[admit]\ncredentials = {:?}\n", home.at("users")));
     served.signal(Signal::HUP);
     let said = served.hear("settings read again");
     assert!(said.contains("admit.ports, admit.credentials, log.level") && !said.contains("restart"), "{said}");
     assert_eq!(connect(served.address, &target, None).await.0.status, 407);
-    served.hear("DEBUG");
     tunnel.write_all(b"still there").await.unwrap();
     let mut heard = [0; 11];
     tunnel.read_exact(&mut heard).await.unwrap();

@@ -107,7 +107,7 @@ async fn a_want_of_files_is_waited_out() {
     let elapsed = begun.elapsed();
 
     let admin = served.said.lines().find_map(|line| line.trim().strip_prefix("admin ")).unwrap();
-    let admin: SocketAddr = admin.trim().trim_start_matches("http://").trim_end_matches("/metrics").parse().unwrap();
+    let admin: SocketAddr = admin.trim().trim_start_matches("http://").trim_end_matches('/').parse().unwrap();
     let metrics = crate::support::client::get(admin, "/metrics").await.text();
     let failed =
         metrics.lines().find_map(|line| line.strip_prefix("goanyway_accept_accepted_total{outcome=\"exhausted\"} "));
