@@ -69,6 +69,11 @@ impl Content {
         self.tag.as_ref()
     }
 
+    /// The SHA-256 of these very bytes, in hex. None while more is coming.
+    pub fn sha256(&self) -> Option<&str> {
+        std::str::from_utf8(self.tag()?).ok().map(|tag| tag.trim_matches('"'))
+    }
+
     /// Reads on from `from`, and no more than `length` bytes, both within what there is. False where that
     /// cannot be done, because more is still coming.
     pub fn narrow(&mut self, from: u64, length: u64) -> bool {

@@ -19,7 +19,7 @@ use super::answer::{House, facts_of};
 use super::mirrors::{Manner, Mirror, Pool, Small, Walk};
 use super::path::ModuleRequest;
 use super::pools::Ground;
-use super::store::{AGREED, CHECKED, DOUBT, MIRROR};
+use super::store::{AGREED, CHECKED, DOUBT, MIRROR, checked_ms};
 use super::{policy, verify, version};
 use crate::cache::{Key, Note};
 
@@ -62,8 +62,7 @@ impl House {
         if !is_in_doubt || note.facts.contains_key(AGREED) {
             return false;
         }
-        let checked = note.facts.get(CHECKED).and_then(|checked| checked.parse().ok()).unwrap_or(note.at_ms);
-        policy::age(checked, now) >= self.config.fresh
+        policy::age(checked_ms(note), now) >= self.config.fresh
     }
 
     fn begin_comparing(self: &Arc<Self>, request: &ModuleRequest, ground: &Ground, now: SystemTime) {

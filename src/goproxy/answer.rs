@@ -170,9 +170,7 @@ impl House {
         let found = self.store.cache.at_hand(reading.key.as_ref()?, |note| {
             !self.is_file_due(request, note, now) && !self.is_info_due(request, note, now)
         })?;
-        if self.early.is_awaited(request) {
-            self.follow_hit(request, &self.pools.origin_ground(), now);
-        }
+        self.follow_hit(request, || self.pools.origin_ground(), now);
         Some(Held::There(found).reply(request, now, Served::Hit))
     }
 
@@ -218,7 +216,7 @@ impl House {
         match held.freshness(request, now, self.config.fresh) {
             Freshness::Fresh => {
                 self.recheck(request, &held, ground, now);
-                self.follow_hit(request, ground, now);
+                self.follow_hit(request, || ground.clone(), now);
                 Ok(held.reply(request, now, Served::Hit))
             }
             Freshness::Soon => {

@@ -172,12 +172,6 @@ impl Early {
         self.any_guess.store(guesses.len(), Ordering::Relaxed);
     }
 
-    /// Whether a client's asking for this may tell anything. Cheap where nothing was brought.
-    pub fn is_awaited(&self, request: &ModuleRequest) -> bool {
-        let is_any = self.any_brought.load(Ordering::Relaxed) + self.any_guess.load(Ordering::Relaxed) > 0;
-        is_any && matches!(request, ModuleRequest::Mod { .. } | ModuleRequest::Info { .. } | ModuleRequest::Zip { .. })
-    }
-
     /// A turn among those who wait, unless there are too many.
     fn queue_up(&self) -> Option<Turn> {
         let turn = Turn(Arc::clone(&self.waiting));
@@ -195,8 +189,9 @@ impl Drop for Turn {
 }
 
 impl House {
-    /// A client was answered out of the store. Where that had been brought for it, the next thing is.
-    pub fn follow_hit(self: &Arc<Self>, request: &ModuleRequest, ground: &Ground, now: SystemTime) {
+    /// A client was answered out of the store. Where that had been brought for it, the next thing is, from
+    /// its ground, which is otherwise not looked for.
+    pub fn follow_hit(self: &Arc<Self>, request: &ModuleRequest, ground: impl FnOnce() -> Ground, now: SystemTime) {
         self.early.settle(request);
         if !matches!(request, ModuleRequest::Mod { .. } | ModuleRequest::Info { .. })
             || !self.early.take_brought(request)
@@ -204,7 +199,7 @@ impl House {
             return;
         }
         if let (ModuleRequest::Info { .. }, Some(zip)) = (request, next_of(request)) {
-            self.bring(zip, ground, 0, now);
+            self.bring(zip, &ground(), 0, now);
         }
     }
 

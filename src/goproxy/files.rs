@@ -22,7 +22,7 @@ use super::mirrors::{Found, Mirror, STALL, Trouble, Walk, read_error};
 use super::path::ModuleRequest;
 use super::policy;
 use super::pools::Ground;
-use super::store::{CHECKED, Facts, VERIFIED, is_verified};
+use super::store::{CHECKED, Facts, VERIFIED, checked_ms, is_verified};
 use super::sumdb::Sumdb;
 use super::tally::Verified;
 use super::verify::{self, Checked};
@@ -378,8 +378,7 @@ impl House {
         if !is_file || is_verified(note) || self.judge().is_none() {
             return false;
         }
-        let checked = note.facts.get(CHECKED).and_then(|checked| checked.parse().ok()).unwrap_or(note.at_ms);
-        policy::age(checked, now) >= policy::RECHECK
+        policy::age(checked_ms(note), now) >= policy::RECHECK
     }
 
     async fn recheck_now(self: &Arc<Self>, request: &ModuleRequest, key: &Key, mut note: Note, now: SystemTime) {

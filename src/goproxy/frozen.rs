@@ -5,7 +5,6 @@
 //! checksum database is asked as ever, about these modules alone. An upstream's 404 stays one.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use http::StatusCode;
 
@@ -13,7 +12,7 @@ use super::answer::House;
 use super::ledger::sum;
 use super::path::{Module, ModuleRequest, Version};
 use super::{Body, Failure, Reply};
-use crate::cache::{Found, Key};
+use crate::cache::Key;
 
 const HINT: &str = "hint: goanyway run --summary FILE.json -- COMMAND writes down anew what a command is served";
 
@@ -97,18 +96,16 @@ impl House {
     ) -> Result<Reply, Failure> {
         let Some(wanted) = frozen.wanted(request).filter(|_| reply.status == StatusCode::OK) else { return Ok(reply) };
         let Body::Held(content) = reply.body else { return Ok(reply) };
-        let tag =
-            content.tag().and_then(|tag| std::str::from_utf8(tag).ok()).map(|tag| tag.trim_matches('"').to_owned());
-        if tag.is_some() && tag == wanted.sha256 {
+        let is = content.sha256().map(str::to_owned);
+        if is.is_some() && is == wanted.sha256 {
             return Ok(Reply { body: Body::Held(content), ..reply });
         }
         let Some(was) = &wanted.h1 else {
             let was = wanted.sha256.as_deref().unwrap_or("none");
-            return Err(frozen.differs(request, tag.as_deref().unwrap_or("unknown"), was));
+            return Err(frozen.differs(request, is.as_deref().unwrap_or("unknown"), was));
         };
         // Hashing takes the bytes away; what is kept of them is served.
-        let found = Found { content, note: Arc::default() };
-        match sum(found, request).await {
+        match sum(content, request).await {
             Some(is) if is == *was => {}
             is => return Err(frozen.differs(request, is.as_deref().unwrap_or("unknown"), was)),
         }

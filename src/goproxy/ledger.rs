@@ -17,7 +17,7 @@ use super::path::ModuleRequest;
 use super::store::{MIRROR, is_verified};
 use super::tally::Served;
 use super::{Body, Failure, Reply};
-use crate::cache::{Found, Key};
+use crate::cache::{Content, Found, Key};
 use crate::trace::{self, Peer};
 
 /// How many zips are hashed at once.
@@ -91,11 +91,10 @@ impl Ledger {
             return;
         }
         let sha256 = match &reply.body {
-            Body::Held(content) => content.tag().and_then(|tag| std::str::from_utf8(tag).ok()),
+            Body::Held(content) => content.sha256().map(str::to_owned),
             Body::Bytes(_) => None,
         };
         let (status, served, length) = (reply.status, reply.served, reply.length());
-        let sha256 = sha256.map(|tag| tag.trim_matches('"').to_owned());
         let entry = Entry { request: request.clone(), own, status, served, length, sha256, times: 1 };
         book.served.entry(request.file()).and_modify(|known| known.times += 1).or_insert(entry);
     }
@@ -147,7 +146,7 @@ impl House {
         let (is_new, is_verified) = (fetched.is_some(), note.is_some_and(|note| is_verified(note)));
         let length = length.or(note.map(|note| note.length));
         let h1 = match found {
-            Some(found) if with_sums => sum(found, &request).await,
+            Some(found) if with_sums => sum(found.content, &request).await,
             _ => None,
         };
         let peer = fetched.flatten();
@@ -165,11 +164,11 @@ impl House {
 }
 
 /// The h1 sum of a go.mod or zip.
-pub(super) async fn sum(found: Found, request: &ModuleRequest) -> Option<String> {
+pub(super) async fn sum(content: Content, request: &ModuleRequest) -> Option<String> {
     if !matches!(request, ModuleRequest::Mod { .. } | ModuleRequest::Zip { .. }) {
         return None;
     }
-    let (length, request) = (found.content.length()?, request.clone());
-    let reading = found.content.reading()?;
+    let (length, request) = (content.length()?, request.clone());
+    let reading = content.reading()?;
     tokio::task::spawn_blocking(move || check(reading, length, &request)).await.ok()??.sum
 }

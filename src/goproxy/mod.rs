@@ -218,24 +218,31 @@ impl Goproxy {
 
     /// Answers a request in origin form.
     pub async fn serve_read(&self, reading: &Reading, place: &Place, now: SystemTime) -> Result<Reply, Failure> {
-        let begun = tokio::time::Instant::now();
         match self.house.serve_ready(reading, now) {
-            Some(reply) => {
-                let served = Ok(reply);
-                self.house.count(&reading.request, place, &served, begun);
-                served
-            }
+            Some(reply) => self.counted(&reading.request, place, async { Ok(reply) }).await,
             None => self.serve(&reading.request, place, now).await,
         }
     }
 
     /// Answers a request.
     pub async fn serve(&self, request: &ModuleRequest, place: &Place, now: SystemTime) -> Result<Reply, Failure> {
-        let begun = tokio::time::Instant::now();
-        let served = match &self.house.config.frozen {
-            Some(frozen) => Box::pin(self.house.serve_frozen(frozen, request, place, now)).await,
-            None => self.house.serve(request, place, now).await,
+        let answering = async {
+            match &self.house.config.frozen {
+                Some(frozen) => Box::pin(self.house.serve_frozen(frozen, request, place, now)).await,
+                None => self.house.serve(request, place, now).await,
+            }
         };
+        self.counted(request, place, answering).await
+    }
+
+    async fn counted(
+        &self,
+        request: &ModuleRequest,
+        place: &Place,
+        answering: impl Future<Output = Result<Reply, Failure>>,
+    ) -> Result<Reply, Failure> {
+        let begun = tokio::time::Instant::now();
+        let served = answering.await;
         self.house.count(request, place, &served, begun);
         served
     }

@@ -128,6 +128,11 @@ pub async fn hand_on(mut found: Found, mut draft: Draft) -> Result<(Draft, Verdi
     Ok((draft, Verdict::PassOn { facts: found.note.facts.clone() }))
 }
 
+/// When what a note is about was last put to somebody else: at the latest when it came.
+pub fn checked_ms(note: &Note) -> u64 {
+    note.facts.get(CHECKED).and_then(|checked| checked.parse().ok()).unwrap_or(note.at_ms)
+}
+
 /// Whether a note says that the checksum database vouches for the file.
 pub fn is_verified(note: &Note) -> bool {
     note.facts.get(VERIFIED).is_some_and(|verified| verified == "yes")
