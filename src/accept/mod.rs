@@ -11,9 +11,10 @@ mod tls;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -199,8 +200,7 @@ impl Ways {
 pub struct House {
     places: Arc<Semaphore>,
     crowd: Crowd,
-    // Held to copy or to replace the pointer.
-    ways: Arc<RwLock<Arc<Ways>>>,
+    ways: Arc<ArcSwap<Ways>>,
     open: Gauge,
     accepted: Family<By<Accepted>, Counter>,
     /// When the lack of descriptors was last said.
@@ -214,7 +214,7 @@ impl House {
         let house = House {
             places: Arc::new(Semaphore::new(places(files))),
             crowd: Crowd::default(),
-            ways: Arc::new(RwLock::new(Arc::new(Ways::open(config)?))),
+            ways: Arc::new(ArcSwap::from_pointee(Ways::open(config)?)),
             open: Gauge::default(),
             accepted: Family::default(),
             said_short: Arc::default(),
@@ -233,11 +233,7 @@ impl House {
 
     /// From now on this holds, for whoever comes next.
     pub fn adopt(&self, ways: Ways) {
-        *self.ways.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ways);
-    }
-
-    fn ways(&self) -> Arc<Ways> {
-        Arc::clone(&self.ways.read().unwrap_or_else(PoisonError::into_inner))
+        self.ways.store(Arc::new(ways));
     }
 
     /// Accepts until `end`, handing each arrival to `serve`, which must not block.
@@ -275,7 +271,7 @@ impl House {
         self.open.inc();
         let mut place = Place { _permit: permit, _seat: None, open: self.open.clone() };
         let mut unwelcome = None;
-        if manner == Manner::Redirected || !self.ways().announces(peer.ip()) {
+        if manner == Manner::Redirected || !self.ways.load().announces(peer.ip()) {
             let Ok(verdict) = self.seat(&mut place, peer, local) else { return Ok(None) };
             unwelcome = verdict;
         }
@@ -289,7 +285,7 @@ impl House {
             return Ok(None);
         }
         let client = peer.ip().to_canonical();
-        let most = self.ways().config.per_client;
+        let most = self.ways.load().config.per_client;
         let seat = self.crowd.enter(client, most);
         if seat.as_ref().is_none_or(|seat| seat.beyond) {
             tracing::debug!(%client, most, "too many connections; admit.per_client");
@@ -353,7 +349,7 @@ impl Arrival {
     /// Hears out what comes before the first request; nothing where the connection is of no use.
     pub async fn enter(self) -> Option<Entered> {
         let Arrival { mut stream, mut peer, local, mut place, house, manner, mut unwelcome, .. } = self;
-        let ways = house.ways();
+        let ways = house.ways.load_full();
         if ways.announces(peer.ip()) {
             let announced = house.heed(&mut stream, peer).await?;
             // Another machine's loopback is that machine: nobody becomes a client on this host by what a

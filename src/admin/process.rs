@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::metrics::{Info, Labels, Live, Registry};
+use crate::metrics::{Info, Live, Registry, one};
 
 /// The kernel counts a process's time in these, on every architecture that Go runs on (USER_HZ).
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -27,10 +27,6 @@ pub fn register(registry: &Registry, started: SystemTime) {
         let cpu = "Time on processors, in user and kernel mode";
         families.register_collector(Live::counter("cpu_seconds", cpu, || one(cpu_seconds())));
     });
-}
-
-fn one(value: Option<f64>) -> Vec<(Labels, f64)> {
-    value.map(|value| (Labels::new(), value)).into_iter().collect()
 }
 
 fn resident_bytes() -> Option<f64> {

@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ use super::verdict::{Facts, LATELY, Verdict};
 use crate::cache::{self, Cache};
 use crate::goproxy::{self, Goproxy, MirrorReport};
 use crate::intercept::Interceptor;
-use crate::metrics::{Lately, Recent};
+use crate::metrics::{Lately, Recent, millis};
 use crate::resolve::{Resolver, ServerReport};
 use crate::tunnel::Tunnels;
 
@@ -105,16 +105,17 @@ impl Board {
         self.sources.ready.load(Ordering::Acquire)
     }
 
-    /// Takes in what was done since the last look.
-    pub fn look(&self, now: SystemTime) {
+    /// Takes in what was done since the last look; the sums since the start.
+    pub fn look(&self, now: SystemTime) -> Sums {
         let totals = self.totals();
         self.history.lock().unwrap_or_else(PoisonError::into_inner).look(totals, now);
+        totals
     }
 
     /// The status as it is now.
     pub fn write(&self, now: SystemTime) -> String {
-        self.look(now);
-        serde_json::to_string(&self.status(now)).unwrap_or_default()
+        let since_start = self.look(now);
+        serde_json::to_string(&self.status(since_start, now)).unwrap_or_default()
     }
 
     fn totals(&self) -> Sums {
@@ -132,11 +133,11 @@ impl Board {
         }
     }
 
-    fn status(&self, now: SystemTime) -> Status {
+    fn status(&self, since_start: Sums, now: SystemTime) -> Status {
         let Sources { goproxy, cache, resolver, interceptor, tunnels, recent, .. } = &self.sources;
-        let (since_start, last_hour, lately, minutes) = {
+        let (last_hour, lately, minutes) = {
             let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-            (self.totals(), history.latest(MINUTES), history.latest(LATELY), history.columns())
+            (history.latest(MINUTES), history.latest(LATELY), history.columns())
         };
         let (servers, mirrors, stat, report) =
             (resolver.report(), goproxy.report(), cache.stat(), interceptor.report(now));
@@ -179,8 +180,4 @@ impl CacheStatus {
             evicted_bytes: stat.evicted_bytes,
         }
     }
-}
-
-fn millis(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

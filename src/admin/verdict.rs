@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::history::Sums;
 use crate::cache;
-use crate::goproxy::{MirrorCondition, MirrorReport};
-use crate::resolve::{Condition, ServerReport};
+use crate::goproxy::MirrorReport;
+use crate::metrics::Condition;
+use crate::resolve::ServerReport;
 
 /// So many minutes are "lately".
 pub const LATELY: usize = 5;
@@ -89,8 +90,8 @@ fn judge_servers(servers: &[ServerReport]) -> Option<(State, String)> {
 
 fn judge_mirrors(mirrors: &[MirrorReport]) -> Option<(State, String)> {
     let asked: Vec<&MirrorReport> =
-        mirrors.iter().filter(|one| one.condition != MirrorCondition::Unused && one.role != "checksums").collect();
-    let gone = asked.iter().filter(|one| one.condition == MirrorCondition::Down).count();
+        mirrors.iter().filter(|one| one.condition != Condition::Unused && one.role != "checksums").collect();
+    let gone = asked.iter().filter(|one| one.condition == Condition::Down).count();
     match (gone, asked.len()) {
         (0, _) => None,
         (gone, all) if gone == all => {
@@ -116,7 +117,7 @@ mod tests {
         ServerReport { server: "10.0.0.1".to_owned(), tier, condition, mean_ms: None, words: String::new() }
     }
 
-    fn mirror(role: &'static str, condition: MirrorCondition) -> MirrorReport {
+    fn mirror(role: &'static str, condition: Condition) -> MirrorReport {
         MirrorReport { mirror: "m.example".to_owned(), role, condition, words: String::new() }
     }
 
@@ -129,14 +130,14 @@ mod tests {
     #[test]
     fn what_answers_is_well_and_what_was_not_needed_too() {
         let servers = [server("system", Condition::Up), server("plain", Condition::Unused)];
-        let mirrors = [mirror("first", MirrorCondition::Suspect), mirror("on faults", MirrorCondition::Unused)];
+        let mirrors = [mirror("first", Condition::Suspect), mirror("on faults", Condition::Unused)];
         assert_eq!(judged(&servers, &mirrors, Sums::default()), (State::Well, String::new()));
     }
 
     #[test]
     fn somebody_stands_in() {
         let servers = [server("system", Condition::Down), server("plain", Condition::Up)];
-        let mirrors = [mirror("first", MirrorCondition::Down), mirror("on faults", MirrorCondition::Up)];
+        let mirrors = [mirror("first", Condition::Down), mirror("on faults", Condition::Up)];
         let words = "the site's own name servers do not answer; others stand in; 1 of 2 mirrors asked is down";
         assert_eq!(judged(&servers, &mirrors, Sums::default()), (State::Strained, words.to_owned()));
     }
@@ -145,7 +146,7 @@ mod tests {
     fn nobody_is_left_or_builds_failed() {
         let (state, words) = judged(&[server("system", Condition::Down)], &[], Sums::default());
         assert!(state == State::Trouble && words.starts_with("no name server answers"), "{words}");
-        let (state, words) = judged(&[], &[mirror("first", MirrorCondition::Down)], Sums::default());
+        let (state, words) = judged(&[], &[mirror("first", Condition::Down)], Sums::default());
         assert!(state == State::Trouble && words.starts_with("no mirror answers"), "{words}");
         let lately = Sums { failed: 1, rescued: 2, ..Sums::default() };
         let words = "1 request failed in the last 5 minutes; 2 rescues in the last 5 minutes";
@@ -154,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_database_alone_is_no_mirror() {
-        let mirrors = [mirror("checksums", MirrorCondition::Down)];
+        let mirrors = [mirror("checksums", Condition::Down)];
         assert_eq!(judged(&[], &mirrors, Sums::default()).0, State::Well);
     }
 }

@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     fn rules(config: Config) -> Rules {
-        Rules { config, users: None, ours: Arc::default(), bindings: Arc::default(), missed: Arc::default() }
+        Rules { config, users: None, ours: Arc::default(), missed: Arc::default() }
     }
 
     fn basic(user: &str, password: &str) -> Vec<u8> {

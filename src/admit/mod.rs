@@ -17,9 +17,10 @@ mod users;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use tokio::time::Instant;
 
@@ -95,8 +96,9 @@ const METADATA_NAMES: [&str; 4] =
 /// The rules, shared by all workers.
 #[derive(Clone)]
 pub struct Admission {
-    // Held to copy or to replace the pointer; a permit keeps the rules by which it was given.
-    rules: Arc<RwLock<Arc<Rules>>>,
+    /// A permit keeps the rules by which it was given.
+    rules: Arc<ArcSwap<Rules>>,
+    bindings: Arc<Bindings>,
     decisions: Family<By<Decision>, Counter>,
 }
 
@@ -105,7 +107,6 @@ struct Rules {
     users: Option<Arc<Users>>,
     // Set once, when the daemon has bound its listeners; never dialled on anybody's behalf.
     ours: Arc<OnceLock<Vec<SocketAddr>>>,
-    bindings: Arc<Bindings>,
     // Who was not reached because the way out is closed. Std lock, for a note.
     missed: Arc<Mutex<BTreeSet<String>>>,
 }
@@ -124,76 +125,72 @@ impl Admission {
         registry.room("admit", |families| {
             families.register("decisions", "Targets admitted and refused, by reason", Family::clone(&decisions));
         });
-        let rules = Rules { config, users, ours: Arc::default(), bindings: Arc::default(), missed: Arc::default() };
-        Ok(Admission { rules: Arc::new(RwLock::new(Arc::new(rules))), decisions })
+        let rules = Rules { config, users, ours: Arc::default(), missed: Arc::default() };
+        Ok(Admission { rules: Arc::new(ArcSwap::from_pointee(rules)), bindings: Arc::default(), decisions })
     }
 
     /// Makes the rules of another configuration. A file of users that stays the same is kept with all that
     /// was proven; it is read again when it changes.
     pub fn revise(&self, config: Config) -> Result<Revision, Error> {
-        let rules = self.rules();
+        let rules = self.rules.load();
         let fresh = config.credentials.clone().map(Users::open).transpose()?.map(Arc::new);
         let is_same = config.credentials == rules.config.credentials;
         let users = if is_same { rules.users.clone() } else { fresh };
         // The password of a private instance is no setting.
         let config = Config { credential: rules.config.credential.clone(), closed: rules.config.closed, ..config };
-        let (ours, bindings) = (Arc::clone(&rules.ours), Arc::clone(&rules.bindings));
-        Ok(Revision(Rules { config, users, ours, bindings, missed: Arc::clone(&rules.missed) }))
+        let (ours, missed) = (Arc::clone(&rules.ours), Arc::clone(&rules.missed));
+        Ok(Revision(Rules { config, users, ours, missed }))
     }
 
     /// From now on these rules hold, for whoever asks next.
     pub fn adopt(&self, Revision(rules): Revision) {
-        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
-    }
-
-    fn rules(&self) -> Arc<Rules> {
-        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+        self.rules.store(Arc::new(rules));
     }
 
     /// Tells which addresses are our own listeners, once they are bound.
     pub fn own(&self, listeners: Vec<SocketAddr>) {
         // A second call would be a second daemon in one process; its listeners have an Admission of their own.
-        let _ = self.rules().ours.set(listeners);
+        let _ = self.rules.load().ours.set(listeners);
     }
 
     /// The work that must be done before [`Admission::client`] or [`Admission::origin`] can judge these
     /// credentials; none for whoever is refused anyway, and for those who were judged before.
     pub fn unproven(&self, ends: Ends, authorization: Option<&[u8]>) -> Option<Proof> {
-        let rules = self.rules();
+        let rules = self.rules.load();
         let users = rules.users.as_ref().filter(|_| clients::may_try(&rules.config, ends))?;
         users.unproven(&Identity::parse(authorization?)?)
     }
 
     /// Whether a client may use us, and what it is to us.
     pub fn client(&self, ends: Ends, authorization: Option<&[u8]>) -> Result<Client, Refusal> {
-        clients::admit(&self.rules(), ends, authorization).inspect_err(|refusal| self.count(refusal.decision()))
+        clients::admit(&self.rules.load(), ends, authorization).inspect_err(|refusal| self.count(refusal.decision()))
     }
 
     /// Whether whoever is at the other end may ask for names: DNS has no password to present, so its
     /// network must be one of ours.
     pub fn is_neighbour(&self, ends: Ends) -> bool {
-        clients::is_neighbour(&self.rules().config, ends)
+        clients::is_neighbour(&self.rules.load().config, ends)
     }
 
     /// Whether a client whose connection a gateway brought here may be served, and what it is to us. It
     /// has nothing to present, so its network must be one of ours.
     pub fn redirected(&self, ends: Ends) -> Result<Client, Refusal> {
-        clients::admit_neighbour(&self.rules().config, ends).inspect_err(|refusal| self.count(refusal.decision()))
+        clients::admit_neighbour(&self.rules.load().config, ends).inspect_err(|refusal| self.count(refusal.decision()))
     }
 
     /// From now on it is kept which addresses clients were given for which names.
     pub fn keep_bindings(&self) {
-        self.rules().bindings.keep();
+        self.bindings.keep();
     }
 
     /// This client was told by our name server that the name has these addresses.
     pub fn bind(&self, client: IpAddr, name: &Name, addresses: &[IpAddr], ttl: Duration, now: Instant) {
-        self.rules().bindings.note(client, name, addresses, ttl, now);
+        self.bindings.note(client, name, addresses, ttl, now);
     }
 
     /// Whether our name server told this client so.
     pub fn is_bound(&self, client: IpAddr, name: &Name, address: IpAddr, now: Instant) -> bool {
-        self.rules().bindings.hold(client, name, address, now)
+        self.bindings.hold(client, name, address, now)
     }
 
     /// Whether a client may ask in origin form, and what it asks for. go refuses to send a password
@@ -205,13 +202,13 @@ impl Admission {
         path: &'a str,
         authorization: Option<&[u8]>,
     ) -> Result<(Standing, &'a str), Refusal> {
-        clients::admit_origin(&self.rules(), ends, path, authorization)
+        clients::admit_origin(&self.rules.load(), ends, path, authorization)
             .inspect_err(|refusal| self.count(refusal.decision()))
     }
 
     /// A path as a log may show it: without the secret that it begins with.
     pub fn shown<'a>(&self, path: &'a str) -> &'a str {
-        clients::without_secret(&self.rules().config, path)
+        clients::without_secret(&self.rules.load().config, path)
     }
 
     /// Whether somebody of this standing may name this target.
@@ -223,7 +220,7 @@ impl Admission {
 
     /// Whether bytes that nobody here looks into may go to this target and come back from it.
     pub fn pass(&self, target: &Target) -> Result<(), Refusal> {
-        let rules = self.rules();
+        let rules = self.rules.load();
         let Some(closed) = rules.config.closed else { return Ok(()) };
         let mut missed = rules.missed.lock().unwrap_or_else(PoisonError::into_inner);
         if missed.len() < MISSED {
@@ -235,16 +232,16 @@ impl Admission {
 
     /// Who was not reached because the way out is closed.
     pub fn missed(&self) -> Vec<String> {
-        self.rules().missed.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.rules.load().missed.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     /// The permit of a mirror, database or parent that the configuration names.
     pub fn configured(&self, target: &Target) -> Permit {
-        Permit { target: target.clone(), standing: Standing::Configured, rules: self.rules() }
+        Permit { target: target.clone(), standing: Standing::Configured, rules: self.rules.load_full() }
     }
 
     fn judge_target(&self, standing: Standing, dialect: Dialect, target: &Target) -> Result<Permit, Refusal> {
-        let rules = self.rules();
+        let rules = self.rules.load_full();
         let is_usual = match dialect {
             Dialect::Connect => CONNECT_PORTS.contains(&target.port),
             Dialect::Http => HTTP_PORTS.contains(&target.port),

@@ -18,7 +18,7 @@ use super::growth::{Budget, Growth, PIECE, SMALL};
 use super::memory::{Look, Memory, Ticket};
 use super::tally::{Lookup, Tally};
 use super::{Config, Error, Found, Key, Note, Pins, Stat};
-use crate::metrics::{Live, Registry};
+use crate::metrics::{Live, Registry, one};
 
 /// All that the handles of one cache share, but for the fills under way.
 pub(super) struct Store {
@@ -216,7 +216,7 @@ impl Store {
     pub(super) fn show(self: &Arc<Store>, registry: &Registry) {
         let read = |read: fn(Stat) -> f64| {
             let store = Arc::downgrade(self);
-            move || store.upgrade().map(|store| (Vec::new(), read(store.stat()))).into_iter().collect()
+            move || one(store.upgrade().map(|store| read(store.stat())))
         };
         registry.room("cache", |room| {
             let (limit, keeps) = ("What the cache folder may hold", "Whether what is fetched goes to disk");

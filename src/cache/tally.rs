@@ -1,6 +1,6 @@
 //! What this room counts.
 
-use crate::metrics::{By, Counter, Family, Gauge, Label, Registry, Unit};
+use crate::metrics::{By, Counter, Family, Gauge, Label, Registry, Unit, begin_at_zero};
 
 use super::disk::Damage;
 
@@ -19,8 +19,7 @@ pub(super) struct Tally {
 impl Tally {
     pub(super) fn new(registry: &Registry) -> Tally {
         let tally = Tally::default();
-        // Whoever watches for the first one needs to see that there was none before.
-        Damage::ALL.iter().for_each(|&damage| drop(tally.dropped.get_or_create(&By(damage))));
+        begin_at_zero(&tally.dropped, &Damage::ALL);
         let families = tally.clone();
         registry.room("cache", |room| {
             room.register("lookups", "Looks for a key, by where it was found", families.lookups);

@@ -73,28 +73,25 @@ struct Inner {
 #[derive(Debug)]
 pub struct Dialed<S> {
     pub stream: S,
-    /// The address at the other end; the parent's, where one stands between.
-    pub address: SocketAddr,
-    /// Who gave the address, for the log.
-    pub heard_from: String,
+    /// Who is at the other end; the parent, where one stands between.
+    pub peer: Peer,
 }
 
 impl<S> Dialed<S> {
-    /// Who is at the other end, for a trace.
-    pub fn peer(&self) -> Peer {
-        Peer { address: self.address, heard_from: self.heard_from.clone() }
+    fn map<T>(self, change: impl FnOnce(S) -> T) -> Dialed<T> {
+        Dialed { stream: change(self.stream), peer: self.peer }
     }
 }
 
 impl Dialed<TcpStream> {
     fn bare(self) -> Dialed<Conduit> {
-        Dialed { stream: self.stream.into(), address: self.address, heard_from: self.heard_from }
+        self.map(Conduit::from)
     }
 }
 
 impl Dialed<TlsStream<TcpStream>> {
     fn wrapped(self) -> Dialed<Conduit> {
-        Dialed { stream: Box::new(self.stream).into(), address: self.address, heard_from: self.heard_from }
+        self.map(|stream| Box::new(stream).into())
     }
 }
 
@@ -168,10 +165,10 @@ impl Connector {
                 return self.race(permit, |judged| self.connect_tls(judged, host, offer)).await;
             };
             let dialed = self.dial_through(parent, permit, "").await?;
-            let (address, heard_from) = (dialed.address, dialed.heard_from);
-            match shake(host, self.inner.tls.handshake(dialed.stream, host, offer)).await {
-                Ok(stream) => Ok(Dialed { stream, address, heard_from }),
-                Err(miss) => Err(Error::unreachable(permit, vec![(address, miss)])),
+            let Dialed { stream, peer } = dialed;
+            match shake(host, self.inner.tls.handshake(stream, host, offer)).await {
+                Ok(stream) => Ok(Dialed { stream, peer }),
+                Err(miss) => Err(Error::unreachable(permit, vec![(peer.address, miss)])),
             }
         })
         .await
@@ -241,7 +238,7 @@ impl Connector {
             }
             if let Some((judged, stream)) = race.winner {
                 search.report(judged.address().ip(), S::FATE);
-                return Ok(Dialed { stream, address: judged.address(), heard_from: heard_from(&found) });
+                return Ok(Dialed { stream, peer: Peer { address: judged.address(), heard_from: heard_from(&found) } });
             }
             tried.extend(race.losers.into_iter().map(|(judged, miss)| (judged.address(), miss)));
         }
@@ -276,12 +273,12 @@ impl Connector {
         let own = &self.inner.via;
         let via = if before.is_empty() { own.clone() } else { format!("{before}, {own}") };
         let dialed = self.reach_parent(parent, permit).await?;
-        let (address, heard_from) = (dialed.address, dialed.heard_from);
-        let opening = timeout(BUDGET, parent.open(dialed.stream, target, &via));
+        let Dialed { stream, peer } = dialed;
+        let opening = timeout(BUDGET, parent.open(stream, target, &via));
         let opened = trace::timed(Phase::Connect, || format!("{target} by {parent}"), opening).await;
         let failed = |error| Error::Parent { parent: parent.to_string(), error };
         let stream = opened.map_err(|_| failed(parent::Error::Broken("no answer".to_owned())))?.map_err(failed)?;
-        Ok(Dialed { stream, address, heard_from })
+        Ok(Dialed { stream, peer })
     }
 
     /// A connection to a parent, within TLS where its URL says so.
@@ -299,7 +296,8 @@ impl Connector {
                 Box::pin(self.race(&way, attempt)).await.map(Dialed::wrapped)
             }
         }?;
-        Ok(Dialed { heard_from: format!("the parent {parent}"), ..dialed })
+        let peer = Peer { heard_from: format!("the parent {parent}"), ..dialed.peer };
+        Ok(Dialed { stream: dialed.stream, peer })
     }
 }
 
@@ -336,7 +334,7 @@ async fn within_budget<S>(
     match timeout(BUDGET, dialing).await {
         Ok(outcome) => outcome.inspect(|dialed| {
             if let Some(trace) = trace::current() {
-                trace.reach(dialed.peer());
+                trace.reach(dialed.peer.clone());
             }
         }),
         Err(_) => Err(Error::Deadline { target: permit.target().clone() }),
@@ -345,7 +343,9 @@ async fn within_budget<S>(
 
 fn finish<S>(permit: &Permit, race: race::Race<S, Miss>, heard_from: &str) -> Result<Dialed<S>, Error> {
     match race.winner {
-        Some((judged, stream)) => Ok(Dialed { stream, address: judged.address(), heard_from: heard_from.to_owned() }),
+        Some((judged, stream)) => {
+            Ok(Dialed { stream, peer: Peer { address: judged.address(), heard_from: heard_from.to_owned() } })
+        }
         None => {
             let tried = race.losers.into_iter().map(|(judged, miss)| (judged.address(), miss)).collect();
             Err(Error::unreachable(permit, tried))

@@ -91,7 +91,8 @@ impl HttpBody for Abandoned {
 /// A request's body, and when it last moved: an upload may take longer than its answer may.
 pub(super) fn paced(inner: Body) -> (Body, Pace) {
     let pace = Pace { start: Instant::now(), last: Arc::default() };
-    (Paced { inner, pace: pace.clone() }.boxed_unsync(), pace)
+    let moving = pace.clone();
+    (watched(inner, move |_| moving.touch()), pace)
 }
 
 /// When a body last moved.
@@ -120,20 +121,28 @@ impl Pace {
     }
 }
 
-struct Paced {
-    inner: Body,
-    pace: Pace,
+/// A body, each of whose pieces is seen before it is handed on; `seen` goes when the body has gone.
+pub fn watched(inner: Body, seen: impl FnMut(&Seen) + Send + Unpin + 'static) -> Body {
+    Watched { inner, seen }.boxed_unsync()
 }
 
-impl HttpBody for Paced {
+/// A piece of a body, its end, or why there will be no more.
+pub type Seen = Option<Result<Frame<Bytes>, Error>>;
+
+struct Watched<F> {
+    inner: Body,
+    seen: F,
+}
+
+impl<F: FnMut(&Seen) + Unpin> HttpBody for Watched<F> {
     type Data = Bytes;
     type Error = Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
         let frame = Pin::new(&mut this.inner).poll_frame(cx);
-        if frame.is_ready() {
-            this.pace.touch();
+        if let Poll::Ready(frame) = &frame {
+            (this.seen)(frame);
         }
         frame
     }

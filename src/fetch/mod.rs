@@ -24,7 +24,7 @@ use hyper::body::Body as _;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-pub use body::{abandoned, stalling};
+pub use body::{Seen, abandoned, stalling, watched};
 
 use crate::admit::{Admission, Refusal, Standing};
 use crate::connect::{self, Connector, Offer, Parent};

@@ -53,13 +53,11 @@ impl Wire {
         let (stream, peer) = match base.scheme {
             Scheme::Https => {
                 let dialed = self.connector.dial_tls(&permit, self.offer).await.map_err(Error::Connect)?;
-                let peer = dialed.peer();
-                (Stream::Tls(Box::new(TokioIo::new(dialed.stream))), peer)
+                (Stream::Tls(Box::new(TokioIo::new(dialed.stream))), dialed.peer)
             }
             Scheme::Http => {
                 let dialed = self.connector.dial_http(&permit).await.map_err(Error::Connect)?;
-                let peer = dialed.peer();
-                (Stream::Plain(TokioIo::new(dialed.stream)), peer)
+                (Stream::Plain(TokioIo::new(dialed.stream)), dialed.peer)
             }
         };
         let inside = direct && matches!(Scope::of(peer.address.ip()), Scope::Private | Scope::Loopback);

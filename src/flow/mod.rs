@@ -40,7 +40,7 @@ use crate::resolve::Resolver;
 use crate::respond::{self, Conditions, Later, Line, Modules, Trouble};
 use crate::socket::{self, Conduit, Cut, Edge};
 use crate::target::{Base, Host, Name, Scheme, Target, unwrap_mapped};
-use crate::trace::{self, Collector, Id};
+use crate::trace::{self, Collector, Id, Trace};
 use crate::tunnel::{Ending, Tunnels};
 
 pub use subnet::Subnet;
@@ -83,7 +83,23 @@ impl Rooms {
         self.recent.tell(Sort::Passed, event.took(now.duration_since(begun).unwrap_or_default()), now);
     }
 
-    /// A request came to nothing.
+    /// Has the log, the collector and the status page hear of a request what they want to know.
+    fn record(
+        &self,
+        line: Line,
+        outcome: Result<Response<Body>, Trouble>,
+        trace: Option<Trace>,
+    ) -> Result<Response<Body>, Trouble> {
+        match outcome {
+            Ok(response) => Ok(line.answered(response, trace, &self.modules, &self.admission)),
+            Err(trouble) => {
+                self.tell_trouble(&line, &trouble);
+                line.failed(&trouble, trace, &self.admission);
+                Err(trouble)
+            }
+        }
+    }
+
     fn tell_trouble(&self, line: &Line, trouble: &Trouble) {
         if !trouble.is_news() {
             return;
@@ -260,16 +276,11 @@ impl Worker {
         let (id, side) = (line.id(), door.side.clone());
         let answering = std::pin::pin!(Arc::clone(&self).dispatch(door, request, id));
         let (outcome, trace) = trace::within(id, line.trace(), side.unless_left(answering)).await;
-        let response = match outcome {
-            Ok(response) => line.answered(response, trace, &self.rooms.modules, &self.rooms.admission),
-            Err(trouble) => {
-                let trouble = side.refused().map_or(trouble, Trouble::Request);
-                self.rooms.tell_trouble(&line, &trouble);
-                line.failed(&trouble, trace, &self.rooms.admission);
-                let us = self.rooms.identity.pseudonym();
-                if connect { respond::refuse_connect(&trouble, id, us) } else { respond::refuse(&trouble, id, us) }
-            }
-        };
+        let outcome = outcome.map_err(|trouble| side.refused().map_or(trouble, Trouble::Request));
+        let response = self.rooms.record(line, outcome, trace).unwrap_or_else(|trouble| {
+            let us = self.rooms.identity.pseudonym();
+            if connect { respond::refuse_connect(&trouble, id, us) } else { respond::refuse(&trouble, id, us) }
+        });
         match side.cut {
             Some(cut) if version < Version::HTTP_11 => response.map(|body| cutting(body, cut)),
             _ => response,
@@ -336,7 +347,7 @@ impl Worker {
         }
         self.rooms.admission.pass(&target)?;
         let dialed = self.rooms.connector.dial(&permit, &Identity::before(request.headers())).await?;
-        let words = format!("at {}, heard from {}", dialed.address, dialed.heard_from);
+        let words = format!("at {}, heard from {}", dialed.peer.address, dialed.peer.heard_from);
         self.rooms.tell_passed(Event::of(target.to_string(), "tunnel").words(words), now);
         let (tunnels, place) = (self.rooms.tunnels.clone(), door.side.place);
         let later = Later::default();
@@ -418,15 +429,10 @@ impl Worker {
         let (id, side) = (line.id(), inside.side.clone());
         let answering = std::pin::pin!(self.dispatch_inside(inside, request));
         let (outcome, trace) = trace::within(id, line.trace(), side.unless_left(answering)).await;
-        let mut response = match outcome {
-            Ok(response) => line.answered(response, trace, &self.rooms.modules, &self.rooms.admission),
-            Err(trouble) => {
-                let trouble = side.refused().map_or(trouble, Trouble::Request);
-                self.rooms.tell_trouble(&line, &trouble);
-                line.failed(&trouble, trace, &self.rooms.admission);
-                respond::refuse(&trouble, id, self.rooms.identity.pseudonym())
-            }
-        };
+        let outcome = outcome.map_err(|trouble| side.refused().map_or(trouble, Trouble::Request));
+        let recorded = self.rooms.record(line, outcome, trace);
+        let mut response =
+            recorded.unwrap_or_else(|trouble| respond::refuse(&trouble, id, self.rooms.identity.pseudonym()));
         if connect && side.keeper.is_some() {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

@@ -59,7 +59,7 @@ pub use path::{Database, Module, ModuleRequest, NotOurs, Version, Why};
 pub use places::{Filed, Sort, pin_modules};
 pub use policy::Patterns;
 pub use readings::{Reading, Readings};
-pub use report::{MirrorCondition, MirrorReport};
+pub use report::MirrorReport;
 pub use sumdb::{BadSumdb, SumdbConfig};
 pub use tally::{Served, Totals};
 pub use warm::Warmed;

@@ -5,11 +5,12 @@
 //! 410, a fault never becomes one; what changes is fresh for a minute, served at once and asked for
 //! again for five, and after that only when the upstreams do not answer in time.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 
 use super::path::Module;
+pub use crate::metrics::millis;
 
 /// Served at once while it is asked for again, up to this age.
 pub const SOON: Duration = Duration::from_secs(5 * 60);
@@ -67,11 +68,6 @@ pub fn age(at_ms: u64, now: SystemTime) -> Duration {
         return SOON + Duration::from_secs(1);
     }
     Duration::from_millis(millis(now).saturating_sub(at_ms))
-}
-
-/// Milliseconds since 1970.
-pub fn millis(now: SystemTime) -> u64 {
-    now.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// What a status says about the file and about the mirror.
@@ -203,6 +199,8 @@ fn class_byte(class: &[u8]) -> Option<(u8, &[u8])> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
 
     const FRESH: Duration = Duration::from_secs(60);

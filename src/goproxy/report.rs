@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::Goproxy;
 use super::answer::House;
 use super::mirrors::{Manner, Mirror, Vital};
-use crate::metrics::{Labels, Live, Registry};
+use crate::metrics::{Condition, Labels, Live, Registry};
 
 /// One mirror or checksum database, as it is now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -13,22 +13,9 @@ pub struct MirrorReport {
     pub mirror: String,
     /// When it is asked.
     pub role: &'static str,
-    pub condition: MirrorCondition,
+    pub condition: Condition,
     /// Why it is said to be so.
     pub words: String,
-}
-
-/// Whether it is worth asking.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MirrorCondition {
-    /// Not asked since the start.
-    Unused,
-    Up,
-    /// It faulted, and is asked on.
-    Suspect,
-    /// Its breaker is open: asked only where there is nobody else.
-    Down,
 }
 
 impl House {
@@ -59,8 +46,7 @@ impl Goproxy {
         let house = std::sync::Arc::downgrade(&self.house);
         let read = move || {
             let report = house.upgrade().map(|house| house.report()).unwrap_or_default();
-            let asked = report.into_iter().filter(|row| row.condition != MirrorCondition::Unused);
-            asked.map(|row| (labels(&row), f64::from(u8::from(row.condition != MirrorCondition::Down)))).collect()
+            report.into_iter().filter_map(|row| Some((labels(&row), row.condition.reading()?))).collect()
         };
         let help = "Whether a mirror that was asked is worth asking (1) or its breaker is open (0)";
         registry.room("goproxy", |families| families.register_collector(Live::gauge("mirror_up", help, read)));
@@ -72,24 +58,25 @@ fn labels(row: &MirrorReport) -> Labels {
 }
 
 fn describe(mirror: &Mirror, role: &'static str) -> MirrorReport {
-    let (condition, mut words) = judge(&mirror.vital());
-    if mirror.vital().lied {
+    let vital = mirror.vital();
+    let (condition, mut words) = judge(&vital);
+    if vital.lied {
         words.push_str("; it gave bytes that were not what they should be, so it is asked last");
     }
     MirrorReport { mirror: mirror.name(), role, condition, words }
 }
 
-fn judge(vital: &Vital) -> (MirrorCondition, String) {
+fn judge(vital: &Vital) -> (Condition, String) {
     let why = vital.why.clone().unwrap_or_else(|| "it faulted".to_owned());
     match (vital.rests_for, vital.faults) {
-        (Some(left), _) if left.is_zero() => (MirrorCondition::Down, format!("{why}; its next trial is due")),
+        (Some(left), _) if left.is_zero() => (Condition::Down, format!("{why}; its next trial is due")),
         (Some(left), _) => {
             let again = left.as_secs() + 1;
-            (MirrorCondition::Down, format!("{why}; asked only if nobody else can be, for {again} s"))
+            (Condition::Down, format!("{why}; asked only if nobody else can be, for {again} s"))
         }
-        (None, 0) if vital.is_unused => (MirrorCondition::Unused, "not needed yet".to_owned()),
-        (None, 0) => (MirrorCondition::Up, "answers".to_owned()),
-        (None, faults) => (MirrorCondition::Suspect, format!("{why}; {faults} in a row, asked on")),
+        (None, 0) if vital.is_unused => (Condition::Unused, "not needed yet".to_owned()),
+        (None, 0) => (Condition::Up, "answers".to_owned()),
+        (None, faults) => (Condition::Suspect, format!("{why}; {faults} in a row, asked on")),
     }
 }
 
@@ -108,7 +95,7 @@ mod tests {
         let ill = Vital { faults: 2, why: Some("503 Service Unavailable".to_owned()), ..well };
         assert_eq!(said(&ill), "503 Service Unavailable; 2 in a row, asked on");
         let down = Vital { rests_for: Some(Duration::from_millis(4200)), ..ill };
-        assert_eq!(judge(&down).0, MirrorCondition::Down);
+        assert_eq!(judge(&down).0, Condition::Down);
         assert_eq!(said(&down), "503 Service Unavailable; asked only if nobody else can be, for 5 s");
     }
 }

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use crate::metrics::{By, Counter, Event, Family, Histogram, Label, Recent, Registry, Sort, Unit, exponential_buckets};
+use crate::metrics::{
+    By, Counter, Event, Family, Histogram, Label, Recent, Registry, Sort, Unit, begin_at_zero, exponential_buckets,
+};
 
 use super::failure::{Failure, Kind, Said};
 use super::path::ModuleRequest;
@@ -237,16 +239,13 @@ impl Tally {
         tally
     }
 
-    /// Whoever watches for the first fault needs to see that there was none before.
     fn begin_at_zero(&self) {
-        for served in Served::ALL {
-            drop(self.served.get_or_create(&By(served)));
-            drop(self.bytes.get_or_create(&By(served)));
-        }
-        Refused::ALL.iter().for_each(|&refused| drop(self.refused.get_or_create(&By(refused))));
-        Fault::ALL.iter().for_each(|&fault| drop(self.faults.get_or_create(&By(fault))));
-        Verified::ALL.iter().for_each(|&verified| drop(self.verified.get_or_create(&By(verified))));
-        Rescue::ALL.iter().for_each(|&rescue| drop(self.rescues.get_or_create(&By(rescue))));
+        begin_at_zero(&self.served, &Served::ALL);
+        begin_at_zero(&self.bytes, &Served::ALL);
+        begin_at_zero(&self.refused, &Refused::ALL);
+        begin_at_zero(&self.faults, &Fault::ALL);
+        begin_at_zero(&self.verified, &Verified::ALL);
+        begin_at_zero(&self.rescues, &Rescue::ALL);
     }
 
     /// An upstream was asked for this, or another request's answer waited for.

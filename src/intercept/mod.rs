@@ -55,7 +55,7 @@ pub use notice::Notice;
 pub use replay::Replayed;
 pub use stance::{Stance, Why};
 
-use crate::metrics::{By, Counter, Family, Live, Registry};
+use crate::metrics::{By, Counter, Family, Live, Registry, one};
 use crate::target::{Host, Name, unwrap_mapped};
 use chains::{Chain, Chains};
 use hello::Opening;
@@ -266,7 +266,7 @@ impl Interceptor {
         let read = move || {
             let ends = room.upgrade().and_then(|room| Some(room.chains()?.current().ends()));
             let seconds = ends.and_then(|ends| ends.duration_since(SystemTime::UNIX_EPOCH).ok());
-            seconds.map(|since| (Vec::new(), since.as_secs() as f64)).into_iter().collect()
+            one(seconds.map(|since| since.as_secs() as f64))
         };
         let help = "When the first certificate of the CA in use ends, in seconds since 1970";
         registry.room("intercept", |families| {

@@ -8,9 +8,35 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use serde::Serialize;
 
 /// The labels of a reading: keys that are always the same, and their values.
 pub type Labels = Vec<(&'static str, String)>;
+
+/// The reading of what has one value and no labels; none where it cannot be told.
+pub fn one(value: Option<f64>) -> Vec<(Labels, f64)> {
+    value.map(|value| (Labels::new(), value)).into_iter().collect()
+}
+
+/// Whether a server of somebody else's is worth asking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Condition {
+    /// Not asked since the start.
+    Unused,
+    Up,
+    /// It faulted, and is asked on.
+    Suspect,
+    /// Asked only where there is nobody else.
+    Down,
+}
+
+impl Condition {
+    /// Up or down as a scraper has it; nothing of one that was not asked.
+    pub fn reading(self) -> Option<f64> {
+        (self != Condition::Unused).then(|| f64::from(u8::from(self != Condition::Down)))
+    }
+}
 
 /// One family that is read at each scrape.
 pub struct Live<R> {

@@ -22,9 +22,9 @@ pub use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 pub use prometheus_client::metrics::info::Info;
 pub use prometheus_client::registry::Unit;
 
-pub use live::{Labels, Live};
+pub use live::{Condition, Labels, Live, one};
 pub use plain::CONTENT_TYPE as PLAIN_CONTENT_TYPE;
-pub use recent::{Counts, Event, Lately, Recent, Sort};
+pub use recent::{Counts, Event, Lately, Recent, Sort, millis};
 
 /// The content type of [`Registry::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -102,6 +102,12 @@ impl<A: Label, B: Label> EncodeLabelSet for By2<A, B> {
         write_pair(encoder, A::KEY, self.0.label())?;
         write_pair(encoder, B::KEY, self.1.label())
     }
+}
+
+/// Lets a family have all its series before the first of them is counted: whoever watches for the first fault
+/// needs to see that there was none before.
+pub fn begin_at_zero<L: Label>(family: &Family<By<L>, Counter>, all: &[L]) {
+    all.iter().for_each(|label| drop(family.get_or_create(&By(label.clone()))));
 }
 
 fn write_pair(

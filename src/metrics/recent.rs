@@ -121,11 +121,15 @@ impl Event {
     }
 }
 
+/// Milliseconds since 1970.
+pub fn millis(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
 impl Recent {
     /// Adds a line.
     pub fn tell(&self, sort: Sort, event: Event, now: SystemTime) {
-        let at_ms = now.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
-        let event = Event { at_ms, times: 1, ..event.clipped() };
+        let event = Event { at_ms: millis(now), times: 1, ..event.clipped() };
         let mut rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
         let Rings { requests, rescues, failures, denials, counts } = &mut *rings;
         let ring = match sort {

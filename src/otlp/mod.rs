@@ -9,6 +9,7 @@ mod wire;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
@@ -75,9 +76,8 @@ impl Endpoint {
         Ok(Some(endpoint))
     }
 
-    fn request(&self, batch: &[Finished]) -> Option<Request<fetch::Body>> {
+    fn request(&self, message: Bytes) -> Option<Request<fetch::Body>> {
         let uri = self.base.to_string();
-        let message = wire::encode(&self.service, batch);
         let mut request = Request::builder().method(Method::POST).uri(uri).body(fetch::full(message)).ok()?;
         *request.headers_mut() = self.headers.clone();
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
@@ -185,7 +185,9 @@ impl Sender {
         if batch.is_empty() {
             return;
         }
-        let mut outcome = self.send(batch).await;
+        // Once: its phases get their ids here, and a batch that comes again is the same one.
+        let message = Bytes::from(wire::encode(&self.endpoint.service, batch));
+        let mut outcome = self.send(message.clone()).await;
         for tries in 1..TRIES {
             let pause = match &outcome {
                 Err(Refusal { again: true, .. }) => PAUSE * 2u32.pow(tries - 1),
@@ -195,7 +197,7 @@ impl Sender {
                 () = sleep(pause.mul_f64(0.75 + fastrand::f64() / 4.0)) => {}
                 () = closing.cancelled() => break,
             }
-            outcome = self.send(batch).await;
+            outcome = self.send(message.clone()).await;
         }
         let counted = if outcome.is_ok() { Outcome::Taken } else { Outcome::Refused };
         self.requests.get_or_create(&By(counted)).inc_by(batch.len() as u64);
@@ -216,9 +218,9 @@ impl Sender {
         self.is_well = outcome.is_ok();
     }
 
-    async fn send(&self, batch: &[Finished]) -> Result<(), Refusal> {
+    async fn send(&self, message: Bytes) -> Result<(), Refusal> {
         let unfit = || Refusal { why: "its URL cannot be asked".to_owned(), again: false };
-        let request = self.endpoint.request(batch).ok_or_else(unfit)?;
+        let request = self.endpoint.request(message).ok_or_else(unfit)?;
         let sent = self.fetcher.send(Standing::Configured, request, PATIENCE).await;
         let response = sent.map_err(|error| Refusal { why: error.to_string(), again: true })?;
         let status = response.status();

@@ -7,7 +7,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use super::reply::Outcome;
 use super::server::Transport;
 use super::{Failure, Found, Freshness, Tier};
-use crate::metrics::{By, Counter, Event, Family, Label, Recent, Registry, Sort};
+use crate::metrics::{By, Counter, Event, Family, Label, Recent, Registry, Sort, begin_at_zero};
 use crate::target::Name;
 
 /// The families of this room.
@@ -98,9 +98,10 @@ impl Label for Rescue {
 }
 
 impl Rescue {
-    /// What counts as one for a person; a denial withstood is followed by one of these.
-    const TOLD: [Rescue; 5] =
-        [Rescue::Overruled, Rescue::Fallback, Rescue::Stale, Rescue::LastKnownGood, Rescue::Forged];
+    /// Whether it counts as one for a person: a denial withstood is followed by another of them.
+    fn is_told(self) -> bool {
+        self != Rescue::Withstood
+    }
 
     /// How it was done, for a person.
     fn words(self) -> &'static str {
@@ -118,8 +119,7 @@ impl Rescue {
 impl Counts {
     pub(super) fn new(registry: &Registry) -> Counts {
         let counts = Counts { recent: registry.recent().clone(), ..Counts::default() };
-        // Whoever watches for the first one needs to see that there was none before.
-        Rescue::ALL.iter().for_each(|&rescue| drop(counts.rescues.get_or_create(&By(rescue))));
+        begin_at_zero(&counts.rescues, &Rescue::ALL);
         registry.room("resolve", |families| {
             families.register("attempts", "Questions to name servers, by what they came to", counts.attempts.clone());
             families.register("lookups", "Look-ups that had to ask, by verdict", counts.lookups.clone());
@@ -154,7 +154,8 @@ impl Counts {
 
     pub(super) fn rescues(&self) -> Rescues {
         let count = |rescue: Rescue| (rescue.words(), self.rescues.get_or_create(&By(rescue)).get());
-        Rescue::TOLD.map(count).into_iter().filter(|(_, times)| *times > 0).collect()
+        let told = Rescue::ALL.into_iter().filter(|rescue| rescue.is_told());
+        told.map(count).filter(|(_, times)| *times > 0).collect()
     }
 
     /// A name was found in spite of a fault; how, in words.

@@ -345,9 +345,8 @@ fn attempts(shared: &Shared, name: &Name, ladder: &Ladder) -> Vec<Attempt> {
         |server: &Server| ladder.attempts().iter().any(|attempt| candidates[attempt.candidate].server == *server);
     let inside = shared.inside(Some(name));
     let outside = shared.outside(&inside);
-    let tier = |server: &Server| if server.is_encrypted() { Tier::Encrypted } else { Tier::Plain };
     let inside = inside.iter().map(|server| (server, Tier::System));
-    let everybody = inside.chain(outside.iter().map(|server| (server, tier(server))));
+    let everybody = inside.chain(outside.iter().map(|server| (server, server.outside_tier())));
     let left_out = everybody.filter(|(server, _)| !is_asked(server));
     let families = &ladder.plan().families;
     let not_asked = left_out.flat_map(|(server, tier)| {

@@ -171,10 +171,7 @@ impl Health {
     /// The domains about which a server told too many lies lately, a few of them.
     pub(super) fn lied_about(&self, server: &Server, now: Instant) -> Vec<String> {
         let liars = self.liars.lock().unwrap_or_else(PoisonError::into_inner);
-        let theirs = liars.0.iter().filter(|((liar, _), lies)| {
-            let lately = |lie: &&Instant| now.saturating_duration_since(**lie) <= LIES_COUNT_FOR;
-            liar == server && lies.iter().filter(lately).count() >= LIES_TOO_MANY
-        });
+        let theirs = liars.0.iter().filter(|((liar, _), lies)| liar == server && are_too_many(lies, now));
         theirs.map(|((_, domain), _)| domain.clone()).take(3).collect()
     }
 
@@ -283,8 +280,7 @@ impl Health {
             return false;
         }
         let lies = liars.0.get(&(server.clone(), domain.to_owned()));
-        let lately = |lie: &&Instant| now.saturating_duration_since(**lie) <= LIES_COUNT_FOR;
-        lies.is_some_and(|lies| lies.iter().filter(lately).count() >= LIES_TOO_MANY)
+        lies.is_some_and(|lies| are_too_many(lies, now))
     }
 
     /// Somebody on the way to a server forges what UDP says about a domain.
@@ -318,6 +314,11 @@ impl Health {
 fn operator(server: &Server) -> Option<Operator> {
     let address = server.address()?;
     Some(defaults::service(address.ip()).map_or(Operator::Own(address), Operator::Service))
+}
+
+fn are_too_many(lies: &[Instant], now: Instant) -> bool {
+    let lately = |lie: &&Instant| now.saturating_duration_since(**lie) <= LIES_COUNT_FOR;
+    lies.iter().filter(lately).count() >= LIES_TOO_MANY
 }
 
 #[cfg(test)]

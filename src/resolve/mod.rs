@@ -56,7 +56,7 @@ pub use explain::{Attempt, Explanation, Inquiry, Source as ExplainedSource};
 pub use kind::{Kind, Scope, parse_suffix};
 pub use relay::Relayed;
 pub use reply::{Ede, Family, Outcome};
-pub use report::{Condition, ServerReport};
+pub use report::ServerReport;
 pub use server::{BadServer, Server, Transport};
 
 use crate::metrics::{Label, Registry};

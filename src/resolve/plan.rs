@@ -77,9 +77,8 @@ impl Shared {
         if self.config.scope.may_ask_outside(kind) {
             outside = self.outside(&servers);
         }
-        let tier = |server: &Server| if server.is_encrypted() { Tier::Encrypted } else { Tier::Plain };
-        outside.retain(|server| start.includes(tier(server)));
-        let outside = self.candidates(&outside, tier, &servers, (false, everybody), now);
+        outside.retain(|server| start.includes(server.outside_tier()));
+        let outside = self.candidates(&outside, Server::outside_tier, &servers, (false, everybody), now);
         let somebody_else = outside.iter().any(|candidate| !candidate.down);
         let inside = match start.includes(Tier::System) {
             true => self.candidates(&servers, |_| Tier::System, &servers, (somebody_else, everybody), now),

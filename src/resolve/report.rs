@@ -14,7 +14,7 @@ use super::health::{State, Vital};
 use super::reply::Outcome;
 use super::server::{Server, Transport};
 use super::shared::Shared;
-use crate::metrics::{Label, Labels, Live, Registry};
+use crate::metrics::{Condition, Label, Labels, Live, Registry};
 
 /// One name server, as it is now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -29,28 +29,13 @@ pub struct ServerReport {
     pub words: String,
 }
 
-/// Whether it is worth asking.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Condition {
-    /// Not asked since the start.
-    Unused,
-    Up,
-    /// It faulted a few times in a row.
-    Suspect,
-    Down,
-}
-
 impl Shared {
     pub(super) fn report(&self, now: Instant) -> Vec<ServerReport> {
         let inside = self.inside(None);
         let outside = self.outside(&inside);
         let zones = self.config.zones.iter().map(|(_, server)| server).filter(|server| **server != Server::System);
         let mut rows: Vec<(Tier, &Server)> = inside.iter().chain(zones).map(|server| (Tier::System, server)).collect();
-        rows.extend(outside.iter().map(|server| {
-            let tier = if server.is_encrypted() { Tier::Encrypted } else { Tier::Plain };
-            (tier, server)
-        }));
+        rows.extend(outside.iter().map(|server| (server.outside_tier(), server)));
         rows.into_iter().map(|(tier, server)| self.describe_server(tier, server, now)).collect()
     }
 
@@ -84,8 +69,7 @@ impl Shared {
         let shared = Arc::downgrade(self);
         let read = move || {
             let report = shared.upgrade().map(|shared| shared.report(Instant::now())).unwrap_or_default();
-            let asked = report.into_iter().filter(|row| row.condition != Condition::Unused);
-            asked.map(|row| (labels(&row), f64::from(u8::from(row.condition != Condition::Down)))).collect()
+            report.into_iter().filter_map(|row| Some((labels(&row), row.condition.reading()?))).collect()
         };
         let help = "Whether a name server that was asked is worth asking (1) or down (0)";
         registry.room("resolve", |families| families.register_collector(Live::gauge("server_up", help, read)));

@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+use super::Tier;
 use crate::metrics::Label;
 use crate::target::Name;
 
@@ -50,6 +51,11 @@ impl Server {
     /// Whether nobody between us and it can read or forge what it says.
     pub fn is_encrypted(&self) -> bool {
         matches!(self.transport(), Transport::Tls | Transport::Https)
+    }
+
+    /// What it counts as where it is not one of the site's own.
+    pub(super) fn outside_tier(&self) -> Tier {
+        if self.is_encrypted() { Tier::Encrypted } else { Tier::Plain }
     }
 }
 

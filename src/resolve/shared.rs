@@ -11,9 +11,10 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use lru::LruCache;
 use tokio::runtime::Handle;
@@ -53,8 +54,7 @@ const MOST_SAID: usize = 10_000;
 /// All that the clones of a resolver share.
 pub(super) struct Shared {
     pub(super) config: Config,
-    // Held to copy or to replace the pointer.
-    written: RwLock<Arc<Written>>,
+    written: ArcSwap<Written>,
     pub(super) system: System,
     pub(super) memory: Memory,
     pub(super) keep: Keep,
@@ -124,7 +124,7 @@ impl From<Found> for Located {
 impl Shared {
     pub(super) fn new(config: Config, runtime: Handle, registry: &Registry) -> Result<Shared, Error> {
         let shared = Shared {
-            written: RwLock::new(Arc::new(Written::read(&config))),
+            written: ArcSwap::from_pointee(Written::read(&config)),
             system: System::new(config.resolv_conf.clone(), config.hosts_file.clone(), Instant::now()),
             memory: Memory::default(),
             keep: Keep::open(config.state_dir.as_deref())?,
@@ -144,7 +144,7 @@ impl Shared {
     }
 
     pub(super) fn written(&self) -> Arc<Written> {
-        Arc::clone(&self.written.read().unwrap_or_else(PoisonError::into_inner))
+        self.written.load_full()
     }
 
     /// Another configuration's word on names holds from now on: what strangers said of those that have
@@ -154,7 +154,7 @@ impl Shared {
         if *self.written() == fresh {
             return;
         }
-        *self.written.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
+        self.written.store(Arc::new(fresh));
         for name in self.memory.names() {
             if self.kind(&name) == Kind::Private {
                 self.memory.forget_outside(&name);

@@ -11,9 +11,10 @@ use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use super::network::Network;
@@ -37,8 +38,8 @@ pub(super) struct System {
     resolv_conf: PathBuf,
     hosts_file: PathBuf,
     network: Network,
-    // Replaced whole; readers take the Arc and leave.
-    current: RwLock<Arc<Snapshot>>,
+    /// Replaced whole.
+    current: ArcSwap<Snapshot>,
     started: Instant,
     // Milliseconds after `started` at which somebody is to look again; whoever moves it on, looks.
     next_look: AtomicU64,
@@ -112,7 +113,7 @@ impl System {
             resolv_conf,
             hosts_file,
             network: Network::of_this_machine(&resolv.addresses()),
-            current: RwLock::new(Arc::new(Snapshot { resolv, hosts })),
+            current: ArcSwap::from_pointee(Snapshot { resolv, hosts }),
             started: now,
             next_look: AtomicU64::new(millis(LOOK_EVERY)),
             stamps: Mutex::new(stamps),
@@ -125,12 +126,12 @@ impl System {
     }
 
     pub(super) fn current(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+        self.current.load_full()
     }
 
     /// What the hosts file says about a name: all addresses, each once.
     pub(super) fn host(&self, name: &Name) -> Option<Vec<IpAddr>> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).hosts.get(name).cloned()
+        self.current.load().hosts.get(name).cloned()
     }
 
     /// Whether IPv6 is the only way out of here.
@@ -160,7 +161,7 @@ impl System {
             snapshot.hosts = Arc::new(read_hosts(&self.hosts_file));
         }
         let resolv = snapshot.resolv != before.resolv;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
+        self.current.store(Arc::new(snapshot));
         (network || resolv).then_some(News { network, resolv, before })
     }
 

@@ -358,8 +358,9 @@ fn judge_io(error: &io::Error) -> Reply {
 /// (golang/go#18588: a build without file descriptors was told "no such host").
 fn is_ours(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
-    error.raw_os_error().is_some_and(|code| ours.iter().any(|errno| errno.raw_os_error() == code))
+    let memory = [Errno::NOBUFS, Errno::NOMEM];
+    socket::is_short_of_files(error)
+        || error.raw_os_error().is_some_and(|code| memory.iter().any(|errno| errno.raw_os_error() == code))
 }
 
 #[cfg(test)]

@@ -8,20 +8,16 @@
 //! An answer that nobody watches costs nothing here: no clock is read and nothing is put into words.
 
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context as Poller, Poll};
 use std::time::Instant;
 
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
-use http_body_util::BodyExt;
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use super::{Modules, Trouble};
 use crate::admit::Admission;
-use crate::fetch::{self, Body};
+use crate::fetch::{self, Body, Seen};
 use crate::goproxy::Served;
 use crate::trace::{Attribute, Collector, Context, Finished, Id, Phase, Running, Trace};
 
@@ -88,7 +84,14 @@ impl Line {
             let _ = later.0.set(record);
             return response;
         }
-        response.map(|inner| Told { inner, record }.boxed_unsync())
+        // The body's end is the end of its request: the record goes with what counts its bytes.
+        let count = move |piece: &Seen| {
+            if let Some(Ok(frame)) = piece {
+                let length = frame.data_ref().map_or(0, Buf::remaining);
+                record.down.fetch_add(length as u64, Ordering::Relaxed);
+            }
+        };
+        response.map(|body| fetch::watched(body, count))
     }
 
     /// Has the record written of a request that came to nothing.
@@ -297,35 +300,6 @@ impl Record {
         let stretches = self.trace.tell();
         let (name, trace) = (self.method.as_str().to_owned(), self.trace.clone());
         collector.take(Finished { name, trace, ended: Instant::now(), attributes, trouble, stretches });
-    }
-}
-
-/// A body whose end is the end of its request.
-struct Told {
-    inner: Body,
-    record: Arc<Record>,
-}
-
-impl HttpBody for Told {
-    type Data = Bytes;
-    type Error = fetch::Error;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<Option<Result<Frame<Bytes>, fetch::Error>>> {
-        let this = self.get_mut();
-        let frame = Pin::new(&mut this.inner).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &frame {
-            let length = frame.data_ref().map_or(0, Buf::remaining);
-            this.record.down.fetch_add(length as u64, Ordering::Relaxed);
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
     }
 }
 

@@ -60,9 +60,6 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// All of them, in the order in which they come.
-    pub const ALL: [Phase; 5] = [Phase::Resolve, Phase::Connect, Phase::Tls, Phase::FirstByte, Phase::Body];
-
     /// Its name in logs and traces.
     pub fn label(self) -> &'static str {
         match self {

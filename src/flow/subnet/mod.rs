@@ -27,7 +27,7 @@ use crate::connect::{self, Dialed, Miss};
 use crate::intercept::{self, Look, Replayed, Stance, Terminated, Why};
 use crate::socket::{self, Conduit};
 use crate::target::{Base, Host, Name, Scheme, Target, unwrap_mapped};
-use crate::trace::Id;
+use crate::trace::{Id, Peer};
 use tally::{Shown, Went};
 
 /// Who says nothing for so long may be waiting for its server to speak, which is dialled then. Most TLS
@@ -248,7 +248,7 @@ impl Worker {
         match reached {
             Ok((dialed, went)) => {
                 self.rooms.subnet.count(went);
-                tracing::debug!(%id, peer = %caller.peer, %destination, address = %dialed.address, "tunnel stands");
+                tracing::debug!(%id, peer = %caller.peer, %destination, address = %dialed.peer.address, "tunnel stands");
                 Some(Tunnel { id, client, early, origin: dialed.stream, place: caller.place })
             }
             Err(error) => {
@@ -300,7 +300,7 @@ impl Worker {
         let Ok(permit) = permit else { return Err(failed) };
         match timeout(RESCUE, self.rooms.connector.dial(&permit, "")).await {
             Ok(Ok(dialed)) => {
-                let (id, peer, address, heard_from) = (caller.id, caller.peer, dialed.address, &dialed.heard_from);
+                let (id, peer, Peer { address, heard_from }) = (caller.id, caller.peer, &dialed.peer);
                 tracing::info!(%id, %peer, %name, %destination, %address, %heard_from, "rescued: where it was going is dead");
                 Ok(dialed)
             }

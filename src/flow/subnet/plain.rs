@@ -115,14 +115,8 @@ impl Worker {
             self.module(&wanted, &place, request).await
         });
         let (outcome, trace) = trace::within(id, line.trace(), side.unless_left(answering)).await;
-        match outcome {
-            Ok(response) => line.answered(response, trace, &self.rooms.modules, &self.rooms.admission),
-            Err(trouble) => {
-                self.rooms.tell_trouble(&line, &trouble);
-                line.failed(&trouble, trace, &self.rooms.admission);
-                respond::refuse(&trouble, id, self.rooms.identity.pseudonym())
-            }
-        }
+        let recorded = self.rooms.record(line, outcome, trace);
+        recorded.unwrap_or_else(|trouble| respond::refuse(&trouble, id, self.rooms.identity.pseudonym()))
     }
 
     /// The module request in a plain http one, if it is for a mirror that we know. HTTP/1.0, where the
