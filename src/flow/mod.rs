@@ -105,7 +105,7 @@ impl Rooms {
             return;
         }
         let (status, advice, id) = (trouble.status(), trouble.advice(), Some(line.id().to_string()));
-        let event = Event::of(line.what(&self.admission), status.as_str()).words(trouble.to_string());
+        let event = Event::of(line.what(&self.admission), status.as_str()).words(trouble.told());
         let sort = if matches!(trouble, Trouble::Refused(_)) { Sort::Denied } else { Sort::Failed };
         self.recent.tell(sort, Event { advice, id, ..event }, SystemTime::now());
     }

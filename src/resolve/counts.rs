@@ -161,6 +161,9 @@ impl Counts {
     /// A name was found in spite of a fault; how, in words.
     pub(super) fn rescued(&self, rescue: Rescue, name: &Name, words: impl Into<String>) {
         self.rescues.get_or_create(&By(rescue)).inc();
+        if !rescue.is_told() {
+            return;
+        }
         self.recent.tell(Sort::Rescued, Event::of(name.as_str(), rescue.label()).words(words), SystemTime::now());
     }
 
@@ -172,5 +175,21 @@ impl Counts {
             Freshness::LastKnownGood => self.rescued(Rescue::LastKnownGood, name, WORDS),
             Freshness::Fresh | Freshness::Cached | Freshness::Static => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A denial withstood was told beside the rescue that followed it: one name counted as two.
+    #[test]
+    fn a_name_is_told_as_rescued_once() {
+        let registry = Registry::default();
+        let counts = Counts::new(&registry);
+        let name = Name::parse("goproxy.cn").unwrap();
+        counts.rescued(Rescue::Withstood, &name, "two operators denied it");
+        counts.rescued(Rescue::LastKnownGood, &name, "no server gave an answer that counts");
+        assert_eq!((registry.recent().counts().rescued, counts.totals().rescued), (1, 1));
     }
 }

@@ -330,16 +330,16 @@ impl Flight {
         for &liar in &answer.overruled {
             let server = &ladder.plan().candidates[liar].server;
             let words = format!("{} found it over {}, which {server} had denied", source.server, source.transport);
+            tracing::info!("{name}: {words}");
             shared.counts.rescued(Rescue::Overruled, name, words);
             if !ladder.has_lied(liar) {
                 shared.health.note_lie(server, kind::domain(name), 1, Instant::now());
             }
-            tracing::info!("{name}: {} found it over {}, which {server} had denied", source.server, source.transport);
         }
         if found.tier > Tier::System && *start == Start::Bottom && answer.overruled.is_empty() {
             let words = format!("{} answered over {}, the system servers did not", source.server, source.transport);
+            tracing::debug!("{name}: {words}");
             shared.counts.rescued(Rescue::Fallback, name, words);
-            tracing::debug!("{name}: {} answered over {}, the system servers did not", source.server, source.transport);
         }
     }
 

@@ -33,8 +33,15 @@ impl Shared {
     pub(super) fn report(&self, now: Instant) -> Vec<ServerReport> {
         let inside = self.inside(None);
         let outside = self.outside(&inside);
-        let zones = self.config.zones.iter().map(|(_, server)| server).filter(|server| **server != Server::System);
-        let mut rows: Vec<(Tier, &Server)> = inside.iter().chain(zones).map(|server| (Tier::System, server)).collect();
+        // As they are now, after a reload too; a server of several zones is one server.
+        let written = self.written();
+        let zones = written.rules.zones.iter().map(|(_, server)| server).filter(|server| **server != Server::System);
+        let mut rows: Vec<(Tier, &Server)> = Vec::new();
+        for server in inside.iter().chain(zones) {
+            if !rows.contains(&(Tier::System, server)) {
+                rows.push((Tier::System, server));
+            }
+        }
         rows.extend(outside.iter().map(|server| (server.outside_tier(), server)));
         rows.into_iter().map(|(tier, server)| self.describe_server(tier, server, now)).collect()
     }

@@ -75,8 +75,7 @@ impl Line {
         modules: &Modules,
         admission: &Admission,
     ) -> Response<Body> {
-        let is_mended = trace.as_ref().is_some_and(|trace| trace.mended().is_some());
-        let trace = trace.filter(|_| self.watched.is_some() || is_mended);
+        let trace = trace.filter(|trace| self.watched.is_some() || !trace.close_unmended());
         let Some(trace) = trace else { return response };
         let cache = modules.served(&response);
         let record = Arc::new(self.record(trace, response.status(), cache, None, admission));
@@ -101,13 +100,7 @@ impl Line {
         }
         let trace = trace.unwrap_or_else(|| Trace::begin(self.id, Context::root()));
         let news = if trouble.is_the_clients() { News::Refused } else { News::Failed };
-        drop(self.record(
-            trace,
-            trouble.status(),
-            None,
-            Some((news, without_queries(&trouble.to_string()))),
-            admission,
-        ));
+        drop(self.record(trace, trouble.status(), None, Some((news, trouble.told())), admission));
     }
 
     fn record(
@@ -138,7 +131,7 @@ impl Line {
 }
 
 /// What went wrong may quote what was asked for: the path as it came, or where somebody sent us.
-fn without_queries(text: &str) -> String {
+pub(super) fn without_queries(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut is_query = false;
     for char in text.chars() {
@@ -208,7 +201,7 @@ impl Drop for Record {
         if let Some(body) = self.body.take() {
             body.end(&Ok::<(), ()>(()));
         }
-        let mended = self.trace.mended();
+        let mended = self.trace.close();
         self.log(mended.as_deref());
         self.collect(mended);
     }

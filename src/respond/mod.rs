@@ -107,6 +107,11 @@ impl Trouble {
         }
     }
 
+    /// In words for the log and the status page: without the queries that it may quote.
+    pub fn told(&self) -> String {
+        line::without_queries(&self.to_string())
+    }
+
     /// Whether it is the fault of whoever asked: then the log says it at debug only.
     pub fn is_the_clients(&self) -> bool {
         match self {

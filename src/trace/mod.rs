@@ -216,6 +216,19 @@ impl Trace {
         (!notes.mended.is_empty()).then(|| notes.mended.join("; "))
     }
 
+    /// Nobody reads it any more. What went wrong and was mended until now.
+    pub fn close(&self) -> Option<String> {
+        self.notes().is_told = true;
+        self.mended()
+    }
+
+    /// The same, unless something was mended, which somebody is then to read; whether it is closed now.
+    pub fn close_unmended(&self) -> bool {
+        let mut notes = self.notes();
+        notes.is_told |= notes.mended.is_empty();
+        notes.is_told
+    }
+
     /// All of its stretches so far. Nothing is put down after that.
     pub fn tell(&self) -> Vec<Stretch> {
         let mut notes = self.notes();
@@ -418,5 +431,15 @@ mod tests {
         trace.tell();
         assert!(!trace.mend("second"));
         assert_eq!(trace.mended().as_deref(), Some("first"));
+    }
+
+    /// A zip was mended while it streamed, its request answered and forgotten: nobody said so.
+    #[test]
+    fn what_is_mended_after_the_end_is_for_whoever_mends_it_to_tell() {
+        let [unread, read] = [1, 2].map(|id| Trace::begin(Id::of(id), Context::root()));
+        assert!(unread.close_unmended() && !unread.mend("a: 503"));
+        assert!(read.mend("a: 503") && !read.close_unmended());
+        assert_eq!(read.close().as_deref(), Some("a: 503"));
+        assert!(!read.mend("b: 503"));
     }
 }
