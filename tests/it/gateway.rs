@@ -471,6 +471,32 @@ fn a_kernel_that_would_drop_marked_packets_is_told_of() {
     assert_eq!(rig.tcp("203.0.113.10:443"), "transparent 203.0.113.10:443");
 }
 
+/// `deploy/systemd/goanyway-gateway.service`, with the options that its head suggests and the settings beside it.
+#[test]
+fn the_unit_that_is_shipped_lays_its_rules_and_takes_them_away() {
+    if !have("the_unit_that_is_shipped_lays_its_rules_and_takes_them_away", &NEEDED) {
+        return;
+    }
+    let (rig, folder) = (Rig::new(), Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/systemd"));
+    let (untouched, settings) = (rig.state(), folder.join("goanyway.toml").display().to_string());
+    let unit = std::fs::read_to_string(folder.join("goanyway-gateway.service")).unwrap();
+    let options = unit.lines().find_map(|line| line.strip_prefix("# OPTIONS=")).unwrap();
+    let execute = |key: &str| {
+        let line = unit.lines().find_map(|line| line.strip_prefix(&format!("{key}=/usr/bin/goanyway "))).unwrap();
+        let line = line.replace("$OPTIONS", options);
+        let words: Vec<&str> = line.split_whitespace().chain(["--config", &settings]).collect();
+        let ended = rig.router.visit(|| rig.home.run(&words));
+        assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{line}: {ended:?}");
+    };
+    for key in ["ExecStart", "ExecReload"] {
+        execute(key);
+        assert_eq!(rig.tcp("203.0.113.10:443"), "transparent 203.0.113.10:443", "{key}");
+        assert!(rig.state().contains("dnat ip to 10.7.0.1:53"), "{key}: {}", rig.state());
+    }
+    execute("ExecStop");
+    assert_eq!(rig.state(), untouched);
+}
+
 /// The samples under `deploy/nftables` say in their head how they were made; `GOANYWAY_BLESS=1` makes them anew.
 #[test]
 fn the_samples_are_what_print_prints() {
