@@ -40,20 +40,18 @@ impl Rig {
         connect(&client, "eth0", &router, "eth1");
         connect(&router, "eth2", &world, "eth0");
         // 10.9.0.0/24 is on the same link, and no subnet of the builds.
-        give(&client, "eth0", &["10.7.0.2/16", "10.9.0.2/24", "fd07::2/64"]);
-        give(&router, "eth1", &["fe80::1/64", "10.7.0.1/16", "10.9.0.1/24", "fd07::1/64"]);
-        give(&router, "eth2", &["fe80::2/64", "203.0.113.1/24", "192.168.50.1/24", "2001:db8:1::1/64", "fd99::1/64"]);
+        client.give("eth0", &["10.7.0.2/16", "10.9.0.2/24", "fd07::2/64"]);
+        router.give("eth1", &["fe80::1/64", "10.7.0.1/16", "10.9.0.1/24", "fd07::1/64"]);
+        router.give("eth2", &["fe80::2/64", "203.0.113.1/24", "192.168.50.1/24", "2001:db8:1::1/64", "fd99::1/64"]);
         for address in WORLD {
             let length = if address.contains(':') { 64 } else { 24 };
-            give(&world, "eth0", &[&format!("{address}/{length}")]);
+            world.give("eth0", &[&format!("{address}/{length}")]);
         }
         for (netns, gateways) in [(&client, ["10.7.0.1", "fd07::1"]), (&world, ["203.0.113.1", "2001:db8:1::1"])] {
-            gateways.iter().for_each(|gateway| inside(netns, &format!("ip route add default via {gateway}")));
+            gateways.iter().for_each(|gateway| netns.ip(&["route", "add", "default", "via", gateway]));
         }
+        router.forward();
         router.visit(|| {
-            for file in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
-                std::fs::write(format!("/proc/sys/net/{file}"), "1").unwrap();
-            }
             for any in [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()] {
                 answer_tcp("transparent", SocketAddr::new(any, 3129), true);
                 answer_tcp("dns", SocketAddr::new(any, 5300), false);
@@ -115,18 +113,11 @@ fn inside(netns: &Netns, line: &str) {
 }
 
 fn connect(one: &Netns, name: &str, other: &Netns, peer: &str) {
-    inside(one, &format!("ip link add {name} type veth peer name {peer} netns {}", other.name()));
+    one.plug(name, other, peer);
     for (netns, interface) in [(one, name), (other, peer)] {
         // Without link-local addresses, which appear when they like.
-        inside(netns, &format!("ip link set {interface} addrgenmode none && ip link set {interface} up"));
-    }
-}
-
-fn give(netns: &Netns, interface: &str, addresses: &[&str]) {
-    for address in addresses {
-        // An IPv6 address is usable at once: nobody else can have it here.
-        let nodad = if address.contains(':') { "nodad" } else { "" };
-        inside(netns, &format!("ip address add {address} dev {interface} {nodad}"));
+        netns.ip(&["link", "set", interface, "addrgenmode", "none"]);
+        netns.ip(&["link", "set", interface, "up"]);
     }
 }
 
@@ -440,7 +431,7 @@ fn what_will_disappoint_is_said_beforehand() {
     }
     let rig = Rig::new();
     assert_eq!(rig.apply("").err, "", "all is well");
-    rig.router.visit(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap());
+    rig.router.set("net.ipv4.ip_forward", "0");
     let said = rig.apply("").err;
     assert!(said.contains("net.ipv4.ip_forward is 0") && !said.contains("ipv6"), "{said}");
     assert_eq!(rig.tcp("203.0.113.10:443"), "transparent 203.0.113.10:443", "it is redirected all the same");
@@ -458,7 +449,7 @@ fn a_kernel_that_would_drop_marked_packets_is_told_of() {
         return;
     }
     let rig = Rig::new();
-    rig.router.visit(|| std::fs::write("/proc/sys/net/ipv4/conf/all/src_valid_mark", "1").unwrap());
+    rig.router.set("net.ipv4.conf.all.src_valid_mark", "1");
     let said = rig.apply("--mode tproxy").err;
     assert!(said.contains("net.ipv4.conf.all.src_valid_mark is 1"), "{said}");
     let dropped = rig.client.visit(|| {

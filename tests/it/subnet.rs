@@ -24,7 +24,7 @@ use crate::support::subnet::{
 
 // The vocabulary.
 
-const NEEDS: [&str; 4] = ["root", "ip", "nft", "sysctl"];
+const NEEDS: [&str; 3] = ["root", "ip", "nft"];
 const WEB: &str = "80, 443";
 
 fn mirror_is_known() -> Says {
