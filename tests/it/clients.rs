@@ -54,13 +54,10 @@ impl Rig {
 
 /// A shell script after `eval "$(goanyway env)"`, in the user's folder, with these variables set before.
 pub fn shell(home: &Home, proxy: &Daemon, script: &str, variables: &[(&str, &str)]) -> Ended {
-    let mut command = Command::new("sh");
-    home.surround(&mut command);
     let listen = proxy.address().to_string();
     let env =
         format!("eval \"$('{}' env --listen {listen} --intercept mirror.example)\"", env!("CARGO_BIN_EXE_goanyway"));
-    command.args(["-ec", &format!("{env}\n{script}")]).current_dir(home.at("."));
-    Ended::of(command.envs(variables.iter().copied()).output().unwrap())
+    home.shell(&format!("{env}\n{script}"), variables)
 }
 
 /// Every file of a folder, at the path that a server of it has.
@@ -97,12 +94,10 @@ async fn git_clones_over_https() {
         return;
     }
     let made = home();
-    let mut command = Command::new("sh");
-    made.surround(&mut command);
     let script = "git init -q work && cd work && echo hello > file && git add file \
                   && git -c user.name=a -c user.email=a@b commit -qm one \
                   && git clone -q --bare . ../srv/repo.git && git -C ../srv/repo.git update-server-info";
-    let ended = Ended::of(command.args(["-ec", script]).current_dir(made.at(".")).output().unwrap());
+    let ended = made.shell(script, &[]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let rig = rig(served(&made.at("srv"))).await;
     // git's libcurl may be of any TLS library; this variable all of them follow.

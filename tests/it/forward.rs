@@ -81,11 +81,9 @@ async fn a_connection_goes_on_after_a_chunked_request() {
 async fn the_options_of_a_server_are_asked_of_it_with_an_asterisk() {
     let origin = Origin::plain(|_| text(200, "")).await;
     let url = format!("http://{}", origin.address);
-    let open =
-        |wanted: crate::support::daemon::Wanted| wanted.and("admit.ports", &origin.address.port().to_string()).start();
     let parent = Origin::plain(|_| text(200, "")).await;
-    let (straight, by_parent) =
-        (open(goanyway()), goanyway().with("connect.parent", &format!("http://{}", parent.address)).start());
+    let straight = goanyway().and("admit.ports", &origin.address.port().to_string()).start();
+    let by_parent = goanyway().with("connect.parent", &format!("http://{}", parent.address)).start();
     for path in ["", "/", "/x"] {
         assert_eq!(options(straight.address(), &format!("{url}{path}")).await, 200);
     }

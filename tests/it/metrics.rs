@@ -7,14 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hickory_proto::op::{Message, MessageType, OpCode, Query};
-use hickory_proto::rr::{Name, RecordType};
+use hickory_proto::rr::RecordType;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 
+use crate::dns::{over_udp, question};
+use crate::support::binary::Beside;
 use crate::support::client::{connect, get, get_through, raw};
 use crate::support::daemon::{Daemon, goanyway};
 use crate::support::mirror::Mirror;
@@ -136,17 +137,8 @@ async fn busy() -> Busy {
     assert_eq!(answer.status, 200);
     stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
     tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut heard).await.unwrap();
-    ask_dns(daemon.dns()).await;
+    over_udp(daemon.dns(), &question("origin.example.", RecordType::A).to_vec().unwrap()).await;
     Busy { daemon, _servers: (server, mirror, origin) }
-}
-
-async fn ask_dns(server: SocketAddr) {
-    let mut question = Message::new(7, MessageType::Query, OpCode::Query);
-    question.metadata.recursion_desired = true;
-    question.add_query(Query::query(Name::from_ascii("origin.example.").unwrap(), RecordType::A));
-    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    socket.send_to(&question.to_vec().unwrap(), server).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(20), socket.recv(&mut [0; 1500])).await.unwrap().unwrap();
 }
 
 /// Both texts, once everything that went through has been counted.
@@ -212,7 +204,7 @@ async fn promtool_finds_nothing_to_say() {
 /// A Prometheus of the test's own, that watches one goanyway.
 struct Prometheus {
     address: SocketAddr,
-    child: Child,
+    _child: Beside,
     _folder: tempfile::TempDir,
 }
 
@@ -233,7 +225,7 @@ impl Prometheus {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        Prometheus { address, child, _folder: folder }
+        Prometheus { address, _child: Beside(child), _folder: folder }
     }
 
     /// What an API path gives, once `enough` is satisfied with it.
@@ -251,13 +243,6 @@ impl Prometheus {
             assert!(begun.elapsed().as_secs() < 60, "{path}: {last}");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -131,8 +131,7 @@ fn usual(rules: Rules, ports: &str) -> Usual {
 fn the_start_says_where_redirected_connections_are_taken() {
     let home = home();
     let served = home.serve(&["--transparent", "127.0.0.1:0"]);
-    let ready = std::fs::read_to_string(home.at("ready")).unwrap();
-    let address = ready.lines().find_map(|line| line.strip_prefix("transparent=")).expect(&ready);
+    let address = home.listeners("transparent")[0];
     assert!(served.said.contains(&format!("  subnet    {address} (what a gateway redirects)\n")), "{}", served.said);
     let open = home.run(&["serve", "--transparent", "0.0.0.0:0"]);
     assert_eq!(open.code, Some(2));
