@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 
 use crate::support::authority::Authority;
 use crate::support::binary::{Ended, Home, home, listing};
-use crate::support::client::{connect, read_answer};
+use crate::support::client::{connect, read_answer, read_head};
 use crate::support::daemon::{Daemon, goanyway};
 use crate::support::mirror::Mirror;
 use crate::support::needs::have;
@@ -218,11 +218,8 @@ async fn a_websocket_echoes_through_a_tunnel() {
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await.unwrap());
-        }
-        assert!(head.starts_with(b"GET /chat HTTP/1.1\r\n"));
+        let head = read_head(&mut stream).await.unwrap();
+        assert!(head.starts_with("GET /chat HTTP/1.1\r\n"));
         let accept = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                       Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
         stream.write_all(accept.as_bytes()).await.unwrap();

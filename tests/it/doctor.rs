@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::authority::Authority;
 use crate::support::binary::{Beside, Ended, Home, Served, beside, home};
+use crate::support::client::read_head;
 use crate::support::mirror::{Mirror, Mood, files};
 use crate::support::nameserver::{Nameserver, Says};
 use crate::support::needs::{find, have};
@@ -580,11 +581,8 @@ async fn company_proxy(at: &str, to: &'static str) {
     tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
             tokio::spawn(async move {
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    head.push(client.read_u8().await?);
-                }
-                if !head.starts_with(b"CONNECT ") {
+                let head = read_head(&mut client).await?;
+                if !head.starts_with("CONNECT ") {
                     return client.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
                 }
                 let mut server = TcpStream::connect(to).await?;
