@@ -13,6 +13,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::support::binary::{Ended, Home, home};
+use crate::support::golden;
 use crate::support::needs::have;
 use crate::support::netns::Netns;
 
@@ -492,18 +493,13 @@ fn the_unit_that_is_shipped_lays_its_rules_and_takes_them_away() {
 #[test]
 fn the_samples_are_what_print_prints() {
     let home = home();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/nftables");
-    for sample in ["redirect.nft", "tproxy.nft"] {
-        let kept = std::fs::read_to_string(folder.join(sample)).unwrap();
+    for sample in ["deploy/nftables/redirect.nft", "deploy/nftables/tproxy.nft"] {
+        let kept = golden::promised(sample);
         let line = kept.lines().find_map(|line| line.strip_prefix("#   goanyway ")).unwrap();
         let mut arguments: Vec<&str> = line.split_whitespace().collect();
         arguments.extend(["--client", "10.7.0.0/16", "--client", "fd07::/64"]);
         let printed = home.run(&arguments);
         assert_eq!((printed.code, printed.err.as_str()), (Some(0), ""), "{printed:?}");
-        if std::env::var_os("GOANYWAY_BLESS").is_some() {
-            std::fs::write(folder.join(sample), &printed.out).unwrap();
-        } else {
-            assert_eq!(printed.out, kept, "{sample}");
-        }
+        golden::keeps(sample, &printed.out);
     }
 }

@@ -1,7 +1,6 @@
 //! The log: one record a request, the same fields as text and as JSON, the same id everywhere, no secret.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -10,6 +9,7 @@ use tokio::net::TcpStream;
 use crate::admission::{basic, users};
 use crate::support::binary::{Home, home};
 use crate::support::client::{raw, request};
+use crate::support::golden;
 use crate::support::mirror::Mirror;
 use crate::support::origin::{Heard, Origin, closed_port, echo, text};
 
@@ -122,13 +122,7 @@ async fn text_and_json_have_the_same_fields() {
     let line = |(message, names): (&String, &BTreeSet<String>)| {
         format!("{message}: {}\n", names.iter().map(String::as_str).collect::<Vec<_>>().join(" "))
     };
-    let golden: String = told.iter().map(line).collect();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/log/fields.txt");
-    if std::env::var_os("GOANYWAY_BLESS").is_some() {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, &golden).unwrap();
-    }
-    assert_eq!(golden, std::fs::read_to_string(&path).unwrap_or_default(), "GOANYWAY_BLESS=1 writes it anew");
+    golden::keeps("tests/golden/log/fields.txt", &told.iter().map(line).collect::<String>());
     // What every record has lines up.
     let columns: BTreeSet<usize> =
         text.lines().filter(|line| line.contains(" status=")).filter_map(|line| line.find(" ms=")).collect();

@@ -18,6 +18,7 @@ use crate::dns::{over_udp, question};
 use crate::support::binary::Beside;
 use crate::support::client::{connect, get, get_through, raw};
 use crate::support::daemon::{Daemon, goanyway};
+use crate::support::golden::{self, is_blessing};
 use crate::support::mirror::Mirror;
 use crate::support::nameserver::{Nameserver, Says};
 use crate::support::needs::have;
@@ -72,13 +73,7 @@ fn families(text: &str) -> BTreeMap<String, Family> {
     found
 }
 
-fn is_blessing() -> bool {
-    std::env::var_os("GOANYWAY_BLESS").is_some()
-}
-
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/metrics.txt")
-}
+const GOLDEN: &str = "tests/golden/metrics.txt";
 
 /// `name type [unit] {labels}: help`, a line each.
 fn written(families: &BTreeMap<String, Family>) -> String {
@@ -92,7 +87,7 @@ fn written(families: &BTreeMap<String, Family>) -> String {
 
 /// The golden file, read back.
 fn promised() -> BTreeMap<String, Family> {
-    let text = std::fs::read_to_string(golden()).unwrap_or_default();
+    let text = golden::promised(GOLDEN);
     let read = |line: &str| {
         let (head, help) = line.split_once(": ").unwrap();
         let (words, labels) = head.split_once(" {").unwrap();
@@ -167,12 +162,7 @@ async fn scraped(busy: &Busy) -> (String, String) {
 async fn every_family_is_what_the_golden_file_says() {
     let busy = busy().await;
     let (open, plain) = scraped(&busy).await;
-    let found = written(&families(&open));
-    if is_blessing() {
-        std::fs::write(golden(), &found).unwrap();
-    }
-    let kept = std::fs::read_to_string(golden()).unwrap_or_default();
-    assert_eq!(found, kept, "GOANYWAY_BLESS=1 writes it anew");
+    golden::keeps(GOLDEN, &written(&families(&open)));
     assert!(open.ends_with("# EOF\n") && !plain.contains("# EOF"), "each format has its own end");
     assert!(plain.contains("# TYPE goanyway_goproxy_served_total counter\n"), "{plain}");
     assert_eq!(promised().len(), families(&open).len());
