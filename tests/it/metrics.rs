@@ -1,5 +1,6 @@
 //! The metrics as a promise: every family with its type, unit, help and label names stands in a golden file,
-//! a real Prometheus knows them all, and what `deploy/` draws and alerts on is there.
+//! a real Prometheus knows them all, and what `deploy/` draws and alerts on is there. The one that is missing,
+//! `goanyway_subnet_names`, wants a connection that was redirected, and is read in `subnet.rs`.
 //!
 //! `GOANYWAY_BLESS=1` writes the golden file anew, for its difference to be read.
 
@@ -102,19 +103,22 @@ fn promised() -> BTreeMap<String, Family> {
 /// A daemon through which something of every kind has gone, and what must live as long as it.
 struct Busy {
     daemon: Daemon,
-    _servers: (Nameserver, Mirror, Origin),
+    _servers: (Nameserver, Mirror, Origin, Origin),
 }
 
 async fn busy() -> Busy {
     let server = Nameserver::start(Says::Address("127.0.0.1")).await;
     let mirror = Mirror::of("example.com/m", &["v1.0.0"]).await;
     let origin = Origin::plain(|_| text(200, "hello")).await;
+    let collector = Origin::plain(|_| text(200, "")).await;
     let (mirror_port, origin_port) = (mirror.origin.address.port(), origin.address.port());
     let daemon = goanyway()
         .with("resolve.nameservers", &format!("udp://{}", server.address))
         .with("goproxy.upstreams", &format!("http://mirror.example:{mirror_port}"))
         .with("intercept.hosts", "mirror.example")
         .with("dns.listen", "127.0.0.1:0")
+        .with("transparent.listen", "127.0.0.1:0")
+        .with("trace.otlp", &format!("http://{}", collector.address))
         .and("admit.ports", &mirror_port.to_string())
         .and("admit.ports", &origin_port.to_string())
         .start();
@@ -133,7 +137,9 @@ async fn busy() -> Busy {
     stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
     tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut heard).await.unwrap();
     over_udp(daemon.dns(), &question("origin.example.", RecordType::A).to_vec().unwrap()).await;
-    Busy { daemon, _servers: (server, mirror, origin) }
+    // Made to us, and not brought by a gateway.
+    assert_eq!(raw(daemon.transparent(), b"").await, "");
+    Busy { daemon, _servers: (server, mirror, origin, collector) }
 }
 
 /// Both texts, once everything that went through has been counted.
@@ -147,12 +153,12 @@ async fn scraped(busy: &Busy) -> (String, String) {
         assert!(head.contains("application/openmetrics-text; version=1.0.0"), "{head}");
         let found = families(open);
         let absent: Vec<String> = promised().into_keys().filter(|name| !found.contains_key(name)).collect();
-        let is_settled = is_blessing() && begun.elapsed().as_secs() >= 3 || !is_blessing() && absent.is_empty();
+        let is_settled = is_blessing() && begun.elapsed().as_secs() >= 8 || !is_blessing() && absent.is_empty();
         if is_settled {
             return (open.to_owned(), get(admin, "/metrics").await.text());
         }
         // A family is told once something was counted in it; that a file was kept, or a tunnel ended, is counted a
-        // moment after the client has seen it.
+        // moment after the client has seen it, and what a collector is told 5 s later.
         assert!(begun.elapsed().as_secs() < 20, "nothing was counted in {absent:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
