@@ -11,10 +11,9 @@
 //! tunnel, and three in the proxy; where the limit is lower there are fewer tunnels, and it says so. Loopback only.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -25,7 +24,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+mod support;
+
+use support::{Outcome, Process, Proxy, beside_us};
 
 const MODULE: &str = "/example.com/m/@v/v1.0.0.mod";
 /// Clients that want to be served, and how long each waits before it asks again.
@@ -56,7 +57,15 @@ async fn main() -> Outcome<()> {
     }
     let folder = tempfile::tempdir()?;
     let (origin, target) = start_origin()?;
-    let proxy = Proxy::start(&program, target, folder.path())?;
+    let settings = [
+        ("--intercept", "mirror.example"),
+        ("--host", "mirror.example=127.0.0.1"),
+        ("--allow-target", "127.0.0.0/8"),
+        ("--allow-port", &target.port().to_string()),
+        ("--log-level", "error"),
+        ("--ca-dir", &folder.path().join("ca").display().to_string()),
+    ];
+    let proxy = Proxy::start(&program, target, folder.path(), &settings)?;
     let ask = || serve_for(proxy.address, target, Duration::from_secs(seconds));
 
     let _warm = serve_for(proxy.address, target, Duration::from_secs(1)).await;
@@ -72,10 +81,10 @@ async fn main() -> Outcome<()> {
     }
     // The first heads run into their deadline (15 s) while others are served.
     sleep(Duration::from_secs(8)).await;
-    let cpu = proxy.cpu();
+    let begun = cpu(&proxy);
     let during = ask().await;
-    let took = proxy.cpu().saturating_sub(cpu);
-    let memory = proxy.resident();
+    let took = cpu(&proxy).saturating_sub(begun);
+    let memory = resident(&proxy);
     attack.shutdown().await;
     drop(held);
     sleep(Duration::from_secs(2)).await;
@@ -267,16 +276,6 @@ async fn answer(stream: TcpStream) -> std::io::Result<()> {
     }
 }
 
-/// A process of ours that ends with this one.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn start_origin() -> Outcome<(Process, SocketAddr)> {
     let us = std::env::current_exe()?;
     let mut child = Command::new(us).arg("origin").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
@@ -286,66 +285,15 @@ fn start_origin() -> Outcome<(Process, SocketAddr)> {
     Ok((Process(child), line.trim().parse()?))
 }
 
-/// The program that was built with this example.
-fn beside_us() -> PathBuf {
-    let us = std::env::current_exe().unwrap_or_default();
-    us.ancestors().nth(2).unwrap_or(Path::new("target/release")).join("goanyway")
+/// Its resident set, in MiB.
+fn resident(proxy: &Proxy) -> u64 {
+    proxy.memory("VmRSS").unwrap_or(0) >> 20
 }
 
-struct Proxy {
-    process: Process,
-    address: SocketAddr,
-}
-
-impl Proxy {
-    fn start(program: &Path, origin: SocketAddr, folder: &Path) -> Outcome<Proxy> {
-        let ready = folder.join("ready");
-        let mut command = Command::new(program);
-        command.env_clear().arg("serve");
-        let at = |name: &str| folder.join(name).display().to_string();
-        for (flag, value) in [
-            ("--listen", "127.0.0.1:0".to_owned()),
-            ("--admin", "none".to_owned()),
-            ("--fallback", "none".to_owned()),
-            ("--nameserver", "udp://127.0.0.1:9".to_owned()),
-            ("--parent", "none".to_owned()),
-            ("--sumdb", "off".to_owned()),
-            ("--upstream", format!("http://{origin}")),
-            ("--intercept", "mirror.example".to_owned()),
-            ("--host", "mirror.example=127.0.0.1".to_owned()),
-            ("--allow-target", "127.0.0.0/8".to_owned()),
-            ("--allow-port", origin.port().to_string()),
-            ("--log-level", "error".to_owned()),
-            ("--cache-dir", at("cache")),
-            ("--state-dir", at("state")),
-            ("--ca-dir", at("ca")),
-            ("--ready-file", ready.display().to_string()),
-        ] {
-            command.args([flag, &value]);
-        }
-        let process = Process(command.stderr(Stdio::null()).spawn()?);
-        for _ in 0..600 {
-            let told = std::fs::read_to_string(&ready).unwrap_or_default();
-            if let Some(address) = told.lines().find_map(|line| line.strip_prefix("listen=")) {
-                return Ok(Proxy { process, address: address.parse()? });
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Err("it did not start within half a minute".into())
-    }
-
-    /// Its resident set, in MiB.
-    fn resident(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.0.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) >> 10
-    }
-
-    /// The CPU time it has taken, in ms: fields 14 and 15 of proc(5)'s stat, in ticks of 10 ms.
-    fn cpu(&self) -> u64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.0.id())).unwrap_or_default();
-        let after = stat.rsplit(')').next().unwrap_or_default();
-        let ticks = after.split_whitespace().skip(11).take(2);
-        ticks.filter_map(|field| field.parse::<u64>().ok()).sum::<u64>() * 10
-    }
+/// The CPU time it has taken, in ms: fields 14 and 15 of proc(5)'s stat, in ticks of 10 ms.
+fn cpu(proxy: &Proxy) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", proxy.process.0.id())).unwrap_or_default();
+    let after = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = after.split_whitespace().skip(11).take(2);
+    ticks.filter_map(|field| field.parse::<u64>().ok()).sum::<u64>() * 10
 }

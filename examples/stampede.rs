@@ -12,7 +12,6 @@ use std::convert::Infallible;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -26,7 +25,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+mod support;
+
+use support::{Outcome, Proxy, beside_us, memory};
+
 type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, io::Error>;
 
 const ZIP: &str = "/example.com/large/@v/v1.0.0.zip";
@@ -47,12 +49,13 @@ fn main() -> Outcome<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let asked = Arc::new(AtomicUsize::new(0));
     let mirror = runtime.block_on(serve(zip, Arc::clone(&asked)))?;
-    let proxy = Proxy::start(&program, mirror, folder.path())?;
+    let settings = [("--intercept-mode", "off"), ("--cache-memory", &MEMORY.to_string())];
+    let proxy = Proxy::start(&program, mirror, folder.path(), &settings)?;
     let mut is_well = true;
     for round in ["nothing held", "held"] {
-        let before = proxy.anonymous()?;
+        let before = anonymous(&proxy)?;
         let (peak, done) = (Arc::new(AtomicU64::new(before)), Arc::new(AtomicBool::new(false)));
-        let watching = proxy.watch(Arc::clone(&peak), Arc::clone(&done));
+        let watching = watch(&proxy, Arc::clone(&peak), Arc::clone(&done));
         let begun = Instant::now();
         let got = runtime.block_on(stampede(proxy.address, clients));
         let elapsed = begun.elapsed();
@@ -72,12 +75,6 @@ fn main() -> Outcome<()> {
     }
     drop(proxy);
     if is_well { Ok(()) } else { Err("not as it should be".into()) }
-}
-
-/// The program that was built with this example.
-fn beside_us() -> PathBuf {
-    let us = std::env::current_exe().unwrap_or_default();
-    us.ancestors().nth(2).unwrap_or(Path::new("target/debug")).join("goanyway")
 }
 
 fn write_zip(place: &Path, mebibytes: u64) -> Outcome<()> {
@@ -166,69 +163,16 @@ async fn download(proxy: SocketAddr) -> io::Result<Option<u64>> {
     }
 }
 
-/// The program itself, as a process whose memory can be read.
-struct Proxy {
-    child: Child,
-    address: SocketAddr,
+fn anonymous(proxy: &Proxy) -> Outcome<u64> {
+    Ok(proxy.memory("RssAnon").ok_or("its memory cannot be read from /proc")?)
 }
 
-impl Proxy {
-    fn start(program: &Path, mirror: SocketAddr, folder: &Path) -> Outcome<Proxy> {
-        let ready = folder.join("ready");
-        let mut command = Command::new(program);
-        command.env_clear().arg("serve");
-        for (flag, value) in [
-            ("--listen", "127.0.0.1:0".to_owned()),
-            ("--admin", "none".to_owned()),
-            ("--intercept-mode", "off".to_owned()),
-            ("--fallback", "none".to_owned()),
-            ("--nameserver", "udp://127.0.0.1:9".to_owned()),
-            ("--parent", "none".to_owned()),
-            ("--sumdb", "off".to_owned()),
-            ("--upstream", format!("http://{mirror}")),
-            ("--cache-memory", MEMORY.to_string()),
-            ("--cache-dir", folder.join("cache").display().to_string()),
-            ("--state-dir", folder.join("state").display().to_string()),
-            ("--ready-file", ready.display().to_string()),
-        ] {
-            command.args([flag, &value]);
+fn watch(proxy: &Proxy, peak: Arc<AtomicU64>, done: Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
+    let id = proxy.process.0.id();
+    std::thread::spawn(move || {
+        while !done.load(Ordering::Relaxed) {
+            peak.fetch_max(memory(id, "RssAnon").unwrap_or(0), Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(20));
         }
-        let child = command.stderr(Stdio::null()).spawn()?;
-        for _ in 0..600 {
-            let told = std::fs::read_to_string(&ready).unwrap_or_default();
-            if let Some(address) = told.lines().find_map(|line| line.strip_prefix("listen=")) {
-                return Ok(Proxy { child, address: address.parse()? });
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Err("it did not start within half a minute".into())
-    }
-
-    fn anonymous(&self) -> Outcome<u64> {
-        Ok(anonymous(self.child.id()).ok_or("its memory cannot be read from /proc")?)
-    }
-
-    fn watch(&self, peak: Arc<AtomicU64>, done: Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
-        let id = self.child.id();
-        std::thread::spawn(move || {
-            while !done.load(Ordering::Relaxed) {
-                peak.fetch_max(anonymous(id).unwrap_or(0), Ordering::Relaxed);
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        })
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// `RssAnon`, in bytes.
-fn anonymous(id: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
-    Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? << 10)
+    })
 }

@@ -14,11 +14,11 @@ mod support;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
 use hickory_proto::op::ResponseCode;
-use support::binary::{Home, Served, home};
-use support::client::{connect, get};
+use support::binary::{Beside, Home, Served, home};
+use support::client::{connect, get, get_through};
 use support::mirror::{Mirror, Mood};
 use support::nameserver::{Nameserver, Says};
 use support::needs::{find, have};
@@ -26,7 +26,7 @@ use support::origin::{Origin, text};
 
 /// Somebody who looks at a page.
 struct Reader {
-    child: Child,
+    _child: Beside,
     tell: ChildStdin,
     hear: BufReader<ChildStdout>,
 }
@@ -38,7 +38,7 @@ impl Reader {
         command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser"));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (tell, hear) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        Reader { child, tell, hear }
+        Reader { _child: Beside(child), tell, hear }
     }
 
     fn ask(&mut self, line: &str) -> String {
@@ -55,13 +55,6 @@ impl Reader {
     /// Each of them is to be seen.
     fn sees(&mut self, lines: &[(&str, &str)]) {
         lines.iter().for_each(|(selector, text)| self.must(&format!("see {selector} {text}")));
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -122,11 +115,6 @@ async fn build(proxy: SocketAddr, minors: std::ops::Range<u32>) {
     }
 }
 
-fn admin_of(served: &Served) -> String {
-    let line = served.said.lines().find(|line| line.trim_start().starts_with("admin")).unwrap();
-    line.split_once("http://").unwrap().1.trim_end_matches('/').to_owned()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_status_page_is_read_while_builds_come_and_go_and_things_break() {
     if !have("the_status_page", &["node", "chromium", "tests/browser/node_modules"]) {
@@ -134,7 +122,7 @@ async fn the_status_page_is_read_while_builds_come_and_go_and_things_break() {
     }
     let (site, home) = (Site::open().await, home());
     let served = site.serve(&home, "127.0.0.1:0");
-    let admin = admin_of(&served);
+    let admin = home.listeners("admin")[0].to_string();
     let mut reader = Reader::start();
 
     reader.must(&format!("open http://{admin}/"));
@@ -173,7 +161,7 @@ async fn the_status_page_is_read_while_builds_come_and_go_and_things_break() {
     let (answer, _) = connect(served.address, "127.0.0.1:1", None).await;
     assert_eq!(answer.status, 403);
     let secret = format!("http://{git}/private/repo?token=s3cret");
-    assert!(support::client::get_through(served.address, &secret).await.status >= 200);
+    assert!(get_through(served.address, &secret).await.status >= 200);
     build(served.address, 0..2).await;
     reader.sees(&[
         ("#verdict", "In trouble"),

@@ -1,14 +1,17 @@
-//! What the examples that measure a download share: a goanyway that asks nobody but one mirror, and the
-//! real `go mod download` with nothing held.
+//! What the examples share: a goanyway that asks nobody but one mirror, in this process or as the program
+//! itself, and the real `go mod download` with nothing held.
 
-use std::path::Path;
-use std::process::Command;
+#![allow(dead_code, reason = "each example needs a part of it")]
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use goanyway::config::{Settings, Typed};
 
 /// What can go wrong, as an example tells it.
-pub type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+pub type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// A goanyway in front of that mirror, which asks nobody else.
 pub fn settings(upstream: &str, folder: &Path) -> Outcome<Settings> {
@@ -47,4 +50,73 @@ pub fn download(folder: &Path, goproxy: &str, goflags: &str) -> Outcome<Duration
         return Err(String::from_utf8_lossy(&ended.stderr).into());
     }
     Ok(elapsed)
+}
+
+/// A process of ours that ends with this one.
+pub struct Process(pub Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The program itself, in front of one upstream.
+pub struct Proxy {
+    pub process: Process,
+    pub address: SocketAddr,
+}
+
+impl Proxy {
+    /// Starts it with these settings beside, and returns once it serves.
+    pub fn start(program: &Path, upstream: SocketAddr, folder: &Path, more: &[(&str, &str)]) -> Outcome<Proxy> {
+        let at = |name: &str| folder.join(name).display().to_string();
+        let upstream = format!("http://{upstream}");
+        let (cache, state, ready) = (at("cache"), at("state"), at("ready"));
+        let mut command = Command::new(program);
+        command.env_clear().arg("serve");
+        let usual = [
+            ("--listen", "127.0.0.1:0"),
+            ("--admin", "none"),
+            ("--fallback", "none"),
+            ("--nameserver", "udp://127.0.0.1:9"),
+            ("--parent", "none"),
+            ("--sumdb", "off"),
+            ("--upstream", &upstream),
+            ("--cache-dir", &cache),
+            ("--state-dir", &state),
+            ("--ready-file", &ready),
+        ];
+        for (flag, value) in usual.iter().chain(more) {
+            command.args([flag, value]);
+        }
+        let process = Process(command.stderr(Stdio::null()).spawn()?);
+        for _ in 0..600 {
+            let told = std::fs::read_to_string(&ready).unwrap_or_default();
+            if let Some(address) = told.lines().find_map(|line| line.strip_prefix("listen=")) {
+                return Ok(Proxy { process, address: address.parse()? });
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Err("it did not start within half a minute".into())
+    }
+
+    /// A line of its status in /proc, in bytes: `VmRSS`, `RssAnon`.
+    pub fn memory(&self, line: &str) -> Option<u64> {
+        memory(self.process.0.id(), line)
+    }
+}
+
+/// The same of any process.
+pub fn memory(id: u32, line: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let value = status.lines().find_map(|own| own.strip_prefix(line)?.strip_prefix(':'))?;
+    Some(value.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? << 10)
+}
+
+/// The program that was built with this example.
+pub fn beside_us() -> PathBuf {
+    let us = std::env::current_exe().unwrap_or_default();
+    us.ancestors().nth(2).unwrap_or(Path::new("target/debug")).join("goanyway")
 }

@@ -6,7 +6,6 @@
 //   open URL               opens a page; from then on nothing but its origin may be asked
 //   see SELECTOR TEXT      waits until an element has this text in it
 //   not SELECTOR TEXT      it does not have it
-//   shows SELECTOR         waits until it is seen
 //   outage on|off          whether lost connections are to be expected
 //   type SELECTOR          what a person would type who reads it there
 //   look NAME              light, dark and narrow: no accessibility fault, nothing wider than the window; with
@@ -73,7 +72,6 @@ const commands = {
   },
   see: async (selector, ...text) => void await page.waitForFunction(has, [selector, text.join(" ")]),
   not: async (selector, ...text) => await page.evaluate(has, [selector, text.join(" ")]) ? ["it has it"] : [],
-  shows: async selector => void await page.waitForSelector(selector),
   outage: async is => void (outage = is === "on"),
   type: async (...selector) => [`> ${await page.textContent(selector.join(" "))}`],
   look,

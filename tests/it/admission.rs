@@ -158,7 +158,7 @@ async fn our_own_listeners_are_never_dialled() {
 }
 
 /// A file of users: alice, whose password is s3cret (bcrypt, cost 4).
-fn users(folder: &std::path::Path) -> String {
+pub fn users(folder: &std::path::Path) -> String {
     let hash = bcrypt::hash_with_salt("s3cret", 4, [7; 16]).unwrap().format_for_version(bcrypt::Version::TwoY);
     let path = folder.join("users");
     std::fs::write(&path, format!("alice:{hash}\n")).unwrap();
@@ -167,7 +167,7 @@ fn users(folder: &std::path::Path) -> String {
     path.display().to_string()
 }
 
-fn basic(user: &str, password: &str) -> String {
+pub fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}")))
 }
 

@@ -151,7 +151,7 @@ async fn told_to_stop_it_finishes_what_is_under_way_and_ends_with_0() {
     tunnel.read_exact(&mut [0; 6]).await.unwrap();
     served.tell_to_stop();
     // The balancer in front is told for as long as somebody is still served.
-    let admin = ready.lines().find_map(|line| line.strip_prefix("admin=")).unwrap().parse().unwrap();
+    let admin = home.listeners("admin")[0];
     while get(admin, "/readyz").await.status != 503 {}
     tunnel.write_all(b"after").await.unwrap();
     let mut heard = [0; 5];

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 
 use crate::support::authority::Authority;
 use crate::support::binary::{Ended, Home, home, listing};
-use crate::support::client::{connect, read_answer};
+use crate::support::client::{connect, read_answer, read_head};
 use crate::support::daemon::{Daemon, goanyway};
 use crate::support::mirror::Mirror;
 use crate::support::needs::have;
@@ -54,13 +54,10 @@ impl Rig {
 
 /// A shell script after `eval "$(goanyway env)"`, in the user's folder, with these variables set before.
 pub fn shell(home: &Home, proxy: &Daemon, script: &str, variables: &[(&str, &str)]) -> Ended {
-    let mut command = Command::new("sh");
-    home.surround(&mut command);
     let listen = proxy.address().to_string();
     let env =
         format!("eval \"$('{}' env --listen {listen} --intercept mirror.example)\"", env!("CARGO_BIN_EXE_goanyway"));
-    command.args(["-ec", &format!("{env}\n{script}")]).current_dir(home.at("."));
-    Ended::of(command.envs(variables.iter().copied()).output().unwrap())
+    home.shell(&format!("{env}\n{script}"), variables)
 }
 
 /// Every file of a folder, at the path that a server of it has.
@@ -97,12 +94,10 @@ async fn git_clones_over_https() {
         return;
     }
     let made = home();
-    let mut command = Command::new("sh");
-    made.surround(&mut command);
     let script = "git init -q work && cd work && echo hello > file && git add file \
                   && git -c user.name=a -c user.email=a@b commit -qm one \
                   && git clone -q --bare . ../srv/repo.git && git -C ../srv/repo.git update-server-info";
-    let ended = Ended::of(command.args(["-ec", script]).current_dir(made.at(".")).output().unwrap());
+    let ended = made.shell(script, &[]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let rig = rig(served(&made.at("srv"))).await;
     // git's libcurl may be of any TLS library; this variable all of them follow.
@@ -223,11 +218,8 @@ async fn a_websocket_echoes_through_a_tunnel() {
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await.unwrap());
-        }
-        assert!(head.starts_with(b"GET /chat HTTP/1.1\r\n"));
+        let head = read_head(&mut stream).await.unwrap();
+        assert!(head.starts_with("GET /chat HTTP/1.1\r\n"));
         let accept = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                       Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
         stream.write_all(accept.as_bytes()).await.unwrap();

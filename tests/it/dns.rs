@@ -29,7 +29,7 @@ fn serving() -> Wanted {
     goanyway().with("dns.listen", "127.0.0.1:0")
 }
 
-fn question(name: &str, kind: RecordType) -> Message {
+pub fn question(name: &str, kind: RecordType) -> Message {
     let mut message = Message::new(4711, MessageType::Query, OpCode::Query);
     message.metadata.recursion_desired = true;
     message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
@@ -43,7 +43,7 @@ fn with_edns(mut message: Message, payload: u16) -> Message {
     message
 }
 
-async fn over_udp(server: SocketAddr, packet: &[u8]) -> Message {
+pub async fn over_udp(server: SocketAddr, packet: &[u8]) -> Message {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.connect(server).await.unwrap();
     socket.send(packet).await.unwrap();
@@ -64,7 +64,7 @@ async fn read_framed(stream: &mut TcpStream) -> Message {
     Message::from_vec(&reply).unwrap()
 }
 
-async fn over_tcp(server: SocketAddr, packet: &[u8]) -> Message {
+pub async fn over_tcp(server: SocketAddr, packet: &[u8]) -> Message {
     let mut stream = TcpStream::connect(server).await.unwrap();
     send_framed(&mut stream, packet).await;
     read_framed(&mut stream).await

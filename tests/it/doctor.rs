@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::authority::Authority;
-use crate::support::binary::{Ended, Home, Served, home};
+use crate::support::binary::{Beside, Ended, Home, Served, beside, home};
+use crate::support::client::read_head;
 use crate::support::mirror::{Mirror, Mood, files};
 use crate::support::nameserver::{Nameserver, Says};
 use crate::support::needs::{find, have};
@@ -339,35 +340,23 @@ fn gos_settings_are_mended_where_they_stand() {
     assert!(fixed.report["fixed"].as_array().unwrap().iter().all(|one| one["code"] == 0), "{}", fixed.ended.out);
 }
 
-/// A mount namespace that lives as long as this, and the small disk that is mounted in it alone.
+/// A mount namespace that lives as long as its keeper, and the small disk that is mounted in it alone.
 struct Disk {
-    keeper: std::process::Child,
+    keeper: Beside,
 }
 
 impl Disk {
     fn mount(machine: &Machine, place: &Path) -> Disk {
         let script = format!("mount -t tmpfs -o size=8m none {} && echo ready && cat", place.display());
         let mut command = machine.command("unshare");
-        command.args(["-m", "sh", "-c", &script]).stdin(std::process::Stdio::piped());
-        let mut keeper = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
-        let mut ready = String::new();
-        let mut output = std::io::BufReader::new(keeper.stdout.as_mut().unwrap());
-        std::io::BufRead::read_line(&mut output, &mut ready).unwrap();
-        assert_eq!(ready, "ready\n");
-        Disk { keeper }
+        command.args(["-m", "sh", "-c", &script]);
+        Disk { keeper: beside(command, "ready") }
     }
 
     fn type_in(&self, machine: &Machine, line: &str) -> Ended {
         let mut command = machine.command("nsenter");
-        command.args(["-m", "-t", &self.keeper.id().to_string(), "sh", "-c", line]);
+        command.args(["-m", "-t", &self.keeper.0.id().to_string(), "sh", "-c", line]);
         Ended::of(command.output().unwrap())
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = self.keeper.kill();
-        let _ = self.keeper.wait();
     }
 }
 
@@ -456,19 +445,19 @@ fn a_port_that_another_program_has_is_told_with_a_free_one() {
     let script =
         "import socket, sys; s = socket.create_server(('127.0.0.1', 3128)); print('up', flush=True); sys.stdin.read()";
     let mut command = machine.command("python3");
-    command.args(["-c", script]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
-    let mut squatter = command.spawn().unwrap();
-    let mut up = [0; 3];
-    std::io::Read::read_exact(squatter.stdout.as_mut().unwrap(), &mut up).unwrap();
+    command.args(["-c", script]);
+    let squatter = beside(command, "up");
     let taken = machine.doctor().is_bad("fault", "port", "127.0.0.1:3128");
-    assert!(taken.saw.contains("python") && taken.saw.contains(&format!("process {}", squatter.id())), "{}", taken.saw);
+    assert!(
+        taken.saw.contains("python") && taken.saw.contains(&format!("process {}", squatter.0.id())),
+        "{}",
+        taken.saw
+    );
     let line = taken.command();
     let told = machine.doctor_after(&line);
     let place = line.strip_prefix("export GOANYWAY_LISTEN=").unwrap();
     assert!(told.find("port", place).is_some(), "{line}: {}", told.ended.out);
     told.is_well("port", place);
-    squatter.kill().unwrap();
-    squatter.wait().unwrap();
 }
 
 #[test]
@@ -592,11 +581,8 @@ async fn company_proxy(at: &str, to: &'static str) {
     tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
             tokio::spawn(async move {
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    head.push(client.read_u8().await?);
-                }
-                if !head.starts_with(b"CONNECT ") {
+                let head = read_head(&mut client).await?;
+                if !head.starts_with("CONNECT ") {
                     return client.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
                 }
                 let mut server = TcpStream::connect(to).await?;

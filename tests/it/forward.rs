@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use http_body_util::BodyExt;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::authority::Authority;
-use crate::support::client::{connect, get, get_through, handshake, raw, read_answer, request, roots};
+use crate::support::client::{connect, get, get_through, handshake, raw, read_answer, read_head, request, roots};
 use crate::support::daemon::{Daemon, goanyway};
 use crate::support::mirror::Mirror;
 use crate::support::origin::{Origin, closed_port, scripted, text};
@@ -81,11 +81,9 @@ async fn a_connection_goes_on_after_a_chunked_request() {
 async fn the_options_of_a_server_are_asked_of_it_with_an_asterisk() {
     let origin = Origin::plain(|_| text(200, "")).await;
     let url = format!("http://{}", origin.address);
-    let open =
-        |wanted: crate::support::daemon::Wanted| wanted.and("admit.ports", &origin.address.port().to_string()).start();
     let parent = Origin::plain(|_| text(200, "")).await;
-    let (straight, by_parent) =
-        (open(goanyway()), goanyway().with("connect.parent", &format!("http://{}", parent.address)).start());
+    let straight = goanyway().and("admit.ports", &origin.address.port().to_string()).start();
+    let by_parent = goanyway().with("connect.parent", &format!("http://{}", parent.address)).start();
     for path in ["", "/", "/x"] {
         assert_eq!(options(straight.address(), &format!("{url}{path}")).await, 200);
     }
@@ -134,7 +132,7 @@ async fn protocols_are_switched_where_the_origin_agrees() {
     let origin = listener.local_addr().unwrap();
     let serving = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        let head = read_head(&mut stream).await;
+        let head = read_head(&mut stream).await.unwrap();
         stream.write_all(AGREED).await.unwrap();
         let mut frames = Vec::new();
         stream.read_to_end(&mut frames).await.unwrap();
@@ -148,7 +146,7 @@ async fn protocols_are_switched_where_the_origin_agrees() {
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\nearly\n\n"
     );
     client.write_all(asked.as_bytes()).await.unwrap();
-    let agreed = read_head(&mut client).await.to_lowercase();
+    let agreed = read_head(&mut client).await.unwrap().to_lowercase();
     assert!(agreed.starts_with("http/1.1 101"), "{agreed}");
     for field in ["connection: upgrade", "upgrade: websocket", "sec-websocket-accept: s3pp", "via: 1.1 goanyway-"] {
         assert!(agreed.contains(field), "{field}: {agreed}");
@@ -174,7 +172,7 @@ async fn protocols_are_switched_on_intercepted_hosts_too() {
     let serving = tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
         let mut stream = tokio_rustls::TlsAcceptor::from(config).accept(stream).await.unwrap();
-        read_head(&mut stream).await;
+        read_head(&mut stream).await.unwrap();
         stream.write_all(b"HTTP/1.1 101 Over\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\nfirst").await.unwrap();
         let mut heard = [0; 9];
         stream.read_exact(&mut heard).await.unwrap();
@@ -196,7 +194,7 @@ async fn protocols_are_switched_on_intercepted_hosts_too() {
     let mut client = handshake(stream, "mirror.example", roots(&proxy.ca_pem()), &[b"http/1.1"]).await.unwrap();
     let head = format!("GET /chat HTTP/1.1\r\nHost: {target}\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\nearly");
     client.write_all(head.as_bytes()).await.unwrap();
-    assert!(read_head(&mut client).await.starts_with("HTTP/1.1 101"));
+    assert!(read_head(&mut client).await.unwrap().starts_with("HTTP/1.1 101"));
     client.write_all(b"late").await.unwrap();
     let mut heard = [0; 9];
     client.read_exact(&mut heard).await.unwrap();
@@ -268,7 +266,7 @@ async fn whether_a_body_may_come_is_the_origins_word() {
         let origin = listener.local_addr().unwrap();
         let serving = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let head = read_head(&mut stream).await;
+            let head = read_head(&mut stream).await.unwrap();
             if agrees {
                 stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.unwrap();
             }
@@ -281,7 +279,7 @@ async fn whether_a_body_may_come_is_the_origins_word() {
         let proxy = goanyway().and("admit.ports", &origin.port().to_string()).start();
         let mut client = TcpStream::connect(proxy.address()).await.unwrap();
         client.write_all(expecting(origin).as_bytes()).await.unwrap();
-        assert!(read_head(&mut client).await.starts_with("HTTP/1.1 100"));
+        assert!(read_head(&mut client).await.unwrap().starts_with("HTTP/1.1 100"));
         client.write_all(b"this").await.unwrap();
         assert_eq!(read_answer(&mut client).await.text(), "that");
         assert_eq!(&serving.await.unwrap(), b"this");
@@ -290,14 +288,6 @@ async fn whether_a_body_may_come_is_the_origins_word() {
 
 fn expecting(origin: std::net::SocketAddr) -> String {
     format!("PUT http://{origin}/ HTTP/1.1\r\nHost: {origin}\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
-}
-
-async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> String {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.unwrap());
-    }
-    String::from_utf8(head).unwrap()
 }
 
 /// An origin that answers the first request of each connection and ends it at the second, unanswered.
@@ -310,7 +300,7 @@ async fn forgetful() -> (std::net::SocketAddr, Arc<Mutex<Vec<String>>>) {
             let heard = Arc::clone(&hearing);
             tokio::spawn(async move {
                 for answers in [true, false] {
-                    let line = read_head(&mut stream).await.lines().next().unwrap().to_owned();
+                    let line = read_head(&mut stream).await.unwrap().lines().next().unwrap().to_owned();
                     heard.lock().unwrap().push(line);
                     if answers {
                         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
@@ -369,7 +359,7 @@ async fn the_work_stops_when_the_client_leaves() {
         let mut client = TcpStream::connect(proxy.address()).await.unwrap();
         client.write_all(format!("GET http://{origin}/ HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
         let (mut stream, _) = listener.accept().await.unwrap();
-        read_head(&mut stream).await;
+        read_head(&mut stream).await.unwrap();
         if resets {
             goanyway::socket::reset_on_close(&client);
         }

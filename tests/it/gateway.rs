@@ -13,6 +13,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::support::binary::{Ended, Home, home};
+use crate::support::golden;
 use crate::support::needs::have;
 use crate::support::netns::Netns;
 
@@ -40,20 +41,18 @@ impl Rig {
         connect(&client, "eth0", &router, "eth1");
         connect(&router, "eth2", &world, "eth0");
         // 10.9.0.0/24 is on the same link, and no subnet of the builds.
-        give(&client, "eth0", &["10.7.0.2/16", "10.9.0.2/24", "fd07::2/64"]);
-        give(&router, "eth1", &["fe80::1/64", "10.7.0.1/16", "10.9.0.1/24", "fd07::1/64"]);
-        give(&router, "eth2", &["fe80::2/64", "203.0.113.1/24", "192.168.50.1/24", "2001:db8:1::1/64", "fd99::1/64"]);
+        client.give("eth0", &["10.7.0.2/16", "10.9.0.2/24", "fd07::2/64"]);
+        router.give("eth1", &["fe80::1/64", "10.7.0.1/16", "10.9.0.1/24", "fd07::1/64"]);
+        router.give("eth2", &["fe80::2/64", "203.0.113.1/24", "192.168.50.1/24", "2001:db8:1::1/64", "fd99::1/64"]);
         for address in WORLD {
             let length = if address.contains(':') { 64 } else { 24 };
-            give(&world, "eth0", &[&format!("{address}/{length}")]);
+            world.give("eth0", &[&format!("{address}/{length}")]);
         }
         for (netns, gateways) in [(&client, ["10.7.0.1", "fd07::1"]), (&world, ["203.0.113.1", "2001:db8:1::1"])] {
-            gateways.iter().for_each(|gateway| inside(netns, &format!("ip route add default via {gateway}")));
+            gateways.iter().for_each(|gateway| netns.ip(&["route", "add", "default", "via", gateway]));
         }
+        router.forward();
         router.visit(|| {
-            for file in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
-                std::fs::write(format!("/proc/sys/net/{file}"), "1").unwrap();
-            }
             for any in [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()] {
                 answer_tcp("transparent", SocketAddr::new(any, 3129), true);
                 answer_tcp("dns", SocketAddr::new(any, 5300), false);
@@ -115,18 +114,11 @@ fn inside(netns: &Netns, line: &str) {
 }
 
 fn connect(one: &Netns, name: &str, other: &Netns, peer: &str) {
-    inside(one, &format!("ip link add {name} type veth peer name {peer} netns {}", other.name()));
+    one.plug(name, other, peer);
     for (netns, interface) in [(one, name), (other, peer)] {
         // Without link-local addresses, which appear when they like.
-        inside(netns, &format!("ip link set {interface} addrgenmode none && ip link set {interface} up"));
-    }
-}
-
-fn give(netns: &Netns, interface: &str, addresses: &[&str]) {
-    for address in addresses {
-        // An IPv6 address is usable at once: nobody else can have it here.
-        let nodad = if address.contains(':') { "nodad" } else { "" };
-        inside(netns, &format!("ip address add {address} dev {interface} {nodad}"));
+        netns.ip(&["link", "set", interface, "addrgenmode", "none"]);
+        netns.ip(&["link", "set", interface, "up"]);
     }
 }
 
@@ -440,7 +432,7 @@ fn what_will_disappoint_is_said_beforehand() {
     }
     let rig = Rig::new();
     assert_eq!(rig.apply("").err, "", "all is well");
-    rig.router.visit(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap());
+    rig.router.set("net.ipv4.ip_forward", "0");
     let said = rig.apply("").err;
     assert!(said.contains("net.ipv4.ip_forward is 0") && !said.contains("ipv6"), "{said}");
     assert_eq!(rig.tcp("203.0.113.10:443"), "transparent 203.0.113.10:443", "it is redirected all the same");
@@ -458,7 +450,7 @@ fn a_kernel_that_would_drop_marked_packets_is_told_of() {
         return;
     }
     let rig = Rig::new();
-    rig.router.visit(|| std::fs::write("/proc/sys/net/ipv4/conf/all/src_valid_mark", "1").unwrap());
+    rig.router.set("net.ipv4.conf.all.src_valid_mark", "1");
     let said = rig.apply("--mode tproxy").err;
     assert!(said.contains("net.ipv4.conf.all.src_valid_mark is 1"), "{said}");
     let dropped = rig.client.visit(|| {
@@ -471,22 +463,43 @@ fn a_kernel_that_would_drop_marked_packets_is_told_of() {
     assert_eq!(rig.tcp("203.0.113.10:443"), "transparent 203.0.113.10:443");
 }
 
+/// `deploy/systemd/goanyway-gateway.service`, with the options that its head suggests and the settings beside it.
+#[test]
+fn the_unit_that_is_shipped_lays_its_rules_and_takes_them_away() {
+    if !have("the_unit_that_is_shipped_lays_its_rules_and_takes_them_away", &NEEDED) {
+        return;
+    }
+    let (rig, folder) = (Rig::new(), Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/systemd"));
+    let (untouched, settings) = (rig.state(), folder.join("goanyway.toml").display().to_string());
+    let unit = std::fs::read_to_string(folder.join("goanyway-gateway.service")).unwrap();
+    let options = unit.lines().find_map(|line| line.strip_prefix("# OPTIONS=")).unwrap();
+    let execute = |key: &str| {
+        let line = unit.lines().find_map(|line| line.strip_prefix(&format!("{key}=/usr/bin/goanyway "))).unwrap();
+        let line = line.replace("$OPTIONS", options);
+        let words: Vec<&str> = line.split_whitespace().chain(["--config", &settings]).collect();
+        let ended = rig.router.visit(|| rig.home.run(&words));
+        assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{line}: {ended:?}");
+    };
+    for key in ["ExecStart", "ExecReload"] {
+        execute(key);
+        assert_eq!(rig.tcp("203.0.113.10:443"), "transparent 203.0.113.10:443", "{key}");
+        assert!(rig.state().contains("dnat ip to 10.7.0.1:53"), "{key}: {}", rig.state());
+    }
+    execute("ExecStop");
+    assert_eq!(rig.state(), untouched);
+}
+
 /// The samples under `deploy/nftables` say in their head how they were made; `GOANYWAY_BLESS=1` makes them anew.
 #[test]
 fn the_samples_are_what_print_prints() {
     let home = home();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/nftables");
-    for sample in ["redirect.nft", "tproxy.nft"] {
-        let kept = std::fs::read_to_string(folder.join(sample)).unwrap();
+    for sample in ["deploy/nftables/redirect.nft", "deploy/nftables/tproxy.nft"] {
+        let kept = golden::promised(sample);
         let line = kept.lines().find_map(|line| line.strip_prefix("#   goanyway ")).unwrap();
         let mut arguments: Vec<&str> = line.split_whitespace().collect();
         arguments.extend(["--client", "10.7.0.0/16", "--client", "fd07::/64"]);
         let printed = home.run(&arguments);
         assert_eq!((printed.code, printed.err.as_str()), (Some(0), ""), "{printed:?}");
-        if std::env::var_os("GOANYWAY_BLESS").is_some() {
-            std::fs::write(folder.join(sample), &printed.out).unwrap();
-        } else {
-            assert_eq!(printed.out, kept, "{sample}");
-        }
+        golden::keeps(sample, &printed.out);
     }
 }

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 use rustls::pki_types::{PrivateKeyDer, ServerName};
@@ -12,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::support::authority::Authority;
-use crate::support::binary::{Ended, Home, home};
+use crate::support::binary::{Home, home};
 use crate::support::client::{get, handshake, raw, read_answer, request};
 use crate::support::daemon::{Daemon, Wanted, goanyway};
 use crate::support::mirror::Mirror;
@@ -178,9 +177,9 @@ async fn curl_goes_through_an_https_proxy_url() {
     let url = format!("http://origin.example:{}/", origin.address.port());
     let proxy = format!("--proxy-cacert root.pem -x https://{}", rig.proxy.address());
     // Absolute form, then a tunnel.
-    let ended = shell(&rig.home, &format!("curl -sS {proxy} {url} && curl -sS -p {proxy} {url}"), &[]);
+    let ended = rig.home.shell(&format!("curl -sS {proxy} {url} && curl -sS -p {proxy} {url}"), &[]);
     assert_eq!((ended.code, ended.out.as_str()), (Some(0), "hellohello"), "{ended:?}");
-    let ended = shell(&rig.home, &format!("curl -sS {} {url}", proxy.replace("https:", "http:")), &[]);
+    let ended = rig.home.shell(&format!("curl -sS {} {url}", proxy.replace("https:", "http:")), &[]);
     assert!(ended.out.contains("its proxy URL begins with https://"), "{ended:?}");
 }
 
@@ -205,16 +204,9 @@ async fn go_goes_through_an_https_proxy_url() {
         ("GOTOOLCHAIN", "local"),
         ("GOFLAGS", "-modcacherw"),
     ];
-    let ended = shell(&rig.home, "go mod download -json example.com/m@v1.0.0", &variables);
+    let ended = rig.home.shell("go mod download -json example.com/m@v1.0.0", &variables);
     assert!(ended.code == Some(0) && ended.out.contains("v1.0.0"), "{ended:?}");
     assert!(mirror.asked("v1.0.0.zip") > 0 && rig.proxy.metrics().contains("decision=\"admitted\"}"));
-}
-
-fn shell(home: &Home, script: &str, variables: &[(&str, &str)]) -> Ended {
-    let mut command = Command::new("sh");
-    home.surround(&mut command);
-    command.args(["-ec", script]).current_dir(home.at("."));
-    Ended::of(command.envs(variables.iter().copied()).output().unwrap())
 }
 
 /// Announces a client to a listener, as a load balancer does.

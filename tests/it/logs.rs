@@ -1,18 +1,19 @@
 //! The log: one record a request, the same fields as text and as JSON, the same id everywhere, no secret.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use tokio::net::TcpStream;
 
+use crate::admission::{basic, users};
 use crate::support::binary::{Home, home};
 use crate::support::client::{raw, request};
+use crate::support::golden;
 use crate::support::mirror::Mirror;
 use crate::support::origin::{Heard, Origin, closed_port, echo, text};
 
+/// The password in the file of [`users`].
 const SECRET: &str = "s3cret";
 
 /// A busy run of `serve`, in which `SECRET` is wherever a secret may be; what it logged.
@@ -32,25 +33,15 @@ async fn busy(home: &Home, format: &str, level: &str) -> String {
     .await;
     let (origin, tunnelled, dead) =
         (Origin::plain(|_: &Heard| text(200, "x")).await, echo().await, closed_port().await);
-    let users = home.at("users");
-    std::fs::write(
-        &users,
-        format!(
-            "alice:{}\n",
-            bcrypt::hash_with_salt(SECRET, 4, [7; 16]).unwrap().format_for_version(bcrypt::Version::TwoY)
-        ),
-    )
-    .unwrap();
-    std::fs::set_permissions(&users, std::fs::Permissions::from_mode(0o600)).unwrap();
     let ports = [origin.address.port(), tunnelled.port(), dead.port()].map(|port| format!("--allow-port={port}"));
     let upstreams = [format!("--upstream=http://{}", signing.address), format!("--upstream={}", mirror.url())];
     let (format, level) = (format!("--log-format={format}"), format!("--log-level={level}"));
-    let credentials = format!("--credentials={}", users.display());
+    let credentials = format!("--credentials={}", users(home.folder.path()));
     let mut arguments = vec![format.as_str(), &level, &credentials];
     arguments.extend(ports.iter().chain(&upstreams).map(String::as_str));
     let served = tokio::task::block_in_place(|| home.serve(&arguments));
     let proxy = served.address;
-    let user = format!("Basic {}", BASE64_STANDARD.encode(format!("alice:{SECRET}")));
+    let user = basic("alice", SECRET);
     let (by_proxy, by_server) = (format!("Proxy-Authorization: {user}\r\n"), format!("Authorization: {user}\r\n"));
     let ask = |line: String, field: String| async move {
         raw(proxy, format!("{line} HTTP/1.1\r\nHost: {proxy}\r\n{field}Connection: close\r\n\r\n").as_bytes()).await
@@ -131,13 +122,7 @@ async fn text_and_json_have_the_same_fields() {
     let line = |(message, names): (&String, &BTreeSet<String>)| {
         format!("{message}: {}\n", names.iter().map(String::as_str).collect::<Vec<_>>().join(" "))
     };
-    let golden: String = told.iter().map(line).collect();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/log/fields.txt");
-    if std::env::var_os("GOANYWAY_BLESS").is_some() {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, &golden).unwrap();
-    }
-    assert_eq!(golden, std::fs::read_to_string(&path).unwrap_or_default(), "GOANYWAY_BLESS=1 writes it anew");
+    golden::keeps("tests/golden/log/fields.txt", &told.iter().map(line).collect::<String>());
     // What every record has lines up.
     let columns: BTreeSet<usize> =
         text.lines().filter(|line| line.contains(" status=")).filter_map(|line| line.find(" ms=")).collect();

@@ -1,5 +1,6 @@
 //! The metrics as a promise: every family with its type, unit, help and label names stands in a golden file,
-//! a real Prometheus knows them all, and what `deploy/` draws and alerts on is there.
+//! a real Prometheus knows them all, and what `deploy/` draws and alerts on is there. The one that is missing,
+//! `goanyway_subnet_names`, wants a connection that was redirected, and is read in `subnet.rs`.
 //!
 //! `GOANYWAY_BLESS=1` writes the golden file anew, for its difference to be read.
 
@@ -7,16 +8,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hickory_proto::op::{Message, MessageType, OpCode, Query};
-use hickory_proto::rr::{Name, RecordType};
+use hickory_proto::rr::RecordType;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 
+use crate::dns::{over_udp, question};
+use crate::support::binary::Beside;
 use crate::support::client::{connect, get, get_through, raw};
 use crate::support::daemon::{Daemon, goanyway};
+use crate::support::golden::{self, is_blessing};
 use crate::support::mirror::Mirror;
 use crate::support::nameserver::{Nameserver, Says};
 use crate::support::needs::have;
@@ -71,13 +74,7 @@ fn families(text: &str) -> BTreeMap<String, Family> {
     found
 }
 
-fn is_blessing() -> bool {
-    std::env::var_os("GOANYWAY_BLESS").is_some()
-}
-
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/metrics.txt")
-}
+const GOLDEN: &str = "tests/golden/metrics.txt";
 
 /// `name type [unit] {labels}: help`, a line each.
 fn written(families: &BTreeMap<String, Family>) -> String {
@@ -91,7 +88,7 @@ fn written(families: &BTreeMap<String, Family>) -> String {
 
 /// The golden file, read back.
 fn promised() -> BTreeMap<String, Family> {
-    let text = std::fs::read_to_string(golden()).unwrap_or_default();
+    let text = golden::promised(GOLDEN);
     let read = |line: &str| {
         let (head, help) = line.split_once(": ").unwrap();
         let (words, labels) = head.split_once(" {").unwrap();
@@ -106,19 +103,22 @@ fn promised() -> BTreeMap<String, Family> {
 /// A daemon through which something of every kind has gone, and what must live as long as it.
 struct Busy {
     daemon: Daemon,
-    _servers: (Nameserver, Mirror, Origin),
+    _servers: (Nameserver, Mirror, Origin, Origin),
 }
 
 async fn busy() -> Busy {
     let server = Nameserver::start(Says::Address("127.0.0.1")).await;
     let mirror = Mirror::of("example.com/m", &["v1.0.0"]).await;
     let origin = Origin::plain(|_| text(200, "hello")).await;
+    let collector = Origin::plain(|_| text(200, "")).await;
     let (mirror_port, origin_port) = (mirror.origin.address.port(), origin.address.port());
     let daemon = goanyway()
         .with("resolve.nameservers", &format!("udp://{}", server.address))
         .with("goproxy.upstreams", &format!("http://mirror.example:{mirror_port}"))
         .with("intercept.hosts", "mirror.example")
         .with("dns.listen", "127.0.0.1:0")
+        .with("transparent.listen", "127.0.0.1:0")
+        .with("trace.otlp", &format!("http://{}", collector.address))
         .and("admit.ports", &mirror_port.to_string())
         .and("admit.ports", &origin_port.to_string())
         .start();
@@ -136,17 +136,10 @@ async fn busy() -> Busy {
     assert_eq!(answer.status, 200);
     stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
     tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut heard).await.unwrap();
-    ask_dns(daemon.dns()).await;
-    Busy { daemon, _servers: (server, mirror, origin) }
-}
-
-async fn ask_dns(server: SocketAddr) {
-    let mut question = Message::new(7, MessageType::Query, OpCode::Query);
-    question.metadata.recursion_desired = true;
-    question.add_query(Query::query(Name::from_ascii("origin.example.").unwrap(), RecordType::A));
-    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    socket.send_to(&question.to_vec().unwrap(), server).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(20), socket.recv(&mut [0; 1500])).await.unwrap().unwrap();
+    over_udp(daemon.dns(), &question("origin.example.", RecordType::A).to_vec().unwrap()).await;
+    // Made to us, and not brought by a gateway.
+    assert_eq!(raw(daemon.transparent(), b"").await, "");
+    Busy { daemon, _servers: (server, mirror, origin, collector) }
 }
 
 /// Both texts, once everything that went through has been counted.
@@ -160,12 +153,12 @@ async fn scraped(busy: &Busy) -> (String, String) {
         assert!(head.contains("application/openmetrics-text; version=1.0.0"), "{head}");
         let found = families(open);
         let absent: Vec<String> = promised().into_keys().filter(|name| !found.contains_key(name)).collect();
-        let is_settled = is_blessing() && begun.elapsed().as_secs() >= 3 || !is_blessing() && absent.is_empty();
+        let is_settled = is_blessing() && begun.elapsed().as_secs() >= 8 || !is_blessing() && absent.is_empty();
         if is_settled {
             return (open.to_owned(), get(admin, "/metrics").await.text());
         }
         // A family is told once something was counted in it; that a file was kept, or a tunnel ended, is counted a
-        // moment after the client has seen it.
+        // moment after the client has seen it, and what a collector is told 5 s later.
         assert!(begun.elapsed().as_secs() < 20, "nothing was counted in {absent:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -175,12 +168,7 @@ async fn scraped(busy: &Busy) -> (String, String) {
 async fn every_family_is_what_the_golden_file_says() {
     let busy = busy().await;
     let (open, plain) = scraped(&busy).await;
-    let found = written(&families(&open));
-    if is_blessing() {
-        std::fs::write(golden(), &found).unwrap();
-    }
-    let kept = std::fs::read_to_string(golden()).unwrap_or_default();
-    assert_eq!(found, kept, "GOANYWAY_BLESS=1 writes it anew");
+    golden::keeps(GOLDEN, &written(&families(&open)));
     assert!(open.ends_with("# EOF\n") && !plain.contains("# EOF"), "each format has its own end");
     assert!(plain.contains("# TYPE goanyway_goproxy_served_total counter\n"), "{plain}");
     assert_eq!(promised().len(), families(&open).len());
@@ -212,7 +200,7 @@ async fn promtool_finds_nothing_to_say() {
 /// A Prometheus of the test's own, that watches one goanyway.
 struct Prometheus {
     address: SocketAddr,
-    child: Child,
+    _child: Beside,
     _folder: tempfile::TempDir,
 }
 
@@ -233,7 +221,7 @@ impl Prometheus {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        Prometheus { address, child, _folder: folder }
+        Prometheus { address, _child: Beside(child), _folder: folder }
     }
 
     /// What an API path gives, once `enough` is satisfied with it.
@@ -251,13 +239,6 @@ impl Prometheus {
             assert!(begun.elapsed().as_secs() < 60, "{path}: {last}");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

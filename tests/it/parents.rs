@@ -8,8 +8,9 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use crate::support::authority::Authority;
-use crate::support::client::{connect, get_through, handshake};
+use crate::support::client::{connect, get, get_through, handshake, read_head};
 use crate::support::daemon::{Wanted, goanyway};
+use crate::support::mirror::Mirror;
 use crate::support::origin::{Origin, echo, scripted, text};
 
 /// A parent over TLS, as `parent.example`, that opens every tunnel to `to`; and the heads that it was sent.
@@ -24,11 +25,8 @@ async fn parent_over_tls(authority: &Authority, to: SocketAddr) -> (SocketAddr, 
             let (acceptor, heads) = (acceptor.clone(), Arc::clone(&heads));
             tokio::spawn(async move {
                 let Ok(mut stream) = acceptor.accept(stream).await else { return };
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    head.push(stream.read_u8().await.unwrap());
-                }
-                heads.lock().unwrap().push(String::from_utf8(head).unwrap());
+                let head = read_head(&mut stream).await.unwrap();
+                heads.lock().unwrap().push(head);
                 let mut far = tokio::net::TcpStream::connect(to).await.unwrap();
                 stream.write_all(b"HTTP/1.1 200 Fine\r\n\r\n").await.unwrap();
                 let _ = tokio::io::copy_bidirectional(&mut stream, &mut far).await;
@@ -70,10 +68,10 @@ async fn a_tunnel_goes_through_a_parent_over_tls_with_its_credentials() {
 async fn a_mirror_is_reached_through_a_parent_over_tls() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
     let config = authority.server(&["mirror.example"]);
-    let mirror = crate::support::mirror::Mirror::tls(config, "example.com/m", &["v1.0.0"]).await;
+    let mirror = Mirror::tls(config, "example.com/m", &["v1.0.0"]).await;
     let (parent, heard) = parent_over_tls(&authority, mirror.origin.address).await;
     let proxy = behind(&authority, parent, &folder).with("goproxy.upstreams", "https://mirror.example").start();
-    let answer = crate::support::client::get(proxy.address(), "/example.com/m/@v/v1.0.0.mod").await;
+    let answer = get(proxy.address(), "/example.com/m/@v/v1.0.0.mod").await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(heard.lock().unwrap()[0].starts_with("CONNECT mirror.example:443 "));
 }
@@ -144,13 +142,13 @@ async fn a_mirror_whose_certificate_has_no_alternative_name_is_refused() {
     let pem = folder.path().join("roots.pem");
     std::fs::write(&pem, authority.pem()).unwrap();
     let config = authority.server_of_old("mirror.example");
-    let mirror = crate::support::mirror::Mirror::tls(config, "example.com/m", &["v1.0.0"]).await;
+    let mirror = Mirror::tls(config, "example.com/m", &["v1.0.0"]).await;
     let proxy = goanyway()
         .with("goproxy.upstreams", &format!("https://mirror.example:{}", mirror.origin.address.port()))
         .with("fetch.extra_roots", pem.to_str().unwrap())
         .knowing("mirror.example", mirror.origin.address)
         .start();
-    let answer = crate::support::client::get(proxy.address(), "/example.com/m/@v/v1.0.0.mod").await;
+    let answer = get(proxy.address(), "/example.com/m/@v/v1.0.0.mod").await;
     assert_eq!(answer.status, 502, "{}", answer.text());
     assert!(answer.text().contains("certificate"), "{}", answer.text());
     assert!(mirror.origin.heard().is_empty());

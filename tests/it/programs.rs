@@ -10,16 +10,14 @@ use std::process::{Command, Stdio};
 use tokio::net::TcpListener;
 
 use crate::clients::{rig, served, shell};
-use crate::support::binary::{Ended, Home, home};
+use crate::support::binary::{Home, home};
 use crate::support::daemon::goanyway;
 use crate::support::needs::{find, have};
 use crate::support::origin::{Origin, text};
 
 /// Runs a script in a home of its own, which must succeed.
 fn prepare(home: &Home, script: &str) {
-    let mut command = Command::new("sh");
-    home.surround(&mut command);
-    let ended = Ended::of(command.args(["-ec", script]).current_dir(home.at(".")).output().unwrap());
+    let ended = home.shell(script, &[]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
 }
 
@@ -162,12 +160,10 @@ async fn pythons_requests_fetch() {
     assert_eq!((ended.code, ended.out.as_str()), (Some(0), "hello, requests"), "{ended:?}");
 }
 
-/// A browser: it asks for nothing but the page, trusts what NSS trusts, and prefers HTTP/2. Too heavy to be
-/// wanted of every machine.
+/// A browser: it asks for nothing but the page, trusts what NSS trusts, and prefers HTTP/2.
 #[tokio::test(flavor = "multi_thread")]
 async fn chromium_shows_a_page() {
-    if find("chromium").is_none() || find("certutil").is_none() {
-        eprintln!("skipped: chromium_shows_a_page needs chromium, certutil");
+    if !have("chromium_shows_a_page", &["chromium", "certutil"]) {
         return;
     }
     let rig = rig(HashMap::from([("/page".to_owned(), "<p>hello, chromium</p>".into())])).await;

@@ -177,16 +177,17 @@ async fn offline_nothing_leaves_and_what_was_missing_is_listed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_side_by_side_share_the_cache_and_no_password() {
-    let (home, mirror) = (home(), Mirror::of("example.com/m", &["v1.0.0"]).await);
-    let start = || {
-        let url = mirror.url();
-        let script = "echo $http_proxy; for n in 1 2 3 4 5; do curl -fsS --noproxy '' -x \"$http_proxy\" -o /dev/null $MIRROR/example.com/m/@v/v1.0.0.zip || exit; done";
-        let mut command = home.goanyway(&["run", "--upstream", &url, "--", "sh", "-c", script]);
-        command.env("MIRROR", &url).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-    };
     if !have("runs_side_by_side_share_the_cache_and_no_password", &["curl"]) {
         return;
     }
+    let (home, mirror) = (home(), Mirror::of("example.com/m", &["v1.0.0"]).await);
+    let start = || {
+        let url = mirror.url();
+        let script = format!("echo $http_proxy; {ASK}");
+        let asking = ["run", "--upstream", &url, "--", "sh", "-c", &script, "sh"];
+        let mut command = home.goanyway(&[&asking[..], &["v1.0.0.zip"; 5]].concat());
+        command.env("MIRROR", &url).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
     let running: Vec<Child> = (0..3).map(|_| start()).collect();
     let wait = |run: Child| Ended::of(run.wait_with_output().unwrap());
     let ended: Vec<Ended> = tokio::task::block_in_place(|| running.into_iter().map(wait).collect());

@@ -2,26 +2,27 @@
 //! and privileges that are gone once the ports are bound.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use goanyway::config::{Settings, Typed};
-use hickory_proto::op::{Message, OpCode, Query};
-use hickory_proto::rr::{Name, RecordType};
+use hickory_proto::rr::RecordType;
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::admission::users;
+use crate::dns::{over_tcp, over_udp, question};
 use crate::support::authority::Authority;
-use crate::support::binary::{Home, Served, home};
+use crate::support::binary::{Beside, Home, Served, beside, home};
 use crate::support::client::{connect, get, handshake, read_answer, request};
 use crate::support::needs::have;
 use crate::support::origin::echo;
@@ -73,22 +74,10 @@ async fn a_name_server_takes_both_of_its_sockets() {
     let handed = vec![("dns", owned(datagrams)), ("dns", owned(connections))];
     let arguments = ["--listen", "127.0.0.1:0", "--admin", "none", "--host", "here.corp.example=10.7.0.9"];
     let _served = home.spawn_with(hand_over(&home, handed, &arguments));
-    let mut question = Message::query();
-    question.metadata.id = 4711;
-    question.metadata.op_code = OpCode::Query;
-    question.add_query(Query::query(Name::from_ascii("here.corp.example.").unwrap(), RecordType::A));
-    let packet = question.to_vec().unwrap();
-    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    socket.send_to(&packet, at).await.unwrap();
-    let mut bytes = [0; 512];
-    let read = socket.recv(&mut bytes).await.unwrap();
-    assert_eq!(Message::from_vec(&bytes[..read]).unwrap().answers.len(), 1);
-    let mut stream = TcpStream::connect(at).await.unwrap();
-    stream.write_u16(packet.len() as u16).await.unwrap();
-    stream.write_all(&packet).await.unwrap();
-    let mut reply = vec![0; stream.read_u16().await.unwrap().into()];
-    stream.read_exact(&mut reply).await.unwrap();
-    assert_eq!(Message::from_vec(&reply).unwrap().answers.len(), 1);
+    let packet = question("here.corp.example.", RecordType::A).to_vec().unwrap();
+    for reply in [over_udp(at, &packet).await, over_tcp(at, &packet).await] {
+        assert_eq!(reply.answers.len(), 1);
+    }
 }
 
 #[tokio::test]
@@ -204,7 +193,7 @@ async fn a_supervisor_hears_of_the_start_a_reload_and_the_end() {
 }
 
 /// One thread of a process, held still by a debugger until its input ends.
-struct Stalled(Child);
+struct Stalled(Beside);
 
 impl Stalled {
     fn thread_named(pid: u32, name: &str) -> Stalled {
@@ -218,17 +207,13 @@ impl Stalled {
                       assert libc.waitpid(tid, None, 0x40000000) == tid\nprint('held', flush=True)\n\
                       sys.stdin.read()\nassert libc.ptrace(17, tid, None, None) == 0\n";
         let mut command = Command::new("python3");
-        command.args(["-c", script, tid]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "held\n");
-        Stalled(child)
+        command.args(["-c", script, tid]);
+        Stalled(beside(command, "held"))
     }
 
     fn release(mut self) {
-        drop(self.0.stdin.take());
-        assert!(self.0.wait().unwrap().success());
+        drop(self.0.0.stdin.take());
+        assert!(self.0.0.wait().unwrap().success());
     }
 }
 
@@ -277,7 +262,7 @@ async fn what_can_hold_at_once_does_and_the_rest_is_named() {
         said.contains("now as the settings say: admit.ports, log.level; a restart is needed for: listen_names"),
         "{said}"
     );
-    assert_eq!(crate::support::client::get(served.address, "/nonsense").await.status, 404);
+    assert_eq!(get(served.address, "/nonsense").await.status, 404);
     served.hear("DEBUG");
     let (admitted, mut tunnel) = connect(served.address, &target, None).await;
     assert_eq!(admitted.status, 200, "{admitted:?}");
@@ -288,9 +273,7 @@ async fn what_can_hold_at_once_does_and_the_rest_is_named() {
     let said = served.hear("cannot be read again");
     assert!(said.contains("goanyway.toml:2: admit.ports = \"all\": expected a port from 1 to 65535"), "{said}");
     assert_eq!(connect(served.address, &target, None).await.0.status, 200);
-    std::fs::write(home.at("users"), "alice:$2y$04$abcdefghijklmnopqrstuuXkzvkXC0eYb0cq0tG8cP0oO6Z3b5s2K\n").unwrap();
-    std::fs::set_permissions(home.at("users"), std::fs::Permissions::from_mode(0o600)).unwrap();
-    write(&format!("{hosts}[admit]\ncredentials = {:?}\n", home.at("users")));
+    write(&format!("{hosts}[admit]\ncredentials = {:?}\n", users(home.folder.path())));
     served.signal(Signal::HUP);
     let said = served.hear("settings read again");
     assert!(said.contains("admit.ports, admit.credentials, log.level") && !said.contains("restart"), "{said}");
@@ -332,8 +315,7 @@ async fn another_certificate_is_shown_from_the_next_handshake_on() {
     };
     choose("first.example");
     let mut served = home.serve(&["--config", &home.at("goanyway.toml").display().to_string()]);
-    let ready = std::fs::read_to_string(home.at("ready")).unwrap();
-    let over_tls: SocketAddr = ready.lines().nth(1).unwrap().strip_prefix("listen=").unwrap().parse().unwrap();
+    let over_tls = home.listeners("listen")[1];
     let shake = async |name| handshake(TcpStream::connect(over_tls).await.unwrap(), name, authority.roots(), &[]).await;
     let mut standing = shake("first.example").await.unwrap();
     choose("second.example");

@@ -1,8 +1,6 @@
 //! Under attack, in small: what is slow or idle keeps nobody waiting, and a want of open files is waited out.
 //! `examples/siege.rs` is the same in large, with the times.
 
-use std::io::BufRead;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
@@ -11,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::support::binary::home;
-use crate::support::client::{connect, get_through};
+use crate::support::client::{connect, get, get_through};
 use crate::support::daemon::goanyway;
 use crate::support::origin::{Origin, echo, text};
 
@@ -91,24 +89,18 @@ async fn a_want_of_files_is_waited_out() {
     for _ in 0..20 {
         crowd.push(TcpStream::connect(served.address).await.unwrap());
     }
-    let mut said = String::new();
-    while !said.contains("cannot accept connections") {
-        let read = tokio::task::block_in_place(|| served.stderr.read_line(&mut said)).unwrap();
-        assert!(read > 0, "it ended: {said}");
-    }
+    tokio::task::block_in_place(|| served.hear("cannot accept connections"));
     let begun = std::time::Instant::now();
-    let waiting = tokio::spawn(patiently(served.address, url.clone()));
+    let waiting = tokio::spawn(async move { get_through(served.address, &url).await });
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(!waiting.is_finished(), "nobody can be served yet");
     drop(crowd);
     let answer = timeout(AT_MOST, waiting).await.expect("whoever waited is served").unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(answer.status, 200, "{answer:?}");
     limit(usual.maximum);
     let elapsed = begun.elapsed();
 
-    let admin = served.said.lines().find_map(|line| line.trim().strip_prefix("admin ")).unwrap();
-    let admin: SocketAddr = admin.trim().trim_start_matches("http://").trim_end_matches('/').parse().unwrap();
-    let metrics = crate::support::client::get(admin, "/metrics").await.text();
+    let metrics = get(home.listeners("admin")[0], "/metrics").await.text();
     let failed =
         metrics.lines().find_map(|line| line.strip_prefix("goanyway_accept_accepted_total{outcome=\"exhausted\"} "));
     let failed: u128 = failed.unwrap().parse().unwrap();
@@ -119,13 +111,4 @@ async fn a_want_of_files_is_waited_out() {
     let (code, rest) = served.ended();
     assert_eq!(code, Some(0), "{rest}");
     assert!(!rest.contains("cannot accept connections"), "said once a minute: {rest}");
-}
-
-/// The answer to a GET, however long it is waited for.
-async fn patiently(proxy: SocketAddr, url: String) -> String {
-    let mut stream = TcpStream::connect(proxy).await.unwrap();
-    stream.write_all(format!("GET {url} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
-    let mut heard = String::new();
-    stream.read_to_string(&mut heard).await.unwrap();
-    heard
 }

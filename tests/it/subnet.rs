@@ -6,17 +6,17 @@ use std::time::Duration;
 use rustls::RootCertStore;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use crate::support::authority::Authority;
 use crate::support::binary::{Ended, home};
 use crate::support::client::{handshake, read_answer, request, roots};
 use crate::support::daemon::Daemon;
 use crate::support::mirror::Mirror;
-use crate::support::nameserver::Says;
+use crate::support::nameserver::{Nameserver, Says};
 use crate::support::needs::have;
 use crate::support::netns::{Hosted, Netns};
-use crate::support::origin::{Origin, text};
+use crate::support::origin::{Origin, greeting, text};
 use crate::support::subnet::{
     ATTACKER_AT, INSIDE_AT, LIAR_AT, MIRROR, MIRROR_AT, MIRROR_AT_V6, MODULE, NAMESERVER_AT, NOBODY_AT, Rules, Subnet,
     TRANSPARENT,
@@ -24,12 +24,8 @@ use crate::support::subnet::{
 
 // The vocabulary.
 
-const NEEDS: [&str; 4] = ["root", "ip", "nft", "sysctl"];
+const NEEDS: [&str; 3] = ["root", "ip", "nft"];
 const WEB: &str = "80, 443";
-
-fn mirror_is_known() -> Says {
-    Says::Addresses(&[MIRROR_AT])
-}
 
 /// `go mod download` in a client that trusts these roots and no others, with an empty module cache.
 fn go_mod_download(client: &Netns, roots: &str) -> Ended {
@@ -86,25 +82,11 @@ async fn rest(stream: &mut TcpStream) -> Vec<u8> {
     heard
 }
 
-/// Asks for the mirror at an address, as a client that trusts these roots; what it answers to `/probe`.
-async fn probe(to: &str, name: &str, roots: RootCertStore) -> std::io::Result<String> {
+/// Asks for a server at an address, as a client that trusts these roots; what it answers.
+async fn probe(to: &str, name: &str, path: &str, roots: RootCertStore) -> std::io::Result<String> {
     let mut stream = handshake(dial(to).await?, name, roots, &[b"http/1.1"]).await?;
-    let head = format!("GET /probe HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n");
+    let head = format!("GET {path} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n");
     Ok(request(&mut stream, &head).await.text())
-}
-
-/// An origin that speaks first and then repeats what it hears.
-async fn greeting(at: &'static str, banner: &'static [u8]) -> tokio::task::JoinHandle<()> {
-    let listener = TcpListener::bind(at).await.unwrap();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                stream.write_all(banner).await.unwrap();
-                let (mut from, mut to) = stream.split();
-                let _ = tokio::io::copy(&mut from, &mut to).await;
-            });
-        }
-    })
 }
 
 /// The usual: a mirror, a name server that knows it, goanyway, rules.
@@ -112,17 +94,22 @@ struct Usual {
     subnet: Subnet,
     mirror: Hosted<Mirror>,
     daemon: Hosted<Daemon>,
-    _nameserver: Hosted<crate::support::nameserver::Nameserver>,
+    nameserver: Hosted<Nameserver>,
     _folder: TempDir,
 }
 
 fn usual(rules: Rules, ports: &str) -> Usual {
+    usual_at(MIRROR_AT, rules, ports)
+}
+
+/// The same, with the mirror at its address of one family.
+fn usual_at(at: &'static str, rules: Rules, ports: &str) -> Usual {
     let (subnet, folder) = (Subnet::new(), tempfile::tempdir().unwrap());
-    let mirror = subnet.mirror(MIRROR_AT);
-    let nameserver = subnet.nameserver(NAMESERVER_AT, mirror_is_known());
+    let mirror = subnet.mirror(at);
+    let nameserver = subnet.nameserver(NAMESERVER_AT, Says::Address(at));
     let daemon = subnet.start(subnet.goanyway(folder.path()));
     subnet.bring(rules, ports);
-    Usual { subnet, mirror, daemon, _nameserver: nameserver, _folder: folder }
+    Usual { subnet, mirror, daemon, nameserver, _folder: folder }
 }
 
 // The promises.
@@ -131,62 +118,57 @@ fn usual(rules: Rules, ports: &str) -> Usual {
 fn the_start_says_where_redirected_connections_are_taken() {
     let home = home();
     let served = home.serve(&["--transparent", "127.0.0.1:0"]);
-    let ready = std::fs::read_to_string(home.at("ready")).unwrap();
-    let address = ready.lines().find_map(|line| line.strip_prefix("transparent=")).expect(&ready);
+    let address = home.listeners("transparent")[0];
     assert!(served.said.contains(&format!("  subnet    {address} (what a gateway redirects)\n")), "{}", served.said);
     let open = home.run(&["serve", "--transparent", "0.0.0.0:0"]);
     assert_eq!(open.code, Some(2));
     assert!(open.err.contains("--transparent 0.0.0.0:0 is open to the network") && open.err.contains("--client CIDR"));
 }
 
-fn builds_pass_with_the_ca_and_without(rules: Rules, at: &'static str, says: Says) {
-    let (subnet, folder) = (Subnet::new(), tempfile::tempdir().unwrap());
-    let mirror = subnet.mirror(at);
-    let _nameserver = subnet.nameserver(NAMESERVER_AT, says);
-    let daemon = subnet.start(subnet.goanyway(folder.path()));
-    subnet.bring(rules, WEB);
+fn builds_pass_with_the_ca_and_without(rules: Rules, at: &'static str) {
+    let Usual { subnet, mirror, daemon, .. } = &usual_at(at, rules, WEB);
     if at.contains(':') {
         // A client is one address to us: it must ask for names over the family that it comes by.
         subnet.trusting.write("resolv.conf", "nameserver fd07::1\n");
     }
     // Nothing but our CA in its bundle: whatever it accepts came from us.
     passes(&go_mod_download(&subnet.trusting, &daemon.ca_pem()));
-    assert!(went(&daemon, "intercepted") > 0 && went(&daemon, "straight") == 0, "{}", daemon.metrics());
-    assert!(shown(&daemon, "given") > 0, "our name server gave it that address");
+    assert!(went(daemon, "intercepted") > 0 && went(daemon, "straight") == 0, "{}", daemon.metrics());
+    assert!(shown(daemon, "given") > 0, "our name server gave it that address");
     let asked = mirror.origin.heard().len();
     assert!(asked > 0);
     passes(&go_mod_download(&subnet.trusting, &daemon.ca_pem()));
     assert_eq!(mirror.origin.heard().len(), asked, "the second build is served from the cache");
     passes(&go_mod_download(&subnet.plain, subnet.authority.pem()));
     assert!(mirror.origin.heard().len() > asked, "a tunnel leads to the mirror itself");
-    assert!(went(&daemon, "straight") > 0, "{}", daemon.metrics());
+    assert!(went(daemon, "straight") > 0, "{}", daemon.metrics());
 }
 
 #[test]
 fn a_build_with_no_setting_passes_redirected() {
     if have("a_build_with_no_setting_passes_redirected", &[&NEEDS[..], &["go"]].concat()) {
-        builds_pass_with_the_ca_and_without(Rules::Redirect, MIRROR_AT, Says::Addresses(&[MIRROR_AT]));
+        builds_pass_with_the_ca_and_without(Rules::Redirect, MIRROR_AT);
     }
 }
 
 #[test]
 fn a_build_with_no_setting_passes_redirected_over_ipv6() {
     if have("a_build_with_no_setting_passes_redirected_over_ipv6", &[&NEEDS[..], &["go"]].concat()) {
-        builds_pass_with_the_ca_and_without(Rules::Redirect, MIRROR_AT_V6, Says::Addresses(&[MIRROR_AT_V6]));
+        builds_pass_with_the_ca_and_without(Rules::Redirect, MIRROR_AT_V6);
     }
 }
 
 #[test]
 fn a_build_with_no_setting_passes_by_tproxy() {
     if have("a_build_with_no_setting_passes_by_tproxy", &[&NEEDS[..], &["go"]].concat()) {
-        builds_pass_with_the_ca_and_without(Rules::Tproxy, MIRROR_AT, Says::Addresses(&[MIRROR_AT]));
+        builds_pass_with_the_ca_and_without(Rules::Tproxy, MIRROR_AT);
     }
 }
 
 #[test]
 fn a_build_with_no_setting_passes_by_tproxy_over_ipv6() {
     if have("a_build_with_no_setting_passes_by_tproxy_over_ipv6", &[&NEEDS[..], &["go"]].concat()) {
-        builds_pass_with_the_ca_and_without(Rules::Tproxy, MIRROR_AT_V6, Says::Addresses(&[MIRROR_AT_V6]));
+        builds_pass_with_the_ca_and_without(Rules::Tproxy, MIRROR_AT_V6);
     }
 }
 
@@ -195,11 +177,7 @@ fn a_warm_build_needs_neither_mirror_nor_name_server() {
     if !have("a_warm_build_needs_neither_mirror_nor_name_server", &[&NEEDS[..], &["go"]].concat()) {
         return;
     }
-    let (subnet, folder) = (Subnet::new(), tempfile::tempdir().unwrap());
-    let mirror = subnet.mirror(MIRROR_AT);
-    let nameserver = subnet.nameserver(NAMESERVER_AT, mirror_is_known());
-    let daemon = subnet.start(subnet.goanyway(folder.path()));
-    subnet.bring(Rules::Redirect, WEB);
+    let Usual { subnet, mirror, daemon, nameserver, _folder } = usual(Rules::Redirect, WEB);
     passes(&go_mod_download(&subnet.trusting, &daemon.ca_pem()));
     drop((mirror, nameserver));
     passes(&go_mod_download(&subnet.trusting, &daemon.ca_pem()));
@@ -211,20 +189,15 @@ fn a_resolver_that_lies_to_the_client_is_made_up_for() {
         return;
     }
     let usual = usual(Rules::Redirect, WEB);
-    let lie = |address| {
-        Says::Addresses(match address {
-            "refuses" => &[ATTACKER_AT],
-            _ => &[NOBODY_AT],
-        })
-    };
-    let liar = usual.subnet.nameserver(LIAR_AT, lie("refuses"));
+    // There the connection is refused, and at the next one nobody answers.
+    let liar = usual.subnet.nameserver(LIAR_AT, Says::Address(ATTACKER_AT));
     for client in [&usual.subnet.plain, &usual.subnet.trusting] {
         client.write("resolv.conf", "nameserver 9.9.9.54\n");
     }
     passes(&go_mod_download(&usual.subnet.plain, usual.subnet.authority.pem()));
     let rescued = went(&usual.daemon, "rescued");
     assert!(rescued > 0, "{}", usual.daemon.metrics());
-    liar.change(lie("swallows"));
+    liar.change(Says::Address(NOBODY_AT));
     passes(&go_mod_download(&usual.subnet.plain, usual.subnet.authority.pem()));
     assert!(went(&usual.daemon, "rescued") > rescued, "{}", usual.daemon.metrics());
     // A rescue is a tunnel, also for a client that would be intercepted.
@@ -248,7 +221,7 @@ fn an_attacker_gets_its_own_bytes_told_and_nothing_kept() {
         let real = usual.subnet.authority.roots();
         let (forged, as_real) = usual.subnet.trusting.within(|| async {
             let to = format!("{ATTACKER_AT}:443");
-            (probe(&to, MIRROR, theirs).await, probe(&to, MIRROR, real).await)
+            (probe(&to, MIRROR, "/probe", theirs).await, probe(&to, MIRROR, "/probe", real).await)
         });
         assert_eq!(forged.unwrap(), "poison", "with the attacker's own certificate");
         assert!(as_real.is_err(), "and nobody vouches for it");
@@ -266,13 +239,8 @@ fn an_attacker_gets_its_own_bytes_told_and_nothing_kept() {
         assert_eq!(usual.mirror.origin.heard().len(), 0, "nothing was fetched on the attacker's account");
         // And whoever asks now gets the mirror's words.
         let ours = roots(&usual.daemon.ca_pem());
-        let honest = usual.subnet.trusting.within(|| async {
-            let mut stream = handshake(dial(&format!("{MIRROR_AT}:443")).await.unwrap(), MIRROR, ours, &[b"http/1.1"])
-                .await
-                .unwrap();
-            let head = format!("GET {path} HTTP/1.1\r\nHost: {MIRROR}\r\nConnection: close\r\n\r\n");
-            request(&mut stream, &head).await.text()
-        });
+        let to = format!("{MIRROR_AT}:443");
+        let honest = usual.subnet.trusting.within(|| probe(&to, MIRROR, &path, ours)).unwrap();
         assert!(honest.starts_with("module example.com/m"), "{honest}");
         assert_eq!(shown(&usual.daemon, "ours"), 1, "our own answer has that address");
     }
@@ -287,14 +255,14 @@ fn an_internal_name_leads_nowhere_new() {
     let inside = subnet.world.host(|| async { Origin::plain_at("10.9.0.5:443", |_| text(200, "secret")).await });
     let inside_says = Box::new(Says::Address(INSIDE_AT));
     let _nameserver =
-        subnet.nameserver(NAMESERVER_AT, Says::Split("corp.example", inside_says, Box::new(mirror_is_known())));
+        subnet.nameserver(NAMESERVER_AT, Says::Split("corp.example", inside_says, Box::new(Says::Address(MIRROR_AT))));
     // A mirror of the site's own is a known name, and stays out of reach all the same.
     let wanted = subnet.goanyway(folder.path()).and("goproxy.upstreams", "https://athens.corp.example");
     let daemon = subnet.start(wanted);
     subnet.bring(Rules::Redirect, WEB);
     for name in ["git.corp.example", "athens.corp.example"] {
         for to in [format!("{ATTACKER_AT}:443"), format!("{NOBODY_AT}:443"), format!("{INSIDE_AT}:443")] {
-            let reached = subnet.trusting.within(|| probe(&to, name, subnet.authority.roots()));
+            let reached = subnet.trusting.within(|| probe(&to, name, "/probe", subnet.authority.roots()));
             assert!(reached.is_err(), "{name} at {to}: {reached:?}");
         }
     }
@@ -425,7 +393,7 @@ fn plain_http_is_judged_request_by_request() {
     const PLAIN: &str = "mirror.example.com";
     let (subnet, folder) = (Subnet::new(), tempfile::tempdir().unwrap());
     let mirror = subnet.world.host(|| async { Mirror::at("9.9.9.9:80", MODULE, &["v1.0.0"]).await });
-    let _nameserver = subnet.nameserver(NAMESERVER_AT, mirror_is_known());
+    let _nameserver = subnet.nameserver(NAMESERVER_AT, Says::Address(MIRROR_AT));
     let daemon = subnet.start(subnet.goanyway(folder.path()).with("goproxy.upstreams", &format!("http://{PLAIN}")));
     subnet.bring(Rules::Redirect, WEB);
     let path = format!("/{MODULE}/@v/v1.0.0.mod");

@@ -427,7 +427,7 @@ async fn a_root_that_was_kept_signs_the_intermediate_again() {
     if !have("a_root_that_was_kept_signs_the_intermediate_again", &["openssl", "sh"]) {
         return;
     }
-    let home = crate::support::binary::home();
+    let home = home();
     let (dir, key) = (home.at("ca"), home.at("root.key"));
     let made = home.run(&["ca", "init", "--ca-dir", dir.to_str().unwrap(), "--keep-root", key.to_str().unwrap()]);
     assert_eq!(made.code, Some(0), "{made:?}");
@@ -435,14 +435,14 @@ async fn a_root_that_was_kept_signs_the_intermediate_again() {
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/certs/README.md")).unwrap();
     let recipe =
         readme.split("```\n").find(|block| block.starts_with("openssl")).unwrap().replace("FILE", "../root.key");
-    let mut command = std::process::Command::new("sh");
+    let mut command = Command::new("sh");
     let signed = command.args(["-ec", &recipe]).current_dir(&dir).output().unwrap();
     assert!(signed.status.success(), "{signed:?}");
     assert_ne!(std::fs::read_to_string(dir.join("issuer.pem")).unwrap(), before);
     let shown = home.run(&["ca", "show", "--ca-dir", dir.to_str().unwrap()]);
     assert!(shown.code == Some(0) && shown.out.contains("state        good"), "{shown:?}");
     assert!(
-        std::process::Command::new("openssl")
+        Command::new("openssl")
             .args(["verify", "-CAfile", "ca.pem", "issuer.pem"])
             .current_dir(&dir)
             .output()

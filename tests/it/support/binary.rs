@@ -50,6 +50,21 @@ impl Home {
         Ended::of(self.goanyway(arguments).output().unwrap())
     }
 
+    /// Runs a script of a shell in this folder, with these variables set before.
+    pub fn shell(&self, script: &str, variables: &[(&str, &str)]) -> Ended {
+        let mut command = Command::new("sh");
+        self.surround(&mut command);
+        command.args(["-ec", script]).current_dir(self.at(".")).envs(variables.iter().copied());
+        Ended::of(command.output().unwrap())
+    }
+
+    /// The addresses of the listeners of one name, as the ready file of a `serve` has them.
+    pub fn listeners(&self, name: &str) -> Vec<SocketAddr> {
+        let ready = std::fs::read_to_string(self.at("ready")).unwrap();
+        let pairs = ready.lines().map(|line| line.split_once('=').unwrap());
+        pairs.filter(|(own, _)| *own == name).map(|(_, address)| address.parse().unwrap()).collect()
+    }
+
     /// Starts `serve` on free ports and returns once it serves.
     pub fn serve(&self, arguments: &[&str]) -> Served {
         let mut all = vec!["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
@@ -75,7 +90,7 @@ impl Home {
             let read = stderr.read_line(&mut said).unwrap();
             assert!(read > 0, "it ended instead of serving: {said}");
         }
-        Served { address: address_in(&said), said, child, stderr }
+        Served { address: address_in(&said), said, child: Beside(child), stderr }
     }
 }
 
@@ -84,18 +99,37 @@ fn address_in(said: &str) -> SocketAddr {
     line.split_whitespace().nth(1).unwrap().trim_end_matches(',').parse().unwrap()
 }
 
+/// A program beside a test, killed at its end.
+pub struct Beside(pub Child);
+
+/// Starts a program whose input stays open, and returns once it has said this line.
+pub fn beside(mut command: Command, word: &str) -> Beside {
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut beside, mut said) = (Beside(child), String::new());
+    BufReader::new(beside.0.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
+    assert_eq!(said.trim_end(), word);
+    beside
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A `serve` that runs, and is ended with its test.
 pub struct Served {
     /// What its start said.
     pub said: String,
     pub address: SocketAddr,
-    child: Child,
-    pub stderr: BufReader<std::process::ChildStderr>,
+    child: Beside,
+    stderr: BufReader<std::process::ChildStderr>,
 }
 
 impl Served {
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.0.id()
     }
 
     pub fn tell_to_stop(&self) {
@@ -103,7 +137,7 @@ impl Served {
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        let pid = rustix::process::Pid::from_raw(self.pid().try_into().unwrap()).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
@@ -123,14 +157,7 @@ impl Served {
     pub fn ended(mut self) -> (Option<i32>, String) {
         let mut rest = String::new();
         self.stderr.read_to_string(&mut rest).unwrap();
-        (self.child.wait().unwrap().code(), rest)
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        (self.child.0.wait().unwrap().code(), rest)
     }
 }
 

@@ -61,16 +61,21 @@ pub async fn request<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, bytes: &
     read_answer(stream).await
 }
 
-/// Reads one answer: its head, then its body by Content-Length, chunks, or to the end.
-pub async fn read_answer<S: AsyncRead + Unpin>(stream: &mut S) -> Answer {
+/// Reads a head, and not a byte of what follows it.
+pub async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> std::io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        let read = stream.read(&mut byte).await.unwrap();
-        assert!(read > 0, "closed within a head: {:?}", String::from_utf8_lossy(&head));
-        head.push(byte[0]);
+        let byte = stream.read_u8().await;
+        let within = |error| std::io::Error::other(format!("{error} within {:?}", String::from_utf8_lossy(&head)));
+        let byte = byte.map_err(within)?;
+        head.push(byte);
     }
-    let head = String::from_utf8(head).unwrap();
+    String::from_utf8(head).map_err(std::io::Error::other)
+}
+
+/// Reads one answer: its head, then its body by Content-Length, chunks, or to the end.
+pub async fn read_answer<S: AsyncRead + Unpin>(stream: &mut S) -> Answer {
+    let head = read_head(stream).await.unwrap();
     let mut lines = head.trim_end().split("\r\n");
     let mut status = lines.next().unwrap().splitn(3, ' ').skip(1);
     let mut answer = Answer {

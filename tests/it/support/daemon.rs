@@ -96,6 +96,10 @@ impl Daemon {
         self.running().bound.dns[0]
     }
 
+    pub fn transparent(&self) -> SocketAddr {
+        self.running().bound.transparent[0]
+    }
+
     pub fn admin(&self) -> SocketAddr {
         self.running().bound.admin.unwrap()
     }

@@ -5,6 +5,7 @@ pub mod binary;
 pub mod book;
 pub mod client;
 pub mod daemon;
+pub mod golden;
 pub mod mirror;
 pub mod nameserver;
 pub mod needs;

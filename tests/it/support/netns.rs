@@ -48,29 +48,23 @@ impl Netns {
 
     /// A cable from here to there, by the name of its plug on each side; each end gets its addresses.
     pub fn connect(&self, plug: &str, addresses: &[&str], there: &Netns, other_plug: &str, theirs: &[&str]) {
-        run(
-            "ip",
-            &[
-                "link",
-                "add",
-                plug,
-                "netns",
-                &self.name,
-                "type",
-                "veth",
-                "peer",
-                "name",
-                other_plug,
-                "netns",
-                &there.name,
-            ],
-        );
+        self.plug(plug, there, other_plug);
         for (netns, plug, addresses) in [(self, plug, addresses), (there, other_plug, theirs)] {
             netns.ip(&["link", "set", plug, "up"]);
-            for address in addresses {
-                let nodad: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
-                netns.ip(&[&["address", "add", address, "dev", plug], nodad].concat());
-            }
+            netns.give(plug, addresses);
+        }
+    }
+
+    /// The cable alone, both ends down.
+    pub fn plug(&self, plug: &str, there: &Netns, other_plug: &str) {
+        self.ip(&["link", "add", plug, "type", "veth", "peer", "name", other_plug, "netns", &there.name]);
+    }
+
+    /// Addresses for one end of a cable. One of IPv6 is usable at once: nobody else can have it here.
+    pub fn give(&self, plug: &str, addresses: &[&str]) {
+        for address in addresses {
+            let nodad: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
+            self.ip(&[&["address", "add", address, "dev", plug], nodad].concat());
         }
     }
 
@@ -81,17 +75,19 @@ impl Netns {
 
     /// Sets a kernel switch inside.
     pub fn set(&self, switch: &str, value: &str) {
-        let switch = format!("{switch}={value}");
-        run("ip", &["netns", "exec", &self.name, "sysctl", "-qw", &switch]);
+        let file = format!("/proc/sys/{}", switch.replace('.', "/"));
+        self.visit(|| fs::write(&file, value).unwrap_or_else(|error| panic!("{file}: {error}")));
+    }
+
+    /// Makes a router of it.
+    pub fn forward(&self) {
+        self.set("net.ipv4.ip_forward", "1");
+        self.set("net.ipv6.conf.all.forwarding", "1");
     }
 
     /// Takes these rules over inside.
     pub fn nft(&self, rules: &str) {
-        let mut nft = Command::new("ip")
-            .args(["netns", "exec", &self.name, "nft", "-f", "-"])
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut nft = self.command("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
         nft.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
         assert!(nft.wait().unwrap().success(), "{rules}");
     }
@@ -101,8 +97,7 @@ impl Netns {
     where
         F::Output: Send,
     {
-        let path = self.path();
-        std::thread::scope(|scope| scope.spawn(|| enter(&path).block_on(what())).join().unwrap())
+        self.visit(|| runtime().block_on(what()))
     }
 
     /// Runs a server inside as [`Netns::serve`] does, and hands it over.
@@ -119,17 +114,10 @@ impl Netns {
         Hosted { server: starting.recv().unwrap(), _serving: serving }
     }
 
-    /// As `ip netns` knows it.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Does something inside, on a thread that goes there; programs that it starts run there, too.
     pub fn visit<T: Send>(&self, what: impl FnOnce() -> T + Send) -> T {
-        let path = format!("/run/netns/{}", self.name);
-        let inside = move || {
-            let namespace = fs::File::open(path).unwrap();
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+        let inside = || {
+            enter(&self.path());
             what()
         };
         std::thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -153,7 +141,8 @@ impl Netns {
         let (listening, heard) = std::sync::mpsc::channel();
         let (end, ended) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
-            enter(&path).block_on(async {
+            enter(&path);
+            runtime().block_on(async {
                 let kept = serve().await;
                 listening.send(()).unwrap();
                 let _ = ended.await;
@@ -180,10 +169,13 @@ impl Drop for Netns {
     }
 }
 
-/// Moves this thread inside, and gives it a runtime.
-fn enter(path: &str) -> tokio::runtime::Runtime {
+/// Moves this thread inside.
+fn enter(path: &str) {
     let namespace = fs::File::open(path).unwrap();
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+}
+
+fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 

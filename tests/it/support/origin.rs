@@ -12,9 +12,11 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+
+use super::client::read_head;
 
 /// What an origin heard of one request.
 #[derive(Clone, Debug)]
@@ -108,11 +110,17 @@ pub fn text(status: u16, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
 
 /// Sends back whatever it hears, and finishes when its peer has.
 pub async fn echo() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    greeting("127.0.0.1:0", b"").await
+}
+
+/// Says this first, and then sends back whatever it hears.
+pub async fn greeting(at: &'static str, banner: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind(at).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             tokio::spawn(async move {
+                stream.write_all(banner).await.unwrap();
                 let (mut from, mut to) = stream.split();
                 let _ = tokio::io::copy(&mut from, &mut to).await;
                 let _ = to.shutdown().await;
@@ -135,13 +143,8 @@ pub async fn scripted(answer: &'static [u8]) -> SocketAddr {
 }
 
 async fn play(mut stream: TcpStream, answer: &'static [u8]) {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        if stream.read(&mut byte).await.unwrap_or(0) == 0 {
-            return;
-        }
-        head.push(byte[0]);
+    if read_head(&mut stream).await.is_err() {
+        return;
     }
     let _ = stream.write_all(answer).await;
     let _ = stream.shutdown().await;

@@ -74,8 +74,7 @@ impl Subnet {
         world.ip(&["-6", "route", "add", "default", "via", "2a0a:e5c0:9::fe"]);
         world.ip(&["route", "add", "blackhole", &format!("{NOBODY_AT}/32")]);
         for netns in [&gateway, &world] {
-            netns.set("net.ipv4.ip_forward", "1");
-            netns.set("net.ipv6.conf.all.forwarding", "1");
+            netns.forward();
         }
         Subnet { trusting, plain, gateway, world, authority: Authority::new() }
     }
