@@ -240,8 +240,8 @@ fn is_needed(client: Client, around: &Surroundings) -> bool {
     let config = &around.settings.intercept;
     let by_operator = config.mode == Mode::Always
         || config.trusted_by.iter().any(|net| net.contains(&IpAddr::V4(Ipv4Addr::LOCALHOST)));
-    let user = around.proxy.as_ref().and_then(|proxy| proxy.user.as_deref()).unwrap_or_default();
-    let says_so = user.rsplit('+').next().is_some_and(|word| word == "ca" || word.starts_with("ca-"));
+    let user = around.proxy.as_ref().and_then(|proxy| proxy.user.as_deref());
+    let says_so = intercept::Word::of(user) != intercept::Word::Nothing;
     // What others than go ask for is not where modules are.
     by_operator || says_so && client == Client::Go
 }

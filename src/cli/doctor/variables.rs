@@ -7,7 +7,7 @@ use super::surroundings::{FOR_ENV, Proxy, Surroundings};
 use crate::cli::env::{Environment, Listening};
 use crate::connect::{Parent, Parents};
 use crate::goproxy;
-use crate::intercept;
+use crate::intercept::{self, Word};
 use crate::target::{Base, Scheme};
 
 const CHECK: &str = "proxy";
@@ -80,15 +80,16 @@ fn judge_proxy(proxy: &Proxy, around: &Surroundings) -> Finding {
 
 /// Whether the CA that the user's name speaks of is the one that is served.
 fn judge_word(name: &str, proxy: &Proxy, serves: Option<String>, around: &Surroundings) -> Finding {
-    let said = proxy.user.as_deref().and_then(|user| user.rsplit('+').next()?.strip_prefix("ca-").map(str::to_owned));
-    match (said, serves) {
-        (Some(said), Some(serves)) if !said.eq_ignore_ascii_case(&serves) => {
-            let saw =
-                format!("it names the CA {said}, and goanyway at {} has {serves}: all is tunnelled", proxy.address);
-            Finding::warning(CHECK, name, saw, again(around))
-        }
-        _ => Finding::ok(CHECK, name, format!("it leads to goanyway at {}", proxy.address)),
+    match serves.and_then(|serves| names_another(proxy, &serves)) {
+        Some(saw) => Finding::warning(CHECK, name, saw, again(around)),
+        None => Finding::ok(CHECK, name, format!("it leads to goanyway at {}", proxy.address)),
     }
+}
+
+fn names_another(proxy: &Proxy, serves: &str) -> Option<String> {
+    let Word::Named(said) = Word::of(proxy.user.as_deref()) else { return None };
+    let saw = || format!("it names the CA {said}, and goanyway at {} has {serves}: all is tunnelled", proxy.address);
+    (!said.eq_ignore_ascii_case(serves)).then(saw)
 }
 
 /// What makes this shell's settings those of the listener.
@@ -251,6 +252,20 @@ mod tests {
             assert_eq!(odd_character(fine), None, "{fine}");
         }
         assert!(encode("HTTPS_PROXY", '/').command().is_none());
+    }
+
+    #[test]
+    fn a_user_called_ca_team_lead_names_no_ca() {
+        let names_another = |user: &str| {
+            let (user, address) = (Some(user.to_owned()), "127.0.0.1:3128".to_owned());
+            let proxy = Proxy { address, user, listening: Listening::Serves(None), at: None };
+            names_another(&proxy, "1a2b3c4d")
+        };
+        for fine in ["ca-team-lead", "alice", "ca", "ca-1A2B3C4D", "alice+ca-1a2b3c4d"] {
+            assert_eq!(names_another(fine), None, "{fine}");
+        }
+        let said = names_another("alice+ca-00000000").unwrap();
+        assert!(said.starts_with("it names the CA 00000000, and goanyway at 127.0.0.1:3128 has 1a2b3c4d"), "{said}");
     }
 
     #[test]
