@@ -115,7 +115,7 @@ fn remove(args: &Remove) -> Result<ExitCode, Failure> {
     } else if args.dry_run {
         steps.iter().for_each(say);
     } else {
-        gateway::remove(&mut say)?;
+        gateway::carry_out(&steps, &mut say)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -109,9 +109,13 @@ pub fn plan_removal() -> Result<Vec<Step>, Error> {
     Ok(steps)
 }
 
-/// Undoes it, saying each step first.
-pub fn remove(say: &mut dyn FnMut(&Step)) -> Result<(), Error> {
-    carry_out(&plan_removal()?, say)
+/// Takes these steps, saying each one first.
+pub fn carry_out(steps: &[Step], say: &mut dyn FnMut(&Step)) -> Result<(), Error> {
+    for step in steps {
+        say(step);
+        step.take()?;
+    }
+    Ok(())
 }
 
 /// Compares what is there with what would be.
@@ -151,14 +155,6 @@ pub fn advise(plan: &Plan) -> Vec<String> {
         ));
     }
     advice
-}
-
-fn carry_out(steps: &[Step], say: &mut dyn FnMut(&Step)) -> Result<(), Error> {
-    for step in steps {
-        say(step);
-        step.take()?;
-    }
-    Ok(())
 }
 
 /// What is wanted and what is there, of both families.
