@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use clap::ArgMatches;
 use tokio::runtime::Handle;
@@ -188,6 +188,3 @@ impl Typed {
         self.flags.iter().any(|(typed, ..)| *typed == key)
     }
 }
-
-/// How long somebody on this machine, or near it, may take.
-pub(super) const NEAR: Duration = Duration::from_secs(2);
