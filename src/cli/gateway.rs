@@ -5,7 +5,7 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use ipnet::IpNet;
 
 use super::Failure;
@@ -42,7 +42,7 @@ struct Subnet {
     interface: Vec<String>,
     /// How connections come to the transparent listener
     #[arg(long, value_enum, default_value_t)]
-    mode: How,
+    mode: Mode,
     /// A name server that clients may still ask themselves: a directory's, a cluster's
     #[arg(long, value_name = "ADDR")]
     keep_dns: Vec<Servers>,
@@ -74,15 +74,6 @@ struct Remove {
     /// Print what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum How {
-    /// With the destination rewritten; stopped, goanyway's clients are refused
-    #[default]
-    Redirect,
-    /// With the destination as it was; stopped, they are forwarded past it
-    Tproxy,
 }
 
 pub(super) fn tend(settings: &Settings, args: &GatewayArgs) -> Result<ExitCode, Failure> {
@@ -149,10 +140,7 @@ fn plan(settings: &Settings, args: &Subnet) -> Result<Plan, Failure> {
     let wish = Wish {
         subnets: args.subnet.clone(),
         interfaces: args.interface.clone(),
-        mode: match args.mode {
-            How::Redirect => Mode::Redirect,
-            How::Tproxy => Mode::Tproxy,
-        },
+        mode: args.mode,
         transparent: settings.transparent.clone(),
         dns: settings.dns.clone(),
         keep_dns: args.keep_dns.clone(),
