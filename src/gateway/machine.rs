@@ -84,8 +84,8 @@ pub fn plan_apply(plan: &Plan) -> Result<Vec<Step>, Error> {
     }
     let mut steps = Vec::new();
     for (wanted, found) in routings(plan)? {
-        steps.extend(found.without(&wanted).removals().into_iter().map(Step::Run));
-        steps.extend(wanted.without(&found).additions().into_iter().map(Step::Run));
+        steps.extend(found.without(&wanted).lines("del").into_iter().map(Step::Run));
+        steps.extend(wanted.without(&found).lines("add").into_iter().map(Step::Run));
     }
     steps.push(Step::Load(plan.ruleset()));
     Ok(steps)
@@ -104,7 +104,7 @@ pub fn plan_removal() -> Result<Vec<Step>, Error> {
         steps.push(Step::Run(format!("nft delete table {TABLE}")));
     }
     for family in Family::BOTH {
-        steps.extend(found(family, false)?.removals().into_iter().map(Step::Run));
+        steps.extend(found(family, false)?.lines("del").into_iter().map(Step::Run));
     }
     Ok(steps)
 }
@@ -159,11 +159,10 @@ pub fn advise(plan: &Plan) -> Vec<String> {
 
 /// What is wanted and what is there, of both families.
 fn routings(plan: &Plan) -> Result<Vec<(Routing, Routing)>, Error> {
-    let wanted = routing::wanted(plan);
     let pair = |family| {
-        let wanted = wanted.iter().find(|routing| routing.family == family).cloned();
-        let found = found(family, wanted.is_some())?;
-        Ok((wanted.unwrap_or(Routing::none(family)), found))
+        let wanted = routing::wanted(plan, family);
+        let found = found(family, !wanted.is_nothing())?;
+        Ok((wanted, found))
     };
     Family::BOTH.into_iter().map(pair).collect()
 }
