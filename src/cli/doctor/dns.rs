@@ -9,13 +9,11 @@ use std::path::Path;
 
 use super::finding::{Finding, Mend, quote};
 use super::surroundings::Surroundings;
-use crate::resolve::{Attempt, Explanation, Family, Inquiry, Outcome, Server, Tier};
+use crate::resolve::{Attempt, Explanation, Family, Inquiry, NO_ERROR, Outcome, Server, Tier};
 use crate::target::{Host, Name, Scheme, Target};
 
 /// From this on an answer is slow: go asks two questions a name, and names one after the other.
 const SLOW_MS: u64 = 1000;
-/// What go's answer begins with where it finds addresses (`resolve::go`).
-const FOUND: &str = "no error, dials ";
 
 /// All that there is to say about names.
 pub(super) async fn check(around: &Surroundings) -> Vec<Finding> {
@@ -253,7 +251,7 @@ fn judge_go(told: &Explanation, servers: &[Heard<'_>], around: &Surroundings) ->
         return Finding::ok("go-lookup", name, format!("go leaves it to {parent}; alone it would say: {said}"));
     }
     let run = || Mend::Type("goanyway run -- go build ./...".to_owned());
-    match said.strip_prefix(FOUND) {
+    match said.strip_prefix(NO_ERROR) {
         Some(dials) if dials.contains(" after ") => {
             Finding::warning("go-lookup", name, format!("go alone is slow to find it: {dials}"), run())
         }
