@@ -4,11 +4,10 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use bytesize::ByteSize;
-
 use super::finding::{Finding, Mend, quote};
 use super::surroundings::{FOR_CACHE, Surroundings};
 use crate::cache::{Folder, Item, Look, Room};
+use crate::cli::size;
 
 const CHECK: &str = "cache";
 /// How much of what was used last is looked at, and how many files.
@@ -183,8 +182,4 @@ fn judge_room(room: &Room, bytes: u64, around: &Surroundings) -> Option<Finding>
         ))
     };
     Some(Finding::warning(CHECK, subject, saw, prune(bytes, lacking, around).unwrap_or_else(ask)))
-}
-
-fn size(bytes: u64) -> String {
-    ByteSize(bytes).display().si().to_string()
 }
