@@ -351,11 +351,12 @@ fn extend_no_proxy(environment: &Environment) -> Vec<String> {
 }
 
 /// A star anywhere but in front (`172.17.*`, moby#37946).
-fn is_odd(entry: &str) -> bool {
+pub(super) fn is_odd(entry: &str) -> bool {
     entry != "*" && entry.strip_prefix("*.").unwrap_or(entry).contains('*')
 }
 
-fn entries(list: &str) -> impl Iterator<Item = &str> {
+/// As go divides a list of NO_PROXY.
+pub(super) fn entries(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim).filter(|entry| !entry.is_empty())
 }
 

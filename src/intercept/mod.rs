@@ -47,7 +47,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
-pub use authority::{Authority, Earlier, Health, IfThere, Making, digest, fingerprint, is_bounded_to};
+pub use authority::{Authority, Earlier, Health, IfThere, Making, digest, fingerprint, is_bounded_to, write_date};
 pub use error::Error;
 pub use hosts::{BadPattern, HostPattern};
 pub use look::{Look, look};

@@ -11,7 +11,9 @@ use tokio::runtime::Handle;
 
 use super::super::Failure;
 use super::super::env::{self, Environment, Listening};
+use super::super::readers::quote_sh;
 use super::super::sources;
+use super::finding::Mend;
 use crate::admit::{self, Admission};
 use crate::config::{ROWS, Settings};
 use crate::connect::{self, Connector, Parents};
@@ -122,6 +124,12 @@ impl Surroundings {
         names(self.mirrors()).or_else(|| names(goproxy::default_mirrors()))
     }
 
+    /// What makes this shell's settings those of the listener.
+    pub(super) fn take_env(&self) -> Mend {
+        let words = self.typed.again(FOR_ENV).iter().map(|word| format!(" {}", quote_sh(word))).collect::<String>();
+        Mend::Type(format!("eval \"$(goanyway env{words})\""))
+    }
+
     /// Whether what this environment's builds ask for goes through goanyway.
     pub(super) fn is_through_us(&self) -> bool {
         self.proxy.as_ref().is_some_and(|proxy| matches!(proxy.listening, Listening::Serves(_)))
@@ -162,7 +170,7 @@ pub(super) struct Typed {
 /// What the commands of ours that findings name take (`cli::command`).
 pub(super) const FOR_CA: &[&str] = &["intercept", "state_dir"];
 pub(super) const FOR_CACHE: &[&str] = &["cache", "goproxy.sumdb"];
-pub(super) const FOR_ENV: &[&str] = &["listen", "intercept", "state_dir"];
+const FOR_ENV: &[&str] = &["listen", "intercept", "state_dir"];
 
 impl Typed {
     pub(super) fn of(matches: &ArgMatches) -> Typed {

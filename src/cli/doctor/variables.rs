@@ -3,16 +3,15 @@
 
 use super::finding::{Finding, Mend, quote};
 use super::place;
-use super::surroundings::{FOR_ENV, Proxy, Surroundings};
-use crate::cli::env::{Environment, Listening};
+use super::surroundings::{Proxy, Surroundings};
+use crate::cli::env::{Environment, Listening, entries, is_odd};
+use crate::cli::readers::INSIDE;
 use crate::connect::{Parent, Parents};
 use crate::goproxy;
 use crate::intercept::{self, Word};
 use crate::target::{Base, Scheme};
 
 const CHECK: &str = "proxy";
-/// The host's name in a container (docker run --add-host host.docker.internal:host-gateway).
-const INSIDE: &str = "host.docker.internal";
 
 /// All that there is to say about the variables.
 pub(super) fn check(around: &Surroundings) -> Vec<Finding> {
@@ -81,7 +80,7 @@ fn judge_proxy(proxy: &Proxy, around: &Surroundings) -> Finding {
 /// Whether the CA that the user's name speaks of is the one that is served.
 fn judge_word(name: &str, proxy: &Proxy, serves: Option<String>, around: &Surroundings) -> Finding {
     match serves.and_then(|serves| names_another(proxy, &serves)) {
-        Some(saw) => Finding::warning(CHECK, name, saw, again(around)),
+        Some(saw) => Finding::warning(CHECK, name, saw, around.take_env()),
         None => Finding::ok(CHECK, name, format!("it leads to goanyway at {}", proxy.address)),
     }
 }
@@ -90,12 +89,6 @@ fn names_another(proxy: &Proxy, serves: &str) -> Option<String> {
     let Word::Named(said) = Word::of(proxy.user.as_deref()) else { return None };
     let saw = || format!("it names the CA {said}, and goanyway at {} has {serves}: all is tunnelled", proxy.address);
     (!said.eq_ignore_ascii_case(serves)).then(saw)
-}
-
-/// What makes this shell's settings those of the listener.
-fn again(around: &Surroundings) -> Mend {
-    let words = around.typed.again(FOR_ENV).iter().map(|word| format!(" {}", quote(word))).collect::<String>();
-    Mend::Type(format!("eval \"$(goanyway env{words})\""))
 }
 
 fn judge_silence(name: &str, proxy: &Proxy, around: &Surroundings) -> Finding {
@@ -141,7 +134,7 @@ fn judge_exemptions(environment: &Environment, mirrors: &[Base]) -> Vec<Finding>
     let Some(text) = value(environment, "NO_PROXY").or_else(|| value(environment, "no_proxy")) else {
         return Vec::new();
     };
-    let entries: Vec<&str> = text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect();
+    let entries: Vec<&str> = entries(text).collect();
     let targets = || mirrors.iter().cloned().chain(goproxy::default_mirrors());
     let covered = |entry: &str| targets().find(|base| passes_by(entry, base)).map(|base| base.target.host.to_string());
     let without = |is_bad: &dyn Fn(&str) -> bool| {
@@ -164,7 +157,6 @@ fn judge_exemptions(environment: &Environment, mirrors: &[Base]) -> Vec<Finding>
             Mend::Type(format!("export NO_PROXY={list} no_proxy={list}")),
         )];
     }
-    let is_odd = |entry: &str| entry != "*" && entry.strip_prefix("*.").unwrap_or(entry).contains('*');
     if let Some(odd) = entries.iter().find(|entry| is_odd(entry)) {
         let saw = format!("{odd:?} means nothing to go and curl: a star stands alone, or in front of a dot");
         return vec![Finding::warning(CHECK, "NO_PROXY", saw, without(&is_odd))];
