@@ -3,7 +3,6 @@
 //!
 //! Whom to ask is the resolver's to know: its privacy rules hold here as they do for a build.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -60,20 +59,19 @@ struct Heard<'a> {
 }
 
 fn servers<'a>(told: &'a Explanation, invented: &'a Explanation) -> Vec<Heard<'a>> {
-    let mut order: Vec<&str> = Vec::new();
-    let mut heard: BTreeMap<&str, Heard<'a>> = BTreeMap::new();
+    let mut heard: Vec<Heard<'a>> = Vec::new();
     for (explanation, is_mirror) in [(told, true), (invented, false)] {
         for attempt in explanation.attempts.iter().filter(|attempt| attempt.outcome != Outcome::NotAsked) {
             let server = attempt.server.as_str();
-            if !order.contains(&server) {
-                order.push(server);
-            }
-            let fresh = || Heard { server, tier: attempt.tier, mirror: Vec::new(), impossible: Vec::new() };
-            let entry = heard.entry(server).or_insert_with(fresh);
-            if is_mirror { entry.mirror.push(attempt) } else { entry.impossible.push(attempt) }
+            let at = heard.iter().position(|heard| heard.server == server).unwrap_or_else(|| {
+                heard.push(Heard { server, tier: attempt.tier, mirror: Vec::new(), impossible: Vec::new() });
+                heard.len() - 1
+            });
+            let said = if is_mirror { &mut heard[at].mirror } else { &mut heard[at].impossible };
+            said.push(attempt);
         }
     }
-    order.into_iter().filter_map(|server| heard.remove(server)).collect()
+    heard
 }
 
 impl Heard<'_> {
