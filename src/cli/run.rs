@@ -66,9 +66,9 @@ pub(super) fn run(mut settings: Settings, args: &RunArgs) -> Result<ExitCode, Fa
     settings.admin = None;
     settings.admit.credentials = None;
     settings.admit.credential = Some(Credential::new(&password));
-    settings.goproxy.ledger = Some(Ledger::default());
+    let ledger = Ledger::default();
+    settings.goproxy.ledger = Some(ledger.clone());
     close(&mut settings, args)?;
-    let ledger = settings.goproxy.ledger.clone().unwrap_or_default();
     let state_dir = settings.state_dir.path.clone();
     let running = daemon::start(settings)?;
     for notice in &running.notices {
