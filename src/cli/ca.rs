@@ -227,7 +227,7 @@ fn find_machine(args: &StoreArgs) -> Machine {
     let root = args.root.clone().unwrap_or_else(|| PathBuf::from("/"));
     let home = std::env::var_os("HOME").filter(|_| args.root.is_none());
     let mut nss = home.map_or_else(Vec::new, |home| stores::find_nss(Path::new(&home)));
-    if !nss.is_empty() && !stores::is_here(NSS_TOOL) {
+    if !nss.is_empty() && !stores::is_here(&std::env::var_os("PATH").unwrap_or_default(), NSS_TOOL) {
         anstream::eprintln!("goanyway: browsers are left out, because their {NSS_TOOL} is not here (libnss3-tools)");
         nss.clear();
     }

@@ -18,7 +18,7 @@ use bytesize::ByteSize;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::Failure;
+use super::{Failure, count};
 use crate::cache::{Folder, Item, Key, Pins};
 use crate::config::Settings;
 use crate::goproxy::{
@@ -660,10 +660,6 @@ fn json(value: &impl Serialize) -> String {
 
 fn size(bytes: u64) -> String {
     ByteSize(bytes).display().iec().to_string()
-}
-
-fn count(number: u64, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 fn millis(time: SystemTime) -> u64 {

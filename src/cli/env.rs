@@ -278,8 +278,23 @@ pub enum Listening {
 
 /// Asks a proxy for its root certificate.
 pub fn ask_listener(proxy: SocketAddr) -> Listening {
-    let Ok(stream) = TcpStream::connect_timeout(&proxy, PATIENCE) else { return Listening::Nobody };
-    fetch_root(stream, proxy).unwrap_or(Listening::Stranger)
+    let Ok(answer) = ask(proxy, "/ca.pem") else { return Listening::Nobody };
+    let root = Some(&answer).filter(|answer| answer.starts_with("HTTP/1.1 200 ")).and_then(|pem| read_root(pem));
+    // A refusal of ours begins with our name (`respond`).
+    if root.is_some() || answer.contains("\ngoanyway: ") { Listening::Serves(root) } else { Listening::Stranger }
+}
+
+/// Asks whoever listens there for one page, and gives the answer, head and all; nothing of it if that is
+/// what came. An error is that nobody listens.
+pub(super) fn ask(at: SocketAddr, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&at, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut answer = Vec::new();
+    // One that keeps the connection open in spite of us runs into the deadline with its answer given.
+    let _ = write!(stream, "GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n")
+        .and_then(|()| stream.take(ANSWER).read_to_end(&mut answer));
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 /// Writes the client's own roots and `root` into one file and says how a client trusts it; nothing, if the
@@ -336,11 +351,12 @@ fn extend_no_proxy(environment: &Environment) -> Vec<String> {
 }
 
 /// A star anywhere but in front (`172.17.*`, moby#37946).
-fn is_odd(entry: &str) -> bool {
+pub(super) fn is_odd(entry: &str) -> bool {
     entry != "*" && entry.strip_prefix("*.").unwrap_or(entry).contains('*')
 }
 
-fn entries(list: &str) -> impl Iterator<Item = &str> {
+/// As go divides a list of NO_PROXY.
+pub(super) fn entries(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim).filter(|entry| !entry.is_empty())
 }
 
@@ -400,23 +416,6 @@ fn write_bundle(state_dir: &Path, bundle: &str) -> io::Result<PathBuf> {
     aside.as_file().sync_all()?;
     aside.persist(&path)?;
     Ok(path)
-}
-
-fn fetch_root(mut stream: TcpStream, proxy: SocketAddr) -> io::Result<Listening> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    write!(stream, "GET /ca.pem HTTP/1.1\r\nHost: {proxy}\r\nConnection: close\r\n\r\n")?;
-    let mut answer = Vec::new();
-    // One that keeps the connection open in spite of us runs into the deadline with its answer given.
-    let _ = stream.take(ANSWER).read_to_end(&mut answer);
-    let answer = String::from_utf8_lossy(&answer);
-    let root = Some(&answer).filter(|answer| answer.starts_with("HTTP/1.1 200 ")).and_then(|pem| read_root(pem));
-    // A refusal of ours begins with our name (`respond`).
-    if root.is_some() || answer.contains("\ngoanyway: ") {
-        Ok(Listening::Serves(root))
-    } else {
-        Ok(Listening::Stranger)
-    }
 }
 
 fn read_root(pem: &str) -> Option<CertificateDer<'static>> {

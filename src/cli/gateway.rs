@@ -5,7 +5,7 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use ipnet::IpNet;
 
 use super::Failure;
@@ -42,7 +42,7 @@ struct Subnet {
     interface: Vec<String>,
     /// How connections come to the transparent listener
     #[arg(long, value_enum, default_value_t)]
-    mode: How,
+    mode: Mode,
     /// A name server that clients may still ask themselves: a directory's, a cluster's
     #[arg(long, value_name = "ADDR")]
     keep_dns: Vec<Servers>,
@@ -76,15 +76,6 @@ struct Remove {
     dry_run: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum How {
-    /// With the destination rewritten; stopped, goanyway's clients are refused
-    #[default]
-    Redirect,
-    /// With the destination as it was; stopped, they are forwarded past it
-    Tproxy,
-}
-
 pub(super) fn tend(settings: &Settings, args: &GatewayArgs) -> Result<ExitCode, Failure> {
     match &args.command {
         GatewayCommand::Print(args) => {
@@ -115,7 +106,7 @@ fn remove(args: &Remove) -> Result<ExitCode, Failure> {
     } else if args.dry_run {
         steps.iter().for_each(say);
     } else {
-        gateway::remove(&mut say)?;
+        gateway::carry_out(&steps, &mut say)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -149,10 +140,7 @@ fn plan(settings: &Settings, args: &Subnet) -> Result<Plan, Failure> {
     let wish = Wish {
         subnets: args.subnet.clone(),
         interfaces: args.interface.clone(),
-        mode: match args.mode {
-            How::Redirect => Mode::Redirect,
-            How::Tproxy => Mode::Tproxy,
-        },
+        mode: args.mode,
         transparent: settings.transparent.clone(),
         dns: settings.dns.clone(),
         keep_dns: args.keep_dns.clone(),

@@ -30,6 +30,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use bytesize::ByteSize;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use tracing::level_filters::LevelFilter;
 
@@ -296,6 +297,16 @@ impl Failure {
             _ => None,
         }
     }
+}
+
+/// So many of something, in words.
+fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Bytes as networks and disks count them: a kB is 1000.
+fn size(bytes: u64) -> String {
+    ByteSize(bytes).display().si().to_string()
 }
 
 /// Writes a small file whole or not at all.

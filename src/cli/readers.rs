@@ -196,7 +196,7 @@ fn pretty(value: &serde_json::Value) -> String {
 }
 
 /// Bare where a shell takes it literally, else in single quotes.
-fn quote_sh(value: &str) -> String {
+pub(super) fn quote_sh(value: &str) -> String {
     if is_plain(value) { value.to_owned() } else { format!("'{}'", value.replace('\'', r"'\''")) }
 }
 
@@ -217,7 +217,8 @@ fn is_plain(value: &str) -> bool {
     !value.is_empty() && value.bytes().all(plain)
 }
 
-const INSIDE: &str = "host.docker.internal";
+/// The host's name in a container (docker run --add-host host.docker.internal:host-gateway).
+pub(super) const INSIDE: &str = "host.docker.internal";
 
 #[cfg(test)]
 mod tests {

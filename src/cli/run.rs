@@ -12,7 +12,7 @@ use std::process::{ExitCode, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Arg, Args};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::process::{Child, Command};
@@ -22,7 +22,7 @@ use super::summary::{Aside, Fetched, Missing, SCHEMA, Summary, Totals, list_miss
 use super::{Failure, env};
 use crate::accept;
 use crate::admit::{Closed, Credential};
-use crate::config::{self, ROWS, Settings};
+use crate::config::{self, Settings};
 use crate::daemon::{self, Running};
 use crate::goproxy::{Fetch, Ledger};
 
@@ -66,9 +66,9 @@ pub(super) fn run(mut settings: Settings, args: &RunArgs) -> Result<ExitCode, Fa
     settings.admin = None;
     settings.admit.credentials = None;
     settings.admit.credential = Some(Credential::new(&password));
-    settings.goproxy.ledger = Some(Ledger::default());
+    let ledger = Ledger::default();
+    settings.goproxy.ledger = Some(ledger.clone());
     close(&mut settings, args)?;
-    let ledger = settings.goproxy.ledger.clone().unwrap_or_default();
     let state_dir = settings.state_dir.path.clone();
     let running = daemon::start(settings)?;
     for notice in &running.notices {
@@ -176,11 +176,11 @@ fn judge_command(args: &RunArgs) -> Result<(), Failure> {
     if !first.starts_with('-') {
         return Ok(());
     }
-    let own = ["--summary", "--offline", "--frozen", "--config"].map(str::to_owned);
-    let flags = own.into_iter().chain(ROWS.iter().filter_map(|row| Some(format!("--{}", row.flag?))));
+    let line = super::command();
+    let own = line.find_subcommand("run").into_iter().flat_map(|run| run.get_arguments()).filter_map(Arg::get_long);
+    let flags: Vec<String> = own.map(|long| format!("--{long}")).collect();
     let typed = first.split('=').next().unwrap_or_default();
-    let near = flags.map(|flag| (config::distance(typed, &flag), flag)).min().filter(|(far, _)| *far <= 3);
-    let hint = near.map(|(_, flag)| format!("; did you mean {flag}?")).unwrap_or_default();
+    let hint = config::did_you_mean(config::near(typed, flags.iter().map(String::as_str)));
     Err(Failure::Wanted(format!(
         "{typed} is no flag of run{hint} (after -- stands the command: goanyway run -- go build ./...)"
     )))
@@ -308,6 +308,26 @@ fn exit_code(status: ExitStatus) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mistyped_flag_is_taken_for_one_that_run_has() {
+        let said = |first: &str| {
+            let command = vec![first.into(), "go".into()];
+            judge_command(&RunArgs { summary: None, offline: false, frozen: None, command }).unwrap_err().to_string()
+        };
+        for (typed, meant) in [
+            ("--ofline", "--offline"),
+            ("--no-intercpt", "--no-intercept"),
+            ("--cache-dirr=/x", "--cache-dir"),
+            ("--cnfig", "--config"),
+        ] {
+            assert!(said(typed).contains(&format!("is no flag of run; did you mean {meant}? (")), "{}", said(typed));
+        }
+        // They are serve's.
+        for foreign in ["--transparent", "--ready-file", "--listen-tls"] {
+            assert!(!said(foreign).contains(&format!("did you mean {foreign}?")), "{}", said(foreign));
+        }
+    }
 
     #[test]
     fn a_secret_is_long_and_new_each_time() {

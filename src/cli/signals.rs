@@ -24,12 +24,8 @@ impl Signals {
 
     /// Listens for the end of a terminal too, unless somebody (nohup) has seen to it that we live on.
     #[cfg(unix)]
-    pub(super) fn and_hangup(mut self) -> std::io::Result<Signals> {
-        use tokio::signal::unix::{SignalKind, signal};
-        if !ignores_hangup() {
-            self.hangup = Some(signal(SignalKind::hangup())?);
-        }
-        Ok(self)
+    pub(super) fn and_hangup(self) -> std::io::Result<Signals> {
+        if ignores_hangup() { Ok(self) } else { self.and_reload() }
     }
 
     /// Listens for SIGHUP as a daemon does, to which it is a word of its operator's.

@@ -21,22 +21,13 @@ pub(super) struct Sources {
 impl Sources {
     /// The sources of a command, given what was handed over.
     pub(super) fn of(matches: &ArgMatches, inherited: &Inherited) -> Sources {
-        let mut flags: HashMap<&'static str, Vec<String>> = HashMap::new();
-        for row in ROWS {
-            if let Ok(Some(values)) = matches.try_get_many::<String>(row.key) {
-                flags.insert(row.key, values.cloned().collect());
-            }
-        }
-        if matches.try_get_one::<bool>("no-intercept").ok().flatten() == Some(&true) {
-            flags.insert("intercept.mode", vec!["off".to_owned()]);
-        }
         let named = matches.get_one::<PathBuf>("config").cloned().or_else(|| {
             // Empty is unset, as with every other variable.
             around("GOANYWAY_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from)
         });
         let file = named.or_else(|| config::config_file(&around));
         let of = |purpose| inherited.addresses(purpose).into_iter().map(move |address| (purpose, address));
-        Sources { flags, file, handed: Purpose::ALL.into_iter().flat_map(of).collect() }
+        Sources { flags: flags(matches), file, handed: Purpose::ALL.into_iter().flat_map(of).collect() }
     }
 
     /// Reads them, flags over the environment over the file.
@@ -48,6 +39,17 @@ impl Sources {
         }
         Ok(typed)
     }
+}
+
+/// The settings that were typed as flags, each by its key.
+pub(super) fn flags(matches: &ArgMatches) -> HashMap<&'static str, Vec<String>> {
+    let values = |key| Some(matches.try_get_many::<String>(key).ok()??.cloned().collect());
+    let mut flags: HashMap<&'static str, Vec<String>> =
+        ROWS.iter().filter_map(|row| Some((row.key, values(row.key)?))).collect();
+    if matches.try_get_one::<bool>("no-intercept").ok().flatten() == Some(&true) {
+        flags.insert("intercept.mode", vec!["off".to_owned()]);
+    }
+    flags
 }
 
 /// What they mean here.

@@ -7,6 +7,7 @@
 //! Java's store is left alone unless somebody asks: it is a file of one Java, and an update of that
 //! Java replaces it. A store whose program is lacking is said, not guessed at.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -109,10 +110,9 @@ pub fn find_nss(home: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Whether a program is on the PATH.
-pub fn is_here(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+/// Whether a program is on this PATH.
+pub fn is_here(path: &OsStr, program: &str) -> bool {
+    std::env::split_paths(path).any(|folder| folder.join(program).is_file())
 }
 
 /// What is to be done. `holds` answers whether a program of the system says yes.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-use super::Failure;
+use super::{Failure, count, size};
 use crate::goproxy::{Fetch, Frozen, Module, ModuleRequest, Sums, Version};
 use crate::resolve;
 
@@ -183,7 +183,6 @@ impl Totals {
 
     /// Two lines: what was served and saved, what was rescued and how.
     pub fn lines(&self, took: Duration) -> String {
-        let size = |bytes| bytesize::ByteSize(bytes).display().si();
         let how: Vec<String> = self.rescues.iter().map(|rescue| format!("{} {}", rescue.names, rescue.how)).collect();
         let how = if how.is_empty() { String::new() } else { format!(" ({})", how.join(", ")) };
         format!(
@@ -199,10 +198,6 @@ impl Totals {
             count(self.mirror_faults, "fault"),
         )
     }
-}
-
-fn count(number: u64, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// What a run that was closed did not get, for a person.

@@ -19,7 +19,7 @@ use clap::Args;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use super::{Failure, run};
+use super::{Failure, run, size};
 use crate::accept;
 use crate::admit::Credential;
 use crate::config::Settings;
@@ -335,7 +335,7 @@ impl Walk {
         let (done, all) = (self.done.len(), self.done.len() + left);
         let full = BAR * done / all;
         let bar = format!("{}{}", "#".repeat(full), ".".repeat(BAR - full));
-        let bytes = bytesize::ByteSize(self.bytes).display().si();
+        let bytes = size(self.bytes);
         let _ = write!(std::io::stderr(), "\r[{bar}] {done} of {all} versions, {bytes}  ");
     }
 
@@ -350,7 +350,7 @@ impl Walk {
             (done.iter().map(|done| done.files.len()).sum(), done.iter().map(Done::fetched).sum());
         let unverified: usize = done.iter().map(|done| done.unverified).sum();
         let failed = done.iter().filter(|done| done.failure.is_some()).count();
-        let bytes = bytesize::ByteSize(self.bytes).display().si();
+        let bytes = size(self.bytes);
         anstream::eprintln!(
             "goanyway: {} versions, {files} files ({bytes}) are held, {fetched} of them fetched now, in {:.1} s",
             done.len() - failed,

@@ -13,4 +13,4 @@ mod typed;
 pub use folders::config_file;
 pub use settings::{Error, Folder, Log, Settings};
 pub use table::{Many, ROWS, Row};
-pub use typed::{Entry, Origin, Typed, distance, strangers};
+pub use typed::{Entry, Origin, Typed, did_you_mean, near, strangers};

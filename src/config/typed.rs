@@ -201,9 +201,27 @@ fn line_of(text: &str, at: usize) -> usize {
 /// The known key that a mistyped one is closest to, if any is close.
 fn nearest(key: &str) -> Option<&'static str> {
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
-    let score = |known: &str| distance(key, known).min(distance(&last(key), &last(known)) + 1);
-    let best = ROWS.iter().map(|row| row.key).min_by_key(|known| score(known))?;
-    (score(best) <= 3).then_some(best)
+    let far = |known: &str| distance(key, known).min(distance(&last(key), &last(known)) + 1);
+    closest(ROWS.iter().map(|row| row.key), far)
+}
+
+/// Which of the known words somebody may have meant who typed this one.
+pub fn near<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    closest(known, |known| distance(given, known))
+}
+
+/// A hint at it for the end of a sentence.
+pub fn did_you_mean(near: Option<&str>) -> String {
+    near.map(|near| format!("; did you mean {near}?")).unwrap_or_default()
+}
+
+fn closest<'a>(known: impl IntoIterator<Item = &'a str>, far: impl Fn(&str) -> usize) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|known| (far(known), known))
+        .min_by_key(|(far, _)| *far)
+        .filter(|(far, _)| *far <= 3)
+        .map(|(_, known)| known)
 }
 
 /// What to say of variables that look like ours and are none: a mistyped one is otherwise as good as
@@ -213,8 +231,7 @@ pub fn strangers(names: impl Iterator<Item = String>) -> Vec<String> {
         ROWS.iter().map(Row::variable).chain(ELSEWHERE.iter().map(|&name| name.to_owned())).collect();
     let stranger = |name: &String| name.starts_with("GOANYWAY_") && !known.contains(name);
     let say = |name: String| {
-        let near = known.iter().min_by_key(|known| distance(&name, known)).filter(|near| distance(&name, near) <= 3);
-        let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+        let hint = did_you_mean(near(&name, known.iter().map(String::as_str)));
         format!("{name} is no setting and is not used{hint}")
     };
     names.filter(stranger).map(say).collect()
@@ -225,7 +242,7 @@ const ELSEWHERE: [&str; 5] =
     ["GOANYWAY_CONFIG", "GOANYWAY_READY_FILE", "GOANYWAY_SUMMARY", "GOANYWAY_OFFLINE", "GOANYWAY_FROZEN"];
 
 /// How far two spellings are apart: Levenshtein's distance.
-pub fn distance(from: &str, to: &str) -> usize {
+fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();
     for (i, a) in from.chars().enumerate() {
@@ -247,7 +264,7 @@ pub enum Error {
     Unreadable { path: PathBuf, why: String },
     #[error("{}:{line}: {why}", path.display())]
     Syntax { path: PathBuf, line: usize, why: String },
-    #[error("{origin} is no setting{}", near.map(|near| format!("; did you mean {near}?")).unwrap_or_default())]
+    #[error("{origin} is no setting{}", did_you_mean(*near))]
     UnknownKey { origin: Origin, near: Option<&'static str> },
     #[error("{origin}: expected {wanted}, not {got}")]
     BadType { origin: Origin, got: &'static str, wanted: &'static str },

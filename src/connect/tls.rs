@@ -8,7 +8,7 @@ use rustls::SignatureScheme;
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -160,7 +160,7 @@ pub fn speaks_h2<S>(stream: &TlsStream<S>) -> bool {
 pub enum Error {
     /// The server's certificate is not good for its name: the address may be a lie.
     #[error("certificate refused: {0}")]
-    Untrusted(String),
+    Untrusted(CertificateError),
     /// Anything else: an alert, nonsense, a connection that ended.
     #[error("TLS failed: {0}")]
     Broken(String),
@@ -173,7 +173,7 @@ pub enum Error {
 impl Error {
     fn from_io(error: std::io::Error) -> Error {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            Some(rustls::Error::InvalidCertificate(why)) => Error::Untrusted(why.to_string()),
+            Some(rustls::Error::InvalidCertificate(why)) => Error::Untrusted(why.clone()),
             _ => Error::Broken(error.to_string()),
         }
     }

@@ -69,10 +69,10 @@ impl Comparison {
     pub(super) fn add_routing(&mut self, wanted: &Routing, found: &Routing) {
         let place =
             |line: &str| if line.contains(" rule ") { "the rules of ip" } else { "the routes of ip" }.to_owned();
-        for line in wanted.without(found).additions() {
+        for line in wanted.without(found).lines("add") {
             self.differences.push(Difference::Missing { place: place(&line), line });
         }
-        for line in found.without(wanted).additions() {
+        for line in found.without(wanted).lines("add") {
             self.differences.push(Difference::Foreign { place: place(&line), line });
         }
     }

@@ -84,8 +84,8 @@ pub fn plan_apply(plan: &Plan) -> Result<Vec<Step>, Error> {
     }
     let mut steps = Vec::new();
     for (wanted, found) in routings(plan)? {
-        steps.extend(found.without(&wanted).removals().into_iter().map(Step::Run));
-        steps.extend(wanted.without(&found).additions().into_iter().map(Step::Run));
+        steps.extend(found.without(&wanted).lines("del").into_iter().map(Step::Run));
+        steps.extend(wanted.without(&found).lines("add").into_iter().map(Step::Run));
     }
     steps.push(Step::Load(plan.ruleset()));
     Ok(steps)
@@ -104,14 +104,18 @@ pub fn plan_removal() -> Result<Vec<Step>, Error> {
         steps.push(Step::Run(format!("nft delete table {TABLE}")));
     }
     for family in Family::BOTH {
-        steps.extend(found(family, false)?.removals().into_iter().map(Step::Run));
+        steps.extend(found(family, false)?.lines("del").into_iter().map(Step::Run));
     }
     Ok(steps)
 }
 
-/// Undoes it, saying each step first.
-pub fn remove(say: &mut dyn FnMut(&Step)) -> Result<(), Error> {
-    carry_out(&plan_removal()?, say)
+/// Takes these steps, saying each one first.
+pub fn carry_out(steps: &[Step], say: &mut dyn FnMut(&Step)) -> Result<(), Error> {
+    for step in steps {
+        say(step);
+        step.take()?;
+    }
+    Ok(())
 }
 
 /// Compares what is there with what would be.
@@ -153,21 +157,12 @@ pub fn advise(plan: &Plan) -> Vec<String> {
     advice
 }
 
-fn carry_out(steps: &[Step], say: &mut dyn FnMut(&Step)) -> Result<(), Error> {
-    for step in steps {
-        say(step);
-        step.take()?;
-    }
-    Ok(())
-}
-
 /// What is wanted and what is there, of both families.
 fn routings(plan: &Plan) -> Result<Vec<(Routing, Routing)>, Error> {
-    let wanted = routing::wanted(plan);
     let pair = |family| {
-        let wanted = wanted.iter().find(|routing| routing.family == family).cloned();
-        let found = found(family, wanted.is_some())?;
-        Ok((wanted.unwrap_or(Routing::none(family)), found))
+        let wanted = routing::wanted(plan, family);
+        let found = found(family, !wanted.is_nothing())?;
+        Ok((wanted, found))
     };
     Family::BOTH.into_iter().map(pair).collect()
 }

@@ -1,8 +1,8 @@
 //! Before the door: the nftables rules by which a gateway sends the traffic of a build subnet to us.
 //!
 //! [`Plan::new`] judges what is wished for; a [`Plan`] is [written](Plan::ruleset) as a ruleset, purely,
-//! on a machine that has neither nft nor root. [`apply`], [`remove`] and [`check`] go to the machine by
-//! its own `nft` and `ip`, and are the only ones that do.
+//! on a machine that has neither nft nor root. [`apply`] and [`check`], [`plan_removal`] and [`carry_out`]
+//! go to the machine by its own `nft` and `ip`, and nothing else does.
 //!
 //! It promises: one table of its own, replaced whole in one transaction; hooks before routing alone, which
 //! what this machine sends never passes, the proxy's own connections included; nothing left behind by
@@ -15,5 +15,5 @@ mod routing;
 mod ruleset;
 
 pub use compare::{Comparison, Difference};
-pub use machine::{Error, Step, advise, apply, check, plan_apply, plan_removal, remove};
+pub use machine::{Error, Step, advise, apply, carry_out, check, plan_apply, plan_removal};
 pub use plan::{Family, Mode, Plan, Servers, Unfit, Wish};

@@ -12,12 +12,16 @@ use ipnet::IpNet;
 use crate::target::{Scope, special_ranges};
 
 /// How packets come to a listener.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mode {
-    /// The destination is rewritten; the listener asks the kernel for the original one.
+    /// With the destination rewritten; stopped, goanyway's clients are refused
+    ///
+    /// The listener asks the kernel for the original one.
     #[default]
     Redirect,
-    /// The destination stays; the listener's socket has it as its own address.
+    /// With the destination as it was; stopped, they are forwarded past it
+    ///
+    /// The listener's socket has it as its own address.
     Tproxy,
 }
 

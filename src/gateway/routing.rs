@@ -26,11 +26,10 @@ pub(super) struct Routing {
     pub(super) routes: Vec<String>,
 }
 
-/// What this plan needs.
-pub(super) fn wanted(plan: &Plan) -> Vec<Routing> {
-    let needed =
-        |family| plan.mode == Mode::Tproxy && plan.sides.iter().any(|side| side.family == family && side.web.is_some());
-    Family::BOTH.into_iter().filter(|&family| needed(family)).map(Routing::whole).collect()
+/// What this plan needs of a family.
+pub(super) fn wanted(plan: &Plan, family: Family) -> Routing {
+    let takes_web = plan.sides.iter().any(|side| side.family == family && side.web.is_some());
+    if plan.mode == Mode::Tproxy && takes_web { Routing::whole(family) } else { Routing::none(family) }
 }
 
 impl Routing {
@@ -59,17 +58,15 @@ impl Routing {
         })
     }
 
-    /// The lines that make all of it.
-    pub(super) fn additions(&self) -> Vec<String> {
-        let rules = self.rules.iter().map(|rule| format!("ip {} rule add {rule}", self.flag()));
-        let routes = self.routes.iter().map(|route| format!("ip {} route add {route} table {TABLE}", self.flag()));
-        rules.chain(routes).collect()
+    pub(super) fn is_nothing(&self) -> bool {
+        self.rules.is_empty() && self.routes.is_empty()
     }
 
-    /// The lines that undo all of it.
-    pub(super) fn removals(&self) -> Vec<String> {
-        let rules = self.rules.iter().map(|rule| format!("ip {} rule del {rule}", self.flag()));
-        let routes = self.routes.iter().map(|route| format!("ip {} route del {route} table {TABLE}", self.flag()));
+    /// The lines that make all of it (`add`), or undo it (`del`).
+    pub(super) fn lines(&self, verb: &str) -> Vec<String> {
+        let flag = flag(self.family);
+        let rules = self.rules.iter().map(|rule| format!("ip {flag} rule {verb} {rule}"));
+        let routes = self.routes.iter().map(|route| format!("ip {flag} route {verb} {route} table {TABLE}"));
         rules.chain(routes).collect()
     }
 
@@ -93,10 +90,6 @@ impl Routing {
             rules: rest(&self.rules, &other.rules),
             routes: rest(&self.routes, &other.routes),
         }
-    }
-
-    pub(super) fn flag(&self) -> &'static str {
-        flag(self.family)
     }
 }
 
@@ -192,7 +185,7 @@ mod tests {
             assert_eq!(found, Routing::whole(family));
             assert_eq!(Routing::whole(family).without(&found), Routing::none(family));
         }
-        let lines = Routing::whole(Family::V6).additions();
+        let lines = Routing::whole(Family::V6).lines("add");
         let expected = [
             "ip -6 rule add priority 676 from all fwmark 0x1000/0x1000 lookup 26479",
             "ip -6 route add local default dev lo table 26479",
@@ -212,15 +205,18 @@ mod tests {
     fn half_of_it_another_one_and_one_too_many_are_told_apart() {
         let whole = Routing::whole(Family::V4);
         let half = Routing::read(Family::V4, RULES, "").unwrap();
-        assert_eq!(whole.without(&half).additions(), ["ip -4 route add local default dev lo table 26479"]);
+        assert_eq!(whole.without(&half).lines("add"), ["ip -4 route add local default dev lo table 26479"]);
         let changed = RULES.replace("\"fwmask\":\"0x1000\"", "\"fwmask\":\"0xffff\"");
         let found = Routing::read(Family::V4, &changed, ROUTES).unwrap();
         let expected = ["ip -4 rule del priority 676 from all fwmark 0x1000/0xffff lookup 26479"];
-        assert_eq!(found.without(&whole).removals(), expected);
+        assert_eq!(found.without(&whole).lines("del"), expected);
         let twice = Routing { rules: [whole.rules.clone(), whole.rules.clone()].concat(), ..whole.clone() };
-        assert_eq!(twice.without(&whole).removals().len(), 1);
+        assert_eq!(twice.without(&whole).lines("del").len(), 1);
         let other = r#"[{"dst":"10.1.0.0/16","gateway":"10.7.0.9","dev":"eth1"}]"#;
         let found = Routing::read(Family::V4, RULES, other).unwrap();
-        assert_eq!(found.without(&whole).removals(), ["ip -4 route del 10.1.0.0/16 via 10.7.0.9 dev eth1 table 26479"]);
+        assert_eq!(
+            found.without(&whole).lines("del"),
+            ["ip -4 route del 10.1.0.0/16 via 10.7.0.9 dev eth1 table 26479"]
+        );
     }
 }

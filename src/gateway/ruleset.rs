@@ -26,7 +26,7 @@ impl Plan {
              # (apply instead of print loads it, check compares, remove takes it out again.)\n",
             self.flags()
         );
-        for line in routing::wanted(self).iter().flat_map(|route| route.additions()) {
+        for line in Family::BOTH.into_iter().flat_map(|family| routing::wanted(self, family).lines("add")) {
             if !text.contains("Marked packets") {
                 text += "#\n# Marked packets find this machine's sockets by these, which nft has no word for:\n";
             }
@@ -91,34 +91,24 @@ impl Plan {
     }
 
     fn chain_web(&self) -> Chain {
-        let hook = match self.mode {
-            Mode::Redirect => REWRITING,
-            Mode::Tproxy => MARKING,
-        };
-        let about = match self.mode {
-            Mode::Redirect => {
-                "Web: new connections come to the transparent listener; those that stand stay as they are."
-            }
-            Mode::Tproxy => {
-                "Web: connections come to the transparent listener's sockets with their addresses unchanged."
-            }
+        let (hook, about, bring): (_, _, fn(&Side, SocketAddr) -> String) = match self.mode {
+            Mode::Redirect => (
+                REWRITING,
+                "Web: new connections come to the transparent listener; those that stand stay as they are.",
+                rewrite,
+            ),
+            Mode::Tproxy => (
+                MARKING,
+                "Web: connections come to the transparent listener's sockets with their addresses unchanged.",
+                intercept,
+            ),
         };
         let mut chain = Chain { name: "web", about, hook, rules: vec![self.keep_out()] };
         chain.rules.extend(self.spare());
         for side in &self.sides {
             let Some(listener) = side.web else { continue };
-            let ports = format!("{} tcp dport {{ 80, 443 }} {OPENING}", from(side));
-            let (rule, why) = match self.mode {
-                Mode::Redirect => (
-                    format!("{ports} {}", rewrite(side, listener)),
-                    format!("new http and https over {} go to --transparent", side.family),
-                ),
-                Mode::Tproxy => (
-                    format!("{ports} {} {} accept", intercept(side, listener), mark()),
-                    format!("new http and https over {} go to --transparent", side.family),
-                ),
-            };
-            chain.rules.push(Rule::new(rule, why));
+            let rule = format!("{} tcp dport {{ 80, 443 }} {OPENING} {}", from(side), bring(side, listener));
+            chain.rules.push(Rule::new(rule, format!("new http and https over {} go to --transparent", side.family)));
         }
         if self.mode == Mode::Tproxy {
             let rule = format!("tcp dport {{ 80, 443 }} socket transparent 1 {} accept", mark());
@@ -217,11 +207,8 @@ fn rewrite(side: &Side, listener: SocketAddr) -> String {
 }
 
 fn intercept(side: &Side, listener: SocketAddr) -> String {
-    let family = word(side.family);
-    if listener.ip().is_unspecified() {
-        return format!("tproxy {family} to :{}", listener.port());
-    }
-    format!("tproxy {family} to {listener}")
+    let to = if listener.ip().is_unspecified() { format!(":{}", listener.port()) } else { listener.to_string() };
+    format!("tproxy {} to {to} {} accept", word(side.family), mark())
 }
 
 /// One bit: the others may be somebody else's.

@@ -334,7 +334,8 @@ fn check_clock(now: SystemTime) -> Result<(), Error> {
     Ok(())
 }
 
-pub(super) fn write_date(time: SystemTime) -> String {
+/// A day, in UTC.
+pub fn write_date(time: SystemTime) -> String {
     jiff::Timestamp::try_from(time)
         .map_or_else(|_| "an unknown date".to_owned(), |at| at.strftime("%Y-%m-%d").to_string())
 }

@@ -47,13 +47,14 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
-pub use authority::{Authority, Earlier, Health, IfThere, Making, digest, fingerprint, is_bounded_to};
+pub use authority::{Authority, Earlier, Health, IfThere, Making, digest, fingerprint, is_bounded_to, write_date};
 pub use error::Error;
 pub use hosts::{BadPattern, HostPattern};
 pub use look::{Look, look};
 pub use notice::Notice;
 pub use replay::Replayed;
 pub use stance::{Stance, Why};
+pub use word::Word;
 
 use crate::metrics::{By, Counter, Family, Live, Registry, one};
 use crate::target::{Host, Name, unwrap_mapped};
@@ -61,7 +62,6 @@ use chains::{Chain, Chains};
 use hello::Opening;
 use rejections::Rejections;
 use stance::Outcome;
-use word::Word;
 
 /// Notes a rejection, while the connection on which it came still stands.
 type Remember<'a> = dyn Fn() + Send + Sync + 'a;

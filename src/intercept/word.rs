@@ -5,7 +5,7 @@
 
 /// A client's word about the CA that it trusts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Word<'a> {
+pub enum Word<'a> {
     /// Nothing about a CA.
     Nothing,
     /// Whichever CA this proxy has.
@@ -15,7 +15,8 @@ pub(super) enum Word<'a> {
 }
 
 impl<'a> Word<'a> {
-    pub(super) fn of(user: Option<&'a str>) -> Word<'a> {
+    /// Reads the user of a proxy URL.
+    pub fn of(user: Option<&'a str>) -> Word<'a> {
         // A name of somebody stands before the last plus sign, if there is one.
         let said = user.unwrap_or("").rsplit('+').next().unwrap_or("");
         match said.strip_prefix("ca") {

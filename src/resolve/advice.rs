@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::explain::{Attempt, Explanation, list};
+use super::go::NO_ERROR;
 use super::kind::{Kind, Scope};
 use super::pace::TOO_MUCH;
 use super::reply::Outcome;
@@ -10,9 +11,6 @@ use super::server::{Server, Transport};
 use super::shared::Shared;
 use super::{Freshness, Tier};
 use crate::metrics::Label;
-
-/// What go prints where it finds addresses begins so.
-const NO_ERROR: &str = "no error, dials ";
 
 /// One concrete thing to do.
 pub(super) fn advise(shared: &Shared, explanation: &Explanation) -> String {

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::advice::advise;
-use super::go::{Hearing, UNCERTAIN};
+use super::go::{Hearing, NO_ERROR, UNCERTAIN};
 use super::kind::{Kind, Scope};
 use super::ladder::{self, Ladder, Plan, Verdict};
 use super::listen::Ear;
@@ -294,7 +294,7 @@ fn explain_static(shared: &Shared, name: &Name, kind: Kind, found: Found) -> Exp
     };
     // go reads the same hosts file, and knows of nothing else that stands anywhere.
     let would_go = match shared.system.host(name) {
-        Some(addresses) => format!("no error, dials {}", list(&addresses)),
+        Some(addresses) => format!("{NO_ERROR}{}", list(&addresses)),
         None => UNCERTAIN.to_owned(),
     };
     Explanation { would_go, ..resolved(name, kind, &found, reason) }

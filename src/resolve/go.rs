@@ -17,6 +17,8 @@ use super::reply::{HAS_ADDITIONAL, Outcome, PAST_QUESTION, Reply};
 use super::server::Transport;
 use crate::target::Name;
 
+/// What go says where it finds addresses, which follow.
+pub const NO_ERROR: &str = "no error, dials ";
 /// What go says where it cannot tell.
 pub(super) const UNCERTAIN: &str = "uncertain";
 /// go's defaults (dnsReadConfig).
@@ -350,7 +352,7 @@ fn dials<'a>(addresses: impl Iterator<Item = &'a IpAddr>, silence: Duration) -> 
     let mut addresses: Vec<String> = addresses.map(IpAddr::to_string).collect();
     addresses.dedup();
     let after = if silence.is_zero() { String::new() } else { format!(" after {} s", silence.as_secs()) };
-    format!("no error, dials {}{after}", addresses.join(", "))
+    format!("{NO_ERROR}{}{after}", addresses.join(", "))
 }
 
 #[cfg(test)]

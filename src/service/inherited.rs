@@ -29,15 +29,13 @@ impl Purpose {
     pub const ALL: [Purpose; 5] =
         [Purpose::Listen, Purpose::ListenTls, Purpose::Transparent, Purpose::Dns, Purpose::Admin];
 
-    /// The name of the socket.
+    /// The name of the socket: the first word of its key.
     pub fn name(self) -> &'static str {
-        match self {
-            Purpose::Listen => "listen",
-            Purpose::ListenTls => "listen_tls",
-            Purpose::Transparent => "transparent",
-            Purpose::Dns => "dns",
-            Purpose::Admin => "admin",
-        }
+        self.key().split_once('.').map_or(self.key(), |(first, _)| first)
+    }
+
+    fn named(name: &str) -> Option<Purpose> {
+        Purpose::ALL.into_iter().find(|purpose| purpose.name() == name)
     }
 
     /// The key of the setting that a socket of this name is as good as.
@@ -155,7 +153,7 @@ impl Inherited {
         let datagrams = self.datagrams.iter().map(|handed| (&handed.name, handed.address, "UDP"));
         let say = |(name, address, protocol): (&String, SocketAddr, &str)| {
             let names = Purpose::ALL.map(Purpose::name).join(", ");
-            match Purpose::ALL.iter().find(|purpose| purpose.name() == name) {
+            match Purpose::named(name) {
                 Some(Purpose::Dns) | None => format!(
                     "the {protocol} socket {name:?} at {address} that was handed over is for nobody here and is not used; \
                      name it (FileDescriptorName=) one of {names}"
@@ -172,9 +170,8 @@ impl Inherited {
 }
 
 fn take_from<S>(handed: &mut Vec<Handed<S>>, purposes: &[Purpose], address: SocketAddr) -> Option<S> {
-    let is_named = |name: &str| purposes.iter().any(|purpose| purpose.name() == name);
-    let is_anybodys = |name: &str| !Purpose::ALL.iter().any(|purpose| purpose.name() == name);
-    let fits = |one: &Handed<S>| one.address == address && (is_named(&one.name) || is_anybodys(&one.name));
+    let is_theirs = |name: &str| Purpose::named(name).is_none_or(|purpose| purposes.contains(&purpose));
+    let fits = |one: &Handed<S>| one.address == address && is_theirs(&one.name);
     let found = handed.iter().position(fits)?;
     Some(handed.swap_remove(found).socket)
 }

@@ -44,11 +44,6 @@ impl Supervisor {
         self.say(&format!("STOPPING=1\nSTATUS={}", one_line(status)));
     }
 
-    /// Says what an operator sees beside the name of the service.
-    pub fn status(&self, status: &str) {
-        self.say(&format!("STATUS={}", one_line(status)));
-    }
-
     /// How often a sign of life is due, if one is: half of the time after which we are given up.
     pub fn beat_every(&self) -> Option<Duration> {
         self.watchdog.map(|given| given / 2)

@@ -4,11 +4,10 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use bytesize::ByteSize;
-
 use super::finding::{Finding, Mend, quote};
 use super::surroundings::{FOR_CACHE, Surroundings};
 use crate::cache::{Folder, Item, Look, Room};
+use crate::cli::size;
 
 const CHECK: &str = "cache";
 /// How much of what was used last is looked at, and how many files.
@@ -61,7 +60,12 @@ fn judge_refusal(subject: &str, dir: &Path, place: &Path, error: &io::Error, aro
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             let saw = format!("the disk is full: {error}");
-            Finding::fault(CHECK, subject, saw, make_room(dir, u64::try_from(PROBE).unwrap_or_default() * 4, around))
+            let mend = prune(held(dir), u64::try_from(PROBE).unwrap_or_default() * 4, around);
+            let ask = || {
+                let dir = dir.display();
+                Mend::Ask(format!("whoever keeps what fills the disk of {dir}; or another one: --cache-dir DIR"))
+            };
+            Finding::fault(CHECK, subject, saw, mend.unwrap_or_else(ask))
         }
         io::ErrorKind::NotADirectory => {
             let ask = Mend::Ask(format!(
@@ -101,20 +105,19 @@ fn judge_owner(place: &Path, error: &io::Error) -> (String, Mend) {
     (format!("cannot be written ({error})"), ask)
 }
 
-/// Out of the cache, if that has as much; else somebody must make room beside it.
-fn make_room(dir: &Path, wanted: u64, around: &Surroundings) -> Mend {
+fn held(dir: &Path) -> u64 {
     let items = Folder::open(dir).ok().flatten().and_then(|folder| folder.items().ok()).unwrap_or_default();
-    let held: u64 = items.iter().map(|item| item.size).sum();
-    match held.checked_sub(wanted) {
-        Some(left) => {
-            let left = left.to_string();
-            Mend::ours(&["cache", "prune", "--to", &left], around.typed.again(FOR_CACHE))
-        }
-        None => Mend::Ask(format!(
-            "whoever keeps what fills the disk of {}; or another one: --cache-dir DIR",
-            dir.display()
-        )),
-    }
+    sum(&items)
+}
+
+fn sum(items: &[Item]) -> u64 {
+    items.iter().map(|item| item.size).sum()
+}
+
+/// Room out of the cache, if that holds as much; else somebody must make it beside the cache.
+fn prune(held: u64, wanted: u64, around: &Surroundings) -> Option<Mend> {
+    let left = held.checked_sub(wanted)?.to_string();
+    Some(Mend::ours(&["cache", "prune", "--to", &left], around.typed.again(FOR_CACHE)))
 }
 
 fn judge_folder(subject: &str, folder: &Folder, around: &Surroundings) -> Vec<Finding> {
@@ -125,7 +128,7 @@ fn judge_folder(subject: &str, folder: &Folder, around: &Surroundings) -> Vec<Fi
             return vec![Finding::fault(CHECK, subject, saw, mend)];
         }
     };
-    let bytes: u64 = items.iter().map(|item| item.size).sum();
+    let bytes = sum(&items);
     let limit = around.settings.cache.size;
     let room = folder.room();
     let mut findings = match judge_sample(subject, folder, &items, around) {
@@ -140,7 +143,7 @@ fn judge_folder(subject: &str, folder: &Folder, around: &Surroundings) -> Vec<Fi
             vec![Finding::ok(CHECK, subject, saw)]
         }
     };
-    findings.extend(room.and_then(|room| judge_room(&room, bytes, folder.dir(), around)));
+    findings.extend(room.and_then(|room| judge_room(&room, bytes, around)));
     findings
 }
 
@@ -164,7 +167,7 @@ fn judge_sample(subject: &str, folder: &Folder, items: &[Item], around: &Surroun
 }
 
 /// The cache gives way to others on its disk: where those leave it nothing, nothing stays in it.
-fn judge_room(room: &Room, bytes: u64, dir: &Path, around: &Surroundings) -> Option<Finding> {
+fn judge_room(room: &Room, bytes: u64, around: &Surroundings) -> Option<Finding> {
     let subject = "disk";
     let (free, total, wanted) = (size(room.free), size(room.total), size(room.wanted));
     if room.free >= room.wanted {
@@ -172,17 +175,11 @@ fn judge_room(room: &Room, bytes: u64, dir: &Path, around: &Surroundings) -> Opt
     }
     let lacking = room.wanted - room.free;
     let saw = format!("{free} of {total} free, and {wanted} are to stay free: what is kept leaves soon");
-    let mend = if bytes >= lacking {
-        make_room(dir, lacking, around)
-    } else {
+    let ask = || {
+        let lacking = size(lacking);
         Mend::Ask(format!(
-            "whoever keeps the rest of that disk: {} more are wanted; or another one: --cache-dir DIR",
-            size(lacking)
+            "whoever keeps the rest of that disk: {lacking} more are wanted; or another one: --cache-dir DIR"
         ))
     };
-    Some(Finding::warning(CHECK, subject, saw, mend))
-}
-
-fn size(bytes: u64) -> String {
-    ByteSize(bytes).display().si().to_string()
+    Some(Finding::warning(CHECK, subject, saw, prune(bytes, lacking, around).unwrap_or_else(ask)))
 }

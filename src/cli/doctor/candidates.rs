@@ -1,7 +1,10 @@
 //! A proxy that this machine's other programs are set to use, where go is told of none: each place is
-//! read, and what is found there is tried.
+//! read, and what is found there is tried, all at once.
 
+use std::collections::HashSet;
 use std::process::{Command, Stdio};
+
+use futures_util::stream::{FuturesOrdered, StreamExt};
 
 use super::finding::Mend;
 use super::probe::{self, Went};
@@ -27,15 +30,18 @@ pub(super) struct Found {
 
 /// The first candidate by which this server answers.
 pub(super) async fn find(around: &Surroundings, base: &Base, path: &str) -> Option<Found> {
-    for Candidate { url, place, command } in gather(around) {
-        let Ok(parent) = url.parse::<Parent>() else { continue };
-        let address = parent.to_string();
-        let Some(fetcher) = around.by_parent(Parents::all(parent, |_| None)) else { continue };
-        if matches!(probe::ask(&fetcher, base, path).await, Went::Answered(_)) {
-            return Some(Found { address, place, mend: Mend::Type(command) });
-        }
-    }
-    None
+    let tries: FuturesOrdered<_> =
+        gather(around).into_iter().map(|candidate| attempt(candidate, around, base, path)).collect();
+    std::pin::pin!(tries.filter_map(std::future::ready)).next().await
+}
+
+async fn attempt(candidate: Candidate, around: &Surroundings, base: &Base, path: &str) -> Option<Found> {
+    let Candidate { url, place, command } = candidate;
+    let parent: Parent = url.parse().ok()?;
+    let address = parent.to_string();
+    let fetcher = around.by_parent(Parents::all(parent, |_| None))?;
+    let is_way = matches!(probe::ask(&fetcher, base, path).await, Went::Answered(_));
+    is_way.then_some(Found { address, place, mend: Mend::Type(command) })
 }
 
 fn gather(around: &Surroundings) -> Vec<Candidate> {
@@ -54,7 +60,13 @@ fn gather(around: &Surroundings) -> Vec<Candidate> {
     let folder = std::fs::read_dir(around.root.join("etc/apt/apt.conf.d")).into_iter().flatten().flatten();
     let parts = folder.map(|entry| std::fs::read_to_string(entry.path()).unwrap_or_default());
     found.extend(std::iter::once(read("etc/apt/apt.conf")).chain(parts).filter_map(|text| read_apt(&text)));
-    found.dedup_by(|one, other| one.url == other.url);
+    each_once(found)
+}
+
+/// Of places that name the same proxy, the first.
+fn each_once(mut found: Vec<Candidate>) -> Vec<Candidate> {
+    let mut seen = HashSet::new();
+    found.retain(|candidate| seen.insert(candidate.url.clone()));
     found
 }
 
@@ -94,6 +106,14 @@ fn read_apt(text: &str) -> Option<Candidate> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_proxy_that_two_places_name_is_tried_once() {
+        let named = |url: &str, place: &str| Candidate { url: url.into(), place: place.into(), command: String::new() };
+        let found =
+            each_once(vec![named("http://a:1", "git"), named("http://b:1", "login"), named("http://a:1", "apt")]);
+        assert_eq!(found.iter().map(|one| one.place.as_str()).collect::<Vec<_>>(), ["git", "login"]);
+    }
 
     #[test]
     fn files_that_name_a_proxy_are_read() {

@@ -3,19 +3,16 @@
 //!
 //! Whom to ask is the resolver's to know: its privacy rules hold here as they do for a build.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
 use super::finding::{Finding, Mend, quote};
 use super::surroundings::Surroundings;
-use crate::resolve::{Attempt, Explanation, Family, Inquiry, Outcome, Server, Tier};
+use crate::resolve::{Attempt, Explanation, Family, Inquiry, NO_ERROR, Outcome, Server, Tier};
 use crate::target::{Host, Name, Scheme, Target};
 
 /// From this on an answer is slow: go asks two questions a name, and names one after the other.
 const SLOW_MS: u64 = 1000;
-/// What go's answer begins with where it finds addresses (`resolve::go`).
-const FOUND: &str = "no error, dials ";
 
 /// All that there is to say about names.
 pub(super) async fn check(around: &Surroundings) -> Vec<Finding> {
@@ -62,20 +59,19 @@ struct Heard<'a> {
 }
 
 fn servers<'a>(told: &'a Explanation, invented: &'a Explanation) -> Vec<Heard<'a>> {
-    let mut order: Vec<&str> = Vec::new();
-    let mut heard: BTreeMap<&str, Heard<'a>> = BTreeMap::new();
+    let mut heard: Vec<Heard<'a>> = Vec::new();
     for (explanation, is_mirror) in [(told, true), (invented, false)] {
         for attempt in explanation.attempts.iter().filter(|attempt| attempt.outcome != Outcome::NotAsked) {
             let server = attempt.server.as_str();
-            if !order.contains(&server) {
-                order.push(server);
-            }
-            let fresh = || Heard { server, tier: attempt.tier, mirror: Vec::new(), impossible: Vec::new() };
-            let entry = heard.entry(server).or_insert_with(fresh);
-            if is_mirror { entry.mirror.push(attempt) } else { entry.impossible.push(attempt) }
+            let at = heard.iter().position(|heard| heard.server == server).unwrap_or_else(|| {
+                heard.push(Heard { server, tier: attempt.tier, mirror: Vec::new(), impossible: Vec::new() });
+                heard.len() - 1
+            });
+            let said = if is_mirror { &mut heard[at].mirror } else { &mut heard[at].impossible };
+            said.push(attempt);
         }
     }
-    order.into_iter().filter_map(|server| heard.remove(server)).collect()
+    heard
 }
 
 impl Heard<'_> {
@@ -253,7 +249,7 @@ fn judge_go(told: &Explanation, servers: &[Heard<'_>], around: &Surroundings) ->
         return Finding::ok("go-lookup", name, format!("go leaves it to {parent}; alone it would say: {said}"));
     }
     let run = || Mend::Type("goanyway run -- go build ./...".to_owned());
-    match said.strip_prefix(FOUND) {
+    match said.strip_prefix(NO_ERROR) {
         Some(dials) if dials.contains(" after ") => {
             Finding::warning("go-lookup", name, format!("go alone is slow to find it: {dials}"), run())
         }

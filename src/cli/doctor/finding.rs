@@ -8,6 +8,8 @@ use std::fmt;
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
+pub(super) use crate::cli::readers::quote_sh as quote;
+
 /// How bad it is. Faults alone make the exit code 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -121,13 +123,4 @@ impl fmt::Display for Finding {
             subject => write!(f, "{} {subject}: {}", self.check, self.saw),
         }
     }
-}
-
-/// Bare where a shell takes it literally, else in single quotes.
-pub(super) fn quote(word: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./:,@%+=".contains(&byte);
-    if !word.is_empty() && word.bytes().all(is_plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }

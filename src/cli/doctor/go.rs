@@ -4,7 +4,6 @@
 //! `go env`, which `--fix` may do.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::finding::{Finding, Mend, quote};
@@ -158,12 +157,6 @@ fn covers(patterns: &str) -> Option<&'static str> {
 fn without_public(patterns: &str) -> Option<String> {
     let kept: Vec<&str> = patterns.split(',').filter(|pattern| covers(pattern).is_none()).collect();
     (!kept.is_empty()).then(|| kept.join(","))
-}
-
-/// Whether a program is on the PATH.
-pub(super) fn find_program(environment: &Environment, program: &str) -> bool {
-    let path = environment.get("PATH").map_or("", String::as_str);
-    std::env::split_paths(path).any(|folder| Path::new(&folder).join(program).is_file())
 }
 
 #[cfg(test)]

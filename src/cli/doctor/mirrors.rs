@@ -43,11 +43,15 @@ pub(super) async fn check(around: &Surroundings) -> Vec<Finding> {
     let asked = wanted(around);
     let probing = asked.iter().map(|one| probe::ask(&around.fetcher, &one.base, one.path));
     let (went, ipv6) = tokio::join!(join_all(probing), check_ipv6(around));
-    let plain = ask_plainly(around, &asked, &went).await;
-    let (clock, roots) = (judge_clock(&went, plain.as_ref(), around), judge_roots(&asked, &went, around).await);
+    let (plain, parent, roots) = tokio::join!(
+        ask_plainly(around, &asked, &went),
+        find_parent(around, &asked, &went),
+        judge_roots(&asked, &went, around),
+    );
+    let clock = judge_clock(&went, plain.as_ref(), around);
     let between = Between {
         portal: find_portal(&asked, &went, plain.as_ref()),
-        parent: find_parent(around, &asked, &went).await,
+        parent,
         clock: clock.mend.clone().filter(|_| clock.verdict != Verdict::Ok),
         roots: roots.mend.clone(),
     };
@@ -55,15 +59,11 @@ pub(super) async fn check(around: &Surroundings) -> Vec<Finding> {
     let mirrors = asked.iter().zip(&went).map(|(one, went)| {
         let finding = one.judge(went, &between, &asked, around);
         // Where another mirror answers, or carries the database, builds go through.
-        if is_well("mirror") { lessen(finding, went) } else { finding }
+        if is_well("mirror") { finding.at_most(Verdict::Warning) } else { finding }
     });
     let mirrors: Vec<Finding> = mirrors.collect();
     let Between { portal, parent, .. } = between;
     mirrors.into_iter().chain(portal).chain(parent).chain([clock, roots]).chain(ipv6).collect()
-}
-
-fn lessen(finding: Finding, went: &Went) -> Finding {
-    if is_good(went) { finding } else { finding.at_most(Verdict::Warning) }
 }
 
 fn wanted(around: &Surroundings) -> Vec<Asked> {

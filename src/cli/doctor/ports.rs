@@ -3,12 +3,11 @@
 //! Who listens is read in the kernel's tables (proc(5)), as far as they may be read.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::Path;
 
 use super::finding::{Finding, Mend};
-use super::surroundings::{NEAR, Surroundings};
+use super::surroundings::Surroundings;
 use crate::cli::env::{self, Listening};
 
 const CHECK: &str = "port";
@@ -117,7 +116,7 @@ fn ask(at: SocketAddr, key: &str) -> Option<String> {
     if key == "listen" {
         return matches!(env::ask_listener(at), Listening::Serves(_)).then(String::new);
     }
-    let answer = get(at, "/healthz").ok()?;
+    let answer = env::ask(at, "/healthz").ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let version = head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
@@ -125,16 +124,6 @@ fn ask(at: SocketAddr, key: &str) -> Option<String> {
         is_server.then(|| value.trim().strip_prefix("goanyway/")).flatten()
     });
     (version.is_some() || body == "ok\n").then(|| version.unwrap_or_default().to_owned())
-}
-
-fn get(at: SocketAddr, path: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&at, NEAR)?;
-    stream.set_read_timeout(Some(NEAR))?;
-    stream.set_write_timeout(Some(NEAR))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n")?;
-    let mut answer = Vec::new();
-    let _ = stream.take(64 * 1024).read_to_end(&mut answer);
-    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 /// Who listens.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
+use rustls::CertificateError;
 
 use crate::admit::Standing;
 use crate::connect::{self, Miss, RootsError as TlsError};
@@ -114,11 +115,11 @@ fn went(error: fetch::Error, target: &Target) -> Went {
         connect::Error::Deadline { .. } => Went::NoWay(why),
         connect::Error::Unreachable { tried, .. } => {
             let untrusted = tried.iter().find_map(|(_, miss)| match miss {
-                Miss::Tls(TlsError::Untrusted(why)) => Some(why.clone()),
+                Miss::Tls(TlsError::Untrusted(error)) => Some(error),
                 _ => None,
             });
             match untrusted {
-                Some(said) => Went::Untrusted { doubt: doubt(&said), why: said },
+                Some(error) => Went::Untrusted { doubt: doubt(error), why: error.to_string() },
                 None if tried.iter().any(|(_, miss)| matches!(miss, Miss::Tls(_))) => Went::Broken(why),
                 None => Went::NoWay(why),
             }
@@ -126,24 +127,19 @@ fn went(error: fetch::Error, target: &Target) -> Went {
     }
 }
 
-/// In rustls' words (rustls::CertificateError).
-fn doubt(said: &str) -> Doubt {
-    let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
-    if has(&["expired", "Expired", "not valid yet", "NotValidYet"]) {
-        Doubt::Dates
-    } else if has(&["UnknownIssuer", "unknown issuer", "BadSignature"]) {
-        Doubt::Issuer
-    } else if has(&["not valid for name", "NotValidForName"]) {
-        Doubt::Name
-    } else {
-        Doubt::Other
+fn doubt(error: &CertificateError) -> Doubt {
+    use CertificateError as Of;
+    match error {
+        Of::Expired | Of::ExpiredContext { .. } | Of::NotValidYet | Of::NotValidYetContext { .. } => Doubt::Dates,
+        Of::UnknownIssuer | Of::BadSignature => Doubt::Issuer,
+        Of::NotValidForName | Of::NotValidForNameContext { .. } => Doubt::Name,
+        _ => Doubt::Other,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustls::CertificateError;
 
     #[test]
     fn what_rustls_says_of_a_certificate_is_understood() {
@@ -159,7 +155,7 @@ mod tests {
             (CertificateError::Revoked, Doubt::Other),
         ];
         for (error, expected) in table {
-            assert_eq!(doubt(&error.to_string()), expected, "{error}");
+            assert_eq!(doubt(&error), expected, "{error}");
         }
     }
 

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::finding::{Finding, Mend, Verdict};
+use crate::cli::count;
 
 /// How wide sentences may be.
 const WIDTH: usize = 80;
@@ -62,7 +63,8 @@ impl<'a> Report<'a> {
             text.push_str(&paragraph(finding, colour));
         }
         let well = self.findings.len() - self.faults - self.warnings;
-        let _ = writeln!(text, "\n{well} ok, {}, {}", count(self.warnings, "warning"), count(self.faults, "fault"));
+        let (warnings, faults) = (count(self.warnings as u64, "warning"), count(self.faults as u64, "fault"));
+        let _ = writeln!(text, "\n{well} ok, {warnings}, {faults}");
         text
     }
 }
@@ -106,10 +108,6 @@ fn wrap(words: &str, first: &str) -> String {
         is_fresh = false;
     }
     text + line.trim_end() + "\n"
-}
-
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

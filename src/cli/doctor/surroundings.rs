@@ -1,15 +1,19 @@
 //! What a check looks at: the environment, the settings and what of them was typed, the resolver and
 //! the way out as `serve` would have them. Nothing is asked of anybody here.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use clap::ArgMatches;
 use tokio::runtime::Handle;
 
 use super::super::Failure;
 use super::super::env::{self, Environment, Listening};
+use super::super::readers::quote_sh;
+use super::super::sources;
+use super::finding::Mend;
 use crate::admit::{self, Admission};
 use crate::config::{ROWS, Settings};
 use crate::connect::{self, Connector, Parents};
@@ -120,6 +124,12 @@ impl Surroundings {
         names(self.mirrors()).or_else(|| names(goproxy::default_mirrors()))
     }
 
+    /// What makes this shell's settings those of the listener.
+    pub(super) fn take_env(&self) -> Mend {
+        let words = self.typed.again(FOR_ENV).iter().map(|word| format!(" {}", quote_sh(word))).collect::<String>();
+        Mend::Type(format!("eval \"$(goanyway env{words})\""))
+    }
+
     /// Whether what this environment's builds ask for goes through goanyway.
     pub(super) fn is_through_us(&self) -> bool {
         self.proxy.as_ref().is_some_and(|proxy| matches!(proxy.listening, Listening::Serves(_)))
@@ -154,40 +164,50 @@ fn find_proxy(environment: &Environment) -> Option<Proxy> {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Typed {
     config: Option<String>,
-    flags: Vec<(&'static str, &'static str, String)>,
+    flags: HashMap<&'static str, Vec<String>>,
 }
 
 /// What the commands of ours that findings name take (`cli::command`).
 pub(super) const FOR_CA: &[&str] = &["intercept", "state_dir"];
 pub(super) const FOR_CACHE: &[&str] = &["cache", "goproxy.sumdb"];
-pub(super) const FOR_ENV: &[&str] = &["listen", "intercept", "state_dir"];
+const FOR_ENV: &[&str] = &["listen", "intercept", "state_dir"];
 
 impl Typed {
     pub(super) fn of(matches: &ArgMatches) -> Typed {
         let config = matches.get_one::<PathBuf>("config").map(|path| path.display().to_string());
-        let mut flags = Vec::new();
-        for row in ROWS {
-            let Some(flag) = row.flag else { continue };
-            if let Ok(Some(values)) = matches.try_get_many::<String>(row.key) {
-                flags.extend(values.map(|value| (row.key, flag, value.clone())));
-            }
-        }
-        Typed { config, flags }
+        Typed { config, flags: sources::flags(matches) }
     }
 
     /// The words to say again to a command that takes the settings under these keys.
     pub(super) fn again(&self, keys: &[&str]) -> Vec<String> {
         let config = self.config.iter().flat_map(|path| ["--config".to_owned(), path.clone()]);
-        let concerned = self.flags.iter().filter(|(key, ..)| keys.iter().any(|prefix| key.starts_with(prefix)));
-        let flags = concerned.flat_map(|(_, flag, value)| [format!("--{flag}"), value.clone()]);
+        let concerned = ROWS.iter().filter(|row| keys.iter().any(|prefix| row.key.starts_with(prefix)));
+        let values = concerned.filter_map(|row| Some((row.flag?, self.flags.get(row.key)?)));
+        let flags =
+            values.flat_map(|(flag, values)| values.iter().flat_map(move |value| [format!("--{flag}"), value.clone()]));
         config.chain(flags).collect()
     }
 
     /// Whether a key was typed as a flag, which beats any variable.
     pub(super) fn has(&self, key: &str) -> bool {
-        self.flags.iter().any(|(typed, ..)| *typed == key)
+        self.flags.contains_key(key)
     }
 }
 
-/// How long somebody on this machine, or near it, may take.
-pub(super) const NEAR: Duration = Duration::from_secs(2);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_said_again_to_the_commands_that_take_them() {
+        let again = |words: &[&str], keys| {
+            let line = ["goanyway", "doctor"].iter().chain(words);
+            let matches = crate::cli::command().try_get_matches_from(line).unwrap();
+            Typed::of(matches.subcommand().unwrap().1).again(keys).join(" ")
+        };
+        let words = ["--cache-dir", "/c", "--no-intercept", "--ca-dir", "/my certs", "--config", "/f"];
+        assert_eq!(again(&words, FOR_CA), "--config /f --ca-dir /my certs --intercept-mode off");
+        assert_eq!(again(&words, FOR_CACHE), "--config /f --cache-dir /c");
+        assert_eq!(again(&[], FOR_ENV), "");
+    }
+}

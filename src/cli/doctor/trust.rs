@@ -15,10 +15,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::clients::Client;
 use super::finding::{Finding, Mend, quote};
-use super::go::find_program;
-use super::surroundings::{FOR_CA, FOR_ENV, Surroundings};
-use crate::cli::env;
-use crate::intercept::{self, Authority, Error, Health, Interceptor, Mode, Terminated};
+use super::surroundings::{FOR_CA, Surroundings};
+use crate::cli::{env, stores};
+use crate::intercept::{self, Authority, Error, Health, Interceptor, Mode, Terminated, write_date};
 use crate::metrics::Registry;
 use crate::target::Name;
 
@@ -56,7 +55,7 @@ pub(super) fn check_ca(around: &Surroundings) -> Vec<Finding> {
             return vec![Finding::fault("ca", "", why.to_string(), Mend::Type(command))];
         }
     };
-    let ends = date(authority.ends());
+    let ends = write_date(authority.ends());
     let (print, dir) = (authority.fingerprint(), config.ca_dir.display());
     let mut findings = vec![match authority.health(around.now) {
         Health::Good => Finding::ok("ca", "", format!("{print} in {dir}, until {ends}")),
@@ -68,7 +67,7 @@ pub(super) fn check_ca(around: &Surroundings) -> Vec<Finding> {
             ours(&["ca", "rotate"]),
         ),
         Health::ClockBehind => {
-            let begins = date(authority.begins());
+            let begins = write_date(authority.begins());
             let ask = Mend::Ask("you: set the clock, as above".to_owned());
             Finding::fault("ca", "", format!("{print} is valid from {begins}, and the clock stands before that"), ask)
         }
@@ -87,14 +86,11 @@ pub(super) fn check_ca(around: &Surroundings) -> Vec<Finding> {
     findings
 }
 
-fn date(time: SystemTime) -> String {
-    jiff::Timestamp::try_from(time).map_or_else(|_| "?".to_owned(), |at| at.strftime("%Y-%m-%d").to_string())
-}
-
 /// A handshake of every program that is here.
 pub(super) async fn check(around: &Arc<Surroundings>) -> Vec<Finding> {
     let Some(trial) = Trial::prepare(around) else { return Vec::new() };
-    let here = Client::ALL.into_iter().filter(|client| find_program(&around.environment, client.program()));
+    let path = around.environment.get("PATH").map_or("", String::as_str);
+    let here = Client::ALL.into_iter().filter(|client| stores::is_here(path.as_ref(), client.program()));
     join_all(here.map(|client| trial.judge(client, around))).await
 }
 
@@ -240,16 +236,15 @@ fn is_needed(client: Client, around: &Surroundings) -> bool {
     let config = &around.settings.intercept;
     let by_operator = config.mode == Mode::Always
         || config.trusted_by.iter().any(|net| net.contains(&IpAddr::V4(Ipv4Addr::LOCALHOST)));
-    let user = around.proxy.as_ref().and_then(|proxy| proxy.user.as_deref()).unwrap_or_default();
-    let says_so = user.rsplit('+').next().is_some_and(|word| word == "ca" || word.starts_with("ca-"));
+    let user = around.proxy.as_ref().and_then(|proxy| proxy.user.as_deref());
+    let says_so = intercept::Word::of(user) != intercept::Word::Nothing;
     // What others than go ask for is not where modules are.
     by_operator || says_so && client == Client::Go
 }
 
 fn mend(client: Client, by_file: bool, around: &Surroundings) -> Mend {
     if by_file {
-        let words: String = around.typed.again(FOR_ENV).iter().map(|word| format!(" {}", quote(word))).collect();
-        return Mend::Type(format!("eval \"$(goanyway env{words})\""));
+        return around.take_env();
     }
     let flags = around.typed.again(FOR_CA);
     match client {

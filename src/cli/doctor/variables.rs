@@ -3,16 +3,15 @@
 
 use super::finding::{Finding, Mend, quote};
 use super::place;
-use super::surroundings::{FOR_ENV, Proxy, Surroundings};
-use crate::cli::env::{Environment, Listening};
+use super::surroundings::{Proxy, Surroundings};
+use crate::cli::env::{Environment, Listening, entries, is_odd};
+use crate::cli::readers::INSIDE;
 use crate::connect::{Parent, Parents};
 use crate::goproxy;
-use crate::intercept;
+use crate::intercept::{self, Word};
 use crate::target::{Base, Scheme};
 
 const CHECK: &str = "proxy";
-/// The host's name in a container (docker run --add-host host.docker.internal:host-gateway).
-const INSIDE: &str = "host.docker.internal";
 
 /// All that there is to say about the variables.
 pub(super) fn check(around: &Surroundings) -> Vec<Finding> {
@@ -80,21 +79,16 @@ fn judge_proxy(proxy: &Proxy, around: &Surroundings) -> Finding {
 
 /// Whether the CA that the user's name speaks of is the one that is served.
 fn judge_word(name: &str, proxy: &Proxy, serves: Option<String>, around: &Surroundings) -> Finding {
-    let said = proxy.user.as_deref().and_then(|user| user.rsplit('+').next()?.strip_prefix("ca-").map(str::to_owned));
-    match (said, serves) {
-        (Some(said), Some(serves)) if !said.eq_ignore_ascii_case(&serves) => {
-            let saw =
-                format!("it names the CA {said}, and goanyway at {} has {serves}: all is tunnelled", proxy.address);
-            Finding::warning(CHECK, name, saw, again(around))
-        }
-        _ => Finding::ok(CHECK, name, format!("it leads to goanyway at {}", proxy.address)),
+    match serves.and_then(|serves| names_another(proxy, &serves)) {
+        Some(saw) => Finding::warning(CHECK, name, saw, around.take_env()),
+        None => Finding::ok(CHECK, name, format!("it leads to goanyway at {}", proxy.address)),
     }
 }
 
-/// What makes this shell's settings those of the listener.
-fn again(around: &Surroundings) -> Mend {
-    let words = around.typed.again(FOR_ENV).iter().map(|word| format!(" {}", quote(word))).collect::<String>();
-    Mend::Type(format!("eval \"$(goanyway env{words})\""))
+fn names_another(proxy: &Proxy, serves: &str) -> Option<String> {
+    let Word::Named(said) = Word::of(proxy.user.as_deref()) else { return None };
+    let saw = || format!("it names the CA {said}, and goanyway at {} has {serves}: all is tunnelled", proxy.address);
+    (!said.eq_ignore_ascii_case(serves)).then(saw)
 }
 
 fn judge_silence(name: &str, proxy: &Proxy, around: &Surroundings) -> Finding {
@@ -140,7 +134,7 @@ fn judge_exemptions(environment: &Environment, mirrors: &[Base]) -> Vec<Finding>
     let Some(text) = value(environment, "NO_PROXY").or_else(|| value(environment, "no_proxy")) else {
         return Vec::new();
     };
-    let entries: Vec<&str> = text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect();
+    let entries: Vec<&str> = entries(text).collect();
     let targets = || mirrors.iter().cloned().chain(goproxy::default_mirrors());
     let covered = |entry: &str| targets().find(|base| passes_by(entry, base)).map(|base| base.target.host.to_string());
     let without = |is_bad: &dyn Fn(&str) -> bool| {
@@ -163,7 +157,6 @@ fn judge_exemptions(environment: &Environment, mirrors: &[Base]) -> Vec<Finding>
             Mend::Type(format!("export NO_PROXY={list} no_proxy={list}")),
         )];
     }
-    let is_odd = |entry: &str| entry != "*" && entry.strip_prefix("*.").unwrap_or(entry).contains('*');
     if let Some(odd) = entries.iter().find(|entry| is_odd(entry)) {
         let saw = format!("{odd:?} means nothing to go and curl: a star stands alone, or in front of a dot");
         return vec![Finding::warning(CHECK, "NO_PROXY", saw, without(&is_odd))];
@@ -251,6 +244,20 @@ mod tests {
             assert_eq!(odd_character(fine), None, "{fine}");
         }
         assert!(encode("HTTPS_PROXY", '/').command().is_none());
+    }
+
+    #[test]
+    fn a_user_called_ca_team_lead_names_no_ca() {
+        let names_another = |user: &str| {
+            let (user, address) = (Some(user.to_owned()), "127.0.0.1:3128".to_owned());
+            let proxy = Proxy { address, user, listening: Listening::Serves(None), at: None };
+            names_another(&proxy, "1a2b3c4d")
+        };
+        for fine in ["ca-team-lead", "alice", "ca", "ca-1A2B3C4D", "alice+ca-1a2b3c4d"] {
+            assert_eq!(names_another(fine), None, "{fine}");
+        }
+        let said = names_another("alice+ca-00000000").unwrap();
+        assert!(said.starts_with("it names the CA 00000000, and goanyway at 127.0.0.1:3128 has 1a2b3c4d"), "{said}");
     }
 
     #[test]
