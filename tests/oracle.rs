@@ -23,6 +23,9 @@ use tempfile::TempDir;
 /// A resolv.conf for rows in which go would wait for long.
 const QUICK: &str = "options timeout:1 attempts:1";
 
+/// How the line begins if go finds addresses.
+const DIALS: &str = "no error, dials ";
+
 /// Prints go's error, or the addresses that it would dial; what it looks up is what `go mod download`
 /// would (`net.DefaultResolver`, without cgo).
 const PROGRAM: &str = r#"package main
@@ -265,10 +268,36 @@ fn explain(netns: &Netns, home: &Path, name: &str) -> Ended {
     Ended::of(command.output().unwrap())
 }
 
-/// The same words, but for the port of go's own socket.
+/// The same words, but for the port of go's own socket and the order of the addresses.
 fn is_same(ours: &str, gos: &str) -> bool {
-    let fields = |line: &str| -> Vec<String> { line.split(' ').map(field).collect() };
     fields(ours) == fields(gos)
+}
+
+/// CI met "dials 2606:4700::9, 1.1.1.9" where ours had them the other way round. go sorts by RFC 6724;
+/// of two addresses that it cannot reach, as none can be in here, the one stays in front whose reply
+/// was the first to come.
+fn fields(line: &str) -> Vec<String> {
+    let (words, addresses) = match line.strip_prefix(DIALS) {
+        Some(addresses) => (DIALS, addresses),
+        None => (line, ""),
+    };
+    let mut dialled: Vec<&str> =
+        addresses.split_inclusive(", ").map(|address| address.trim_end_matches(", ")).collect();
+    if let Some(last) = dialled.last_mut() {
+        let (address, after) = last.split_once(' ').unwrap_or((last, ""));
+        *last = address;
+        dialled.sort_unstable();
+        dialled.push(after);
+    }
+    words.split(' ').map(field).chain(dialled.into_iter().map(str::to_owned)).collect()
+}
+
+#[test]
+fn addresses_are_the_same_in_any_order() {
+    assert!(is_same("no error, dials 1.1.1.9, 2606:4700::9", "no error, dials 2606:4700::9, 1.1.1.9"));
+    assert!(is_same("no error, dials 1.1.1.9, 1.1.1.8 after 1 s", "no error, dials 1.1.1.8, 1.1.1.9 after 1 s"));
+    assert!(!is_same("no error, dials 1.1.1.9 after 1 s", "no error, dials 1.1.1.9"));
+    assert!(!is_same("no error, dials 1.1.1.9, 1.1.1.8", "no error, dials 1.1.1.9"));
 }
 
 /// `127.0.0.1:40527->127.0.0.2:53:` without its first port.

@@ -348,6 +348,8 @@ fn ask(said: &[Said], settings: &Settings, start: usize, heard: impl Fn(&Said) -
     last
 }
 
+/// In no order that means anything: go sorts by RFC 6724, that is by the routes of the moment, and where
+/// those do not tell, the reply that came first is in front.
 fn dials<'a>(addresses: impl Iterator<Item = &'a IpAddr>, silence: Duration) -> String {
     let mut addresses: Vec<String> = addresses.map(IpAddr::to_string).collect();
     addresses.dedup();
