@@ -268,7 +268,10 @@ struct Report {
     fingerprint: String,
     sha256: String,
     covers: Vec<String>,
+    /// One word, for programs.
     state: &'static str,
+    #[serde(skip)]
+    state_words: &'static str,
     begins: String,
     ends: String,
     root_ends: String,
@@ -301,7 +304,8 @@ impl Report {
             fingerprint: authority.fingerprint().to_owned(),
             sha256: authority.digest(),
             covers: authority.permitted().to_vec(),
-            state: name_health(authority.health(now)),
+            state: name_health(authority.health(now)).0,
+            state_words: name_health(authority.health(now)).1,
             begins: write_time(authority.begins()),
             ends: write_time(authority.ends()),
             root_ends: write_time(authority.root_ends()),
@@ -324,7 +328,7 @@ fn describe(report: &Report) -> String {
         ("fingerprint", &report.fingerprint),
         ("sha256", &report.sha256),
         ("covers", &covers),
-        ("state", report.state),
+        ("state", report.state_words),
         ("valid from", &report.begins),
         ("valid until", &report.ends),
     ];
@@ -346,12 +350,13 @@ fn describe(report: &Report) -> String {
     text
 }
 
-fn name_health(health: Health) -> &'static str {
+/// The same for a program and for a person.
+fn name_health(health: Health) -> (&'static str, &'static str) {
     match health {
-        Health::Good => "good",
-        Health::NearEnd => "ends within 30 days",
-        Health::Expired => "expired: everything is tunnelled",
-        Health::ClockBehind => "the clock stands before it: everything is tunnelled",
+        Health::Good => ("good", "good"),
+        Health::NearEnd => ("near-end", "ends within 30 days"),
+        Health::Expired => ("expired", "expired: everything is tunnelled"),
+        Health::ClockBehind => ("clock-behind", "the clock stands before it: everything is tunnelled"),
     }
 }
 

@@ -88,7 +88,7 @@ struct Prune {
     #[arg(long, value_name = "DURATION")]
     older_than: Option<Age>,
     /// The least needed, until no more than this is left
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = read_size)]
     to: Option<ByteSize>,
     /// go.mod files and zips that no checksum database vouches for
     #[arg(long)]
@@ -128,6 +128,10 @@ struct Import {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+}
+
+fn read_size(text: &str) -> Result<ByteSize, &'static str> {
+    text.parse().map_err(|_| "expected a size such as 10GiB or 500MB")
 }
 
 pub(super) fn tend(settings: &Settings, args: &CacheArgs) -> Result<ExitCode, Failure> {

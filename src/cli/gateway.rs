@@ -5,12 +5,14 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::{Args, FromArgMatches, Subcommand};
 use ipnet::IpNet;
 
 use super::Failure;
+use super::sources::{self, Sources};
 use crate::config::Settings;
 use crate::gateway::{self, Comparison, Mode, Plan, Servers, Step, Wish};
+use crate::service::Inherited;
 use crate::target::Scope;
 
 /// The nftables rules that send a build subnet's 80, 443 and 53 to goanyway on this machine
@@ -35,7 +37,7 @@ enum GatewayCommand {
 #[derive(Args, Clone, Debug)]
 struct Subnet {
     /// A network of builds, IPv4 or IPv6
-    #[arg(long, value_name = "CIDR", required = true)]
+    #[arg(long, value_name = "CIDR", required = true, value_parser = read_network)]
     subnet: Vec<IpNet>,
     /// Where its traffic comes in (default: anywhere)
     #[arg(long, value_name = "NAME")]
@@ -88,6 +90,10 @@ pub(super) fn tend(settings: &Settings, args: &GatewayArgs) -> Result<ExitCode, 
     }
 }
 
+fn read_network(text: &str) -> Result<IpNet, &'static str> {
+    text.parse().map_err(|_| "expected a network such as 10.7.0.0/16 or fd07::/64")
+}
+
 fn apply(settings: &Settings, args: &Apply) -> Result<ExitCode, Failure> {
     let plan = plan(settings, &args.subnet)?;
     gateway::advise(&plan).iter().for_each(|advice| warn(advice));
@@ -135,9 +141,20 @@ fn describe(comparison: &Comparison, json: bool) -> String {
     comparison.differences.iter().map(|difference| format!("{difference}\n")).collect()
 }
 
-/// The plan of these settings, and what is worth knowing about it said.
-fn plan(settings: &Settings, args: &Subnet) -> Result<Plan, Failure> {
-    let wish = Wish {
+/// What is wished for by whoever types these words after `goanyway gateway apply`.
+pub(super) fn wish_of(words: &[String]) -> Result<Wish, Failure> {
+    let line = ["goanyway", "gateway", "apply"].into_iter().chain(words.iter().map(String::as_str));
+    let matches = super::command().try_get_matches_from(line)?;
+    let Some(("gateway", matches)) = matches.subcommand() else { unreachable!("clap has read that word") };
+    let GatewayArgs { command: GatewayCommand::Apply(args) } = GatewayArgs::from_arg_matches(matches)? else {
+        unreachable!("clap has read that word, too");
+    };
+    let settings = sources::understand(&Sources::of(matches, &Inherited::default()).read()?)?;
+    Ok(wish(&settings, &args.subnet))
+}
+
+fn wish(settings: &Settings, args: &Subnet) -> Wish {
+    Wish {
         subnets: args.subnet.clone(),
         interfaces: args.interface.clone(),
         mode: args.mode,
@@ -145,7 +162,12 @@ fn plan(settings: &Settings, args: &Subnet) -> Result<Plan, Failure> {
         dns: settings.dns.clone(),
         keep_dns: args.keep_dns.clone(),
         include_private: args.include_private,
-    };
+    }
+}
+
+/// The plan of these settings, and what is worth knowing about it said.
+fn plan(settings: &Settings, args: &Subnet) -> Result<Plan, Failure> {
+    let wish = wish(settings, args);
     let plan = Plan::new(&wish)?;
     notice(&plan, &wish, settings).iter().for_each(|notice| warn(notice));
     Ok(plan)

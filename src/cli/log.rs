@@ -34,7 +34,8 @@ pub(super) struct Begun {
 
 /// Begins the log. A second one in one process (tests) is the first.
 pub(super) fn begin(log: config::Log, usual: LevelFilter) -> Begun {
-    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
+    // As for all else that is printed: a terminal that has colours, and nobody who wants none.
+    let ansi = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(log.level.unwrap_or(usual)))
         .with_writer(std::io::stderr)

@@ -38,7 +38,13 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "FILE.json", env = "GOANYWAY_FROZEN")]
     frozen: Option<PathBuf>,
     /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND",
+        value_hint = clap::ValueHint::CommandWithArguments
+    )]
     command: Vec<std::ffi::OsString>,
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 
@@ -21,13 +21,14 @@ pub(super) struct Sources {
 impl Sources {
     /// The sources of a command, given what was handed over.
     pub(super) fn of(matches: &ArgMatches, inherited: &Inherited) -> Sources {
-        let named = matches.get_one::<PathBuf>("config").cloned().or_else(|| {
-            // Empty is unset, as with every other variable.
-            around("GOANYWAY_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from)
-        });
-        let file = named.or_else(|| config::config_file(&around));
+        let file = matches.get_one::<PathBuf>("config").cloned().or_else(usual_file);
         let of = |purpose| inherited.addresses(purpose).into_iter().map(move |address| (purpose, address));
         Sources { flags: flags(matches), file, handed: Purpose::ALL.into_iter().flat_map(of).collect() }
+    }
+
+    /// The file among them.
+    pub(super) fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
     }
 
     /// Reads them, flags over the environment over the file.
@@ -39,6 +40,13 @@ impl Sources {
         }
         Ok(typed)
     }
+}
+
+/// The file that is read where no flag names one.
+pub(super) fn usual_file() -> Option<PathBuf> {
+    // Empty is unset, as with every other variable.
+    let named = around("GOANYWAY_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+    named.or_else(|| config::config_file(&around))
 }
 
 /// The settings that were typed as flags, each by its key.

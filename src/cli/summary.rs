@@ -233,6 +233,9 @@ fn read(text: &[u8]) -> Result<Vec<(ModuleRequest, Sums)>, String> {
         goanyway: Option<String>,
     }
     let damaged = |why: &dyn std::fmt::Display| format!("no summary of a run, or a damaged one: {why}");
+    if text.trim_ascii().is_empty() {
+        return Err("no summary of a run: the file is empty".to_owned());
+    }
     let form: Form = serde_json::from_slice(text).map_err(|why| damaged(&why))?;
     match form.schema {
         Some(SCHEMA) => {}
@@ -249,11 +252,9 @@ fn read(text: &[u8]) -> Result<Vec<(ModuleRequest, Sums)>, String> {
     let served = summary.fetches.into_iter().filter(|fetch| fetch.status == 200);
     let file = |fetch: Fetched| {
         let request = fetch.request().map_err(|why| damaged(&why))?;
-        let sums = Sums { h1: fetch.h1, sha256: fetch.sha256 };
-        // What was gone before it could be hashed cannot be told from anything else.
-        Ok((sums != Sums::default()).then_some((request, sums)))
+        Ok((request, Sums { h1: fetch.h1, sha256: fetch.sha256 }))
     };
-    served.map(file).filter_map(Result::transpose).collect()
+    served.map(file).collect()
 }
 
 /// A file that is there once it is whole. Made before anything is done: what cannot be written should be
@@ -273,6 +274,8 @@ impl Aside {
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let failed = |error| Failure::Write { path: path.to_owned(), error };
+        // What makes the file would name one that nobody has heard of.
+        std::fs::metadata(folder).map_err(failed)?;
         if path.is_dir() {
             return Err(failed(std::io::ErrorKind::IsADirectory.into()));
         }
@@ -354,7 +357,8 @@ mod tests {
         let kept = fetched("v1.0.0", Kind::Zip, Source::Cache, 1, 1);
         let files = read(&serde_json::to_vec(&summary(vec![kept, gone, absent])).unwrap()).unwrap();
         let sums = Sums { h1: Some("h1:v1.0.0".to_owned()), sha256: None };
-        assert_eq!(files, [(ModuleRequest::parse("/example.com/m/@v/v1.0.0.zip").unwrap(), sums)]);
+        let zip = |version| ModuleRequest::parse(&format!("/example.com/m/@v/{version}.zip")).unwrap();
+        assert_eq!(files, [(zip("v1.0.0"), sums), (zip("v1.1.0"), Sums::default())]);
     }
 
     #[test]
@@ -374,7 +378,10 @@ mod tests {
             (with(&|it| it["fetches"][0]["version"] = serde_json::Value::Null), "example.com/m has no version"),
             (good.to_string()[..100].to_owned(), "damaged one: EOF"),
             ("[]".to_owned(), "damaged one: "),
-            (String::new(), "damaged one: EOF"),
+            (String::new(), "the file is empty"),
+            (" \n".to_owned(), "the file is empty"),
+            ("null".to_owned(), "damaged one: "),
+            (r#"{"proxies": []}"#.to_owned(), "(schema)"),
         ];
         for (text, reason) in table {
             let told = read(text.as_bytes()).unwrap_err();

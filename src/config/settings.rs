@@ -102,6 +102,47 @@ pub enum Error {
     EverybodysDns(IpNet),
 }
 
+impl Error {
+    /// Whether it stands in a file, where there may be more of it.
+    pub fn is_of_a_file(&self) -> bool {
+        match self {
+            Error::Typed(error) => error.place().is_some(),
+            Error::Value { origin, .. } => origin.place().is_some(),
+            _ => false,
+        }
+    }
+
+    /// The settings that it is about, but for one value's fault.
+    pub(super) fn keys(&self) -> &'static [&'static str] {
+        match self {
+            Error::Typed(_) | Error::Value { .. } => &[],
+            Error::Roots(_) => &["fetch.extra_roots"],
+            Error::Open(_) => &["listen", "listen_tls.listen"],
+            Error::HalfTls => &["listen_tls.cert", "listen_tls.key", "listen_tls.client_ca", "listen_tls.listen"],
+            Error::OpenTransparent(_) => &["transparent.listen"],
+            Error::OpenDns(_) | Error::EverybodysDns(_) => &["dns.listen"],
+        }
+    }
+
+    /// The listener that it is about.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Error::Open(address) | Error::OpenTransparent(address) | Error::OpenDns(address) => Some(*address),
+            _ => None,
+        }
+    }
+
+    /// The settings for want of which it is wrong.
+    pub(super) fn rests_on(&self) -> &'static [&'static str] {
+        match self {
+            Error::Open(_) => &["admit.clients", "admit.credentials", "listen_tls.client_ca", "listen_tls.cert"],
+            Error::OpenTransparent(_) | Error::OpenDns(_) => &["admit.clients"],
+            Error::HalfTls => &["listen_tls.cert", "listen_tls.key"],
+            _ => &[],
+        }
+    }
+}
+
 impl Settings {
     /// Gives meaning to what was typed, in these surroundings.
     pub fn understand(typed: &Typed, around: &dyn Fn(&str) -> Option<String>) -> Result<Settings, Error> {
@@ -445,14 +486,18 @@ fn expected<T>() -> Option<String> {
 }
 
 fn complain(entry: &Entry, why: impl Display) -> Error {
-    Error::Value { origin: entry.origin.clone(), value: without_user(&entry.text), why: why.to_string() }
+    Error::Value { origin: entry.origin.clone(), value: without_secrets(&entry.text), why: why.to_string() }
 }
 
-/// A complaint ends up in logs: what may be a password in a URL is left out of it.
-fn without_user(text: &str) -> String {
-    let Some(at) = text.rfind('@') else { return text.to_owned() };
+/// What is told ends up in logs: what may be a password or a token in a URL is left out of it.
+pub(super) fn without_secrets(text: &str) -> String {
+    let (text, token) = match text.split_once('?').filter(|(url, _)| url.contains("://")) {
+        Some((url, _)) => (url, "?***"),
+        None => (text, ""),
+    };
+    let Some(at) = text.rfind('@') else { return format!("{text}{token}") };
     let begin = text.find("://").map_or(0, |scheme| scheme + 3).min(at);
-    format!("{}***{}", &text[..begin], &text[at..])
+    format!("{}***{}{token}", &text[..begin], &text[at..])
 }
 
 /// `20GiB`, `64 MB`, `1024`.

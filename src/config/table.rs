@@ -13,7 +13,7 @@ pub enum Many {
 }
 
 /// One setting.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Row {
     /// Its key in the file, dots for tables.
     pub key: &'static str,

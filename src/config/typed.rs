@@ -21,6 +21,7 @@ pub enum Origin {
     File {
         path: PathBuf,
         line: usize,
+        column: usize,
         key: String,
     },
     /// A supervisor bound it and handed it over under this name.
@@ -33,7 +34,17 @@ impl fmt::Display for Origin {
             Origin::Flag(flag) => write!(f, "--{flag}"),
             Origin::Variable(name) => f.write_str(name),
             Origin::Socket(name) => write!(f, "the socket {name} that was handed over"),
-            Origin::File { path, line, key } => write!(f, "{}:{line}: {key}", path.display()),
+            Origin::File { path, line, column, key } => write!(f, "{}:{line}:{column}: {key}", path.display()),
+        }
+    }
+}
+
+impl Origin {
+    /// File, line and column.
+    pub(super) fn place(&self) -> Option<(&Path, usize, usize)> {
+        match self {
+            Origin::File { path, line, column, .. } => Some((path, *line, *column)),
+            Origin::Flag(_) | Origin::Variable(_) | Origin::Socket(_) => None,
         }
     }
 }
@@ -56,10 +67,17 @@ impl Typed {
         environment: &dyn Fn(&str) -> Option<String>,
         file: Option<&Path>,
     ) -> Result<Typed, Error> {
-        let mut typed = match file {
-            Some(path) => read_file(path)?,
-            None => Typed::default(),
-        };
+        let (typed, mut wrong) = Typed::gather_all(flags, environment, file);
+        if wrong.is_empty() { Ok(typed) } else { Err(wrong.swap_remove(0)) }
+    }
+
+    /// The same, as far as it can be read, and all that is wrong with it, as it stands in the file.
+    pub(super) fn gather_all(
+        flags: &HashMap<&'static str, Vec<String>>,
+        environment: &dyn Fn(&str) -> Option<String>,
+        file: Option<&Path>,
+    ) -> (Typed, Vec<Error>) {
+        let (mut typed, wrong) = file.map(read_file).unwrap_or_default();
         for row in ROWS {
             let variable = row.variable();
             if let Some(text) = environment(&variable).filter(|text| !text.is_empty()) {
@@ -73,7 +91,19 @@ impl Typed {
                 typed.0.insert(row.key, values.iter().map(entry).collect());
             }
         }
-        Ok(typed)
+        (typed, wrong)
+    }
+
+    /// Takes out the values of a key that this is true of; whether there were any.
+    pub(super) fn set_aside(&mut self, key: &str, is_wrong: impl Fn(&Entry) -> bool) -> bool {
+        let Some(entries) = self.0.get_mut(key) else { return false };
+        let all = entries.len();
+        entries.retain(|entry| !is_wrong(entry));
+        let fewer = entries.len() < all;
+        if entries.is_empty() {
+            self.0.remove(key);
+        }
+        fewer
     }
 
     /// Adds the address of a socket that was handed over under this name: it is as good as typed.
@@ -122,66 +152,80 @@ fn split<'a>(row: &Row, text: &'a str) -> Box<dyn Iterator<Item = &'a str> + 'a>
     }
 }
 
-fn read_file(path: &Path) -> Result<Typed, Error> {
-    let unreadable = |error: std::io::Error| Error::Unreadable { path: path.to_owned(), why: error.to_string() };
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    parse_file(path, &text)
+/// What a file says, and all that is wrong with it, in the order of its lines.
+fn read_file(path: &Path) -> (Typed, Vec<Error>) {
+    match std::fs::read_to_string(path) {
+        Ok(text) => parse_file(path, &text),
+        Err(error) => (Typed::default(), vec![Error::Unreadable { path: path.to_owned(), why: error.to_string() }]),
+    }
 }
 
-fn parse_file(path: &Path, text: &str) -> Result<Typed, Error> {
-    let table = DeTable::parse(text).map_err(|error| Error::Syntax {
-        path: path.to_owned(),
-        line: error.span().map_or(1, |span| line_of(text, span.start)),
-        why: error.message().to_owned(),
-    })?;
-    let mut typed = Typed::default();
-    File { path, text }.collect("", table.get_ref(), &mut typed)?;
-    Ok(typed)
+fn parse_file(path: &Path, text: &str) -> (Typed, Vec<Error>) {
+    let mut file = File { path, text, typed: Typed::default(), wrong: Vec::new() };
+    let (table, broken) = DeTable::parse_recoverable(text);
+    if broken.is_empty() {
+        file.collect("", table.get_ref());
+        file.wrong.sort_by_key(|error| error.place().map(|(_, line, column)| (line, column)));
+    }
+    // Where the form is broken, keys and values are guesses.
+    for error in broken {
+        let (line, column) = place_of(text, error.span().map_or(0, |span| span.start));
+        let why = error.message().to_owned();
+        file.wrong.push(Error::Syntax { path: path.to_owned(), line, column, why });
+    }
+    (file.typed, file.wrong)
 }
 
 struct File<'a> {
     path: &'a Path,
     text: &'a str,
+    typed: Typed,
+    wrong: Vec<Error>,
 }
 
 impl File<'_> {
-    fn collect(&self, prefix: &str, table: &DeTable<'_>, typed: &mut Typed) -> Result<(), Error> {
+    fn collect(&mut self, prefix: &str, table: &DeTable<'_>) {
         for (name, value) in table {
             let key = format!("{prefix}{}", name.get_ref());
-            let origin = self.origin(name.span().start, &key);
             match (table::find(&key), value.get_ref()) {
                 (Some(row), _) => {
-                    let entries = self.entries(row, value, &origin)?;
-                    typed.0.insert(row.key, entries);
+                    let entries = self.entries(row, value);
+                    self.typed.0.insert(row.key, entries);
                 }
                 (None, DeValue::Table(inner)) if ROWS.iter().any(|row| row.key.starts_with(&format!("{key}."))) => {
-                    self.collect(&format!("{key}."), inner, typed)?;
+                    self.collect(&format!("{key}."), inner);
                 }
-                (None, _) => return Err(Error::UnknownKey { near: nearest(&key), origin }),
+                (None, _) => {
+                    let origin = self.origin(name.span().start, &key);
+                    self.wrong.push(Error::UnknownKey { near: nearest(&key), origin });
+                }
             }
         }
-        Ok(())
     }
 
-    fn entries(&self, row: &Row, value: &Spanned<DeValue<'_>>, origin: &Origin) -> Result<Vec<Entry>, Error> {
-        let scalar = |value: &Spanned<DeValue<'_>>, origin: Origin| match scalar(value.get_ref()) {
-            Some(text) => Ok(Entry { text, origin }),
-            None => Err(Error::BadType { origin, got: value.get_ref().type_str(), wanted: row.value }),
-        };
+    fn entries(&mut self, row: &Row, value: &Spanned<DeValue<'_>>) -> Vec<Entry> {
         match value.get_ref() {
-            DeValue::Array(items) if row.many != Many::One => items
-                .iter()
-                .map(|item| {
-                    let Origin::File { key, .. } = origin else { return scalar(item, origin.clone()) };
-                    scalar(item, self.origin(item.span().start, key))
-                })
-                .collect(),
-            _ => Ok(vec![scalar(value, origin.clone())?]),
+            DeValue::Array(items) if row.many != Many::One => {
+                items.iter().filter_map(|item| self.entry(row, item)).collect()
+            }
+            _ => self.entry(row, value).into_iter().collect(),
+        }
+    }
+
+    fn entry(&mut self, row: &Row, value: &Spanned<DeValue<'_>>) -> Option<Entry> {
+        let origin = self.origin(value.span().start, row.key);
+        match scalar(value.get_ref()) {
+            Some(text) => Some(Entry { text, origin }),
+            None => {
+                self.wrong.push(Error::BadType { origin, got: value.get_ref().type_str(), wanted: row.value });
+                None
+            }
         }
     }
 
     fn origin(&self, at: usize, key: &str) -> Origin {
-        Origin::File { path: self.path.to_owned(), line: line_of(self.text, at), key: key.to_owned() }
+        let (line, column) = place_of(self.text, at);
+        Origin::File { path: self.path.to_owned(), line, column, key: key.to_owned() }
     }
 }
 
@@ -194,8 +238,11 @@ fn scalar(value: &DeValue<'_>) -> Option<String> {
     }
 }
 
-fn line_of(text: &str, at: usize) -> usize {
-    text.as_bytes().iter().take(at).filter(|&&byte| byte == b'\n').count() + 1
+/// Line and column, from 1 on, the columns in letters.
+fn place_of(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.rsplit('\n').next().unwrap_or_default();
+    (before.matches('\n').count() + 1, line.chars().count() + 1)
 }
 
 /// The known key that a mistyped one is closest to, if any is close.
@@ -262,12 +309,23 @@ fn distance(from: &str, to: &str) -> usize {
 pub enum Error {
     #[error("cannot read {}: {why}", path.display())]
     Unreadable { path: PathBuf, why: String },
-    #[error("{}:{line}: {why}", path.display())]
-    Syntax { path: PathBuf, line: usize, why: String },
+    #[error("{}:{line}:{column}: {why}", path.display())]
+    Syntax { path: PathBuf, line: usize, column: usize, why: String },
     #[error("{origin} is no setting{}", did_you_mean(*near))]
     UnknownKey { origin: Origin, near: Option<&'static str> },
     #[error("{origin}: expected {wanted}, not {got}")]
     BadType { origin: Origin, got: &'static str, wanted: &'static str },
+}
+
+impl Error {
+    /// Its file, line and column, if it is at a place of a file.
+    pub(super) fn place(&self) -> Option<(&Path, usize, usize)> {
+        match self {
+            Error::Syntax { path, line, column, .. } => Some((path, *line, *column)),
+            Error::UnknownKey { origin, .. } | Error::BadType { origin, .. } => origin.place(),
+            Error::Unreadable { .. } => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -275,7 +333,8 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Result<Typed, Error> {
-        parse_file(Path::new("goanyway.toml"), text)
+        let (typed, mut wrong) = parse_file(Path::new("goanyway.toml"), text);
+        if wrong.is_empty() { Ok(typed) } else { Err(wrong.remove(0)) }
     }
 
     fn texts(typed: &Typed, key: &'static str) -> Vec<String> {
@@ -323,15 +382,15 @@ mod tests {
     #[test]
     fn a_mistake_is_told_with_its_place() {
         let table = [
-            ("[cache]\nsise = 1\n", "goanyway.toml:2: cache.sise is no setting; did you mean cache.size?"),
-            ("nameservers = 1\n", "goanyway.toml:1: nameservers is no setting; did you mean resolve.nameservers?"),
-            ("[nonsense]\nx = 1\n", "goanyway.toml:1: nonsense is no setting"),
-            ("\n\nlisten = [[1]]\n", "goanyway.toml:3: listen: expected ADDR, not array"),
-            ("[cache]\nsize = [1]\n", "goanyway.toml:2: cache.size: expected SIZE, not array"),
+            ("[cache]\nsise = 1\n", "goanyway.toml:2:1: cache.sise is no setting; did you mean cache.size?"),
+            ("nameservers = 1\n", "goanyway.toml:1:1: nameservers is no setting; did you mean resolve.nameservers?"),
+            ("[nonsense]\nx = 1\n", "goanyway.toml:1:2: nonsense is no setting"),
+            ("\n\nlisten = [[1]]\n", "goanyway.toml:3:11: listen: expected ADDR, not array"),
+            ("[cache]\nsize = [1]\n", "goanyway.toml:2:8: cache.size: expected SIZE, not array"),
         ];
         for (text, said) in table {
             assert_eq!(parsed(text).unwrap_err().to_string(), said);
         }
-        assert!(parsed("a = \n").unwrap_err().to_string().starts_with("goanyway.toml:1: "));
+        assert!(parsed("a = \n").unwrap_err().to_string().starts_with("goanyway.toml:1:"));
     }
 }

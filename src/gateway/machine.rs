@@ -11,7 +11,8 @@ use std::io::{ErrorKind, Write};
 use std::process::{Command, Stdio};
 
 use super::compare::{Comparison, Difference};
-use super::plan::{Family, Mode, Plan};
+use super::plan::{Family, Mode, Plan, Wish};
+use super::recall::recall;
 use super::routing::{self, Routing};
 use super::ruleset::TABLE;
 
@@ -116,6 +117,11 @@ pub fn carry_out(steps: &[Step], say: &mut dyn FnMut(&Step)) -> Result<(), Error
         step.take()?;
     }
     Ok(())
+}
+
+/// What was wished for by whoever put our table in place, as far as it still tells; nothing, where there is none.
+pub fn in_place() -> Result<Option<Wish>, Error> {
+    Ok(list_table()?.map(|listing| recall(&listing)))
 }
 
 /// Compares what is there with what would be.

@@ -11,9 +11,10 @@
 mod compare;
 mod machine;
 mod plan;
+mod recall;
 mod routing;
 mod ruleset;
 
 pub use compare::{Comparison, Difference};
-pub use machine::{Error, Step, advise, apply, carry_out, check, plan_apply, plan_removal};
+pub use machine::{Error, Step, advise, apply, carry_out, check, in_place, plan_apply, plan_removal};
 pub use plan::{Family, Mode, Plan, Servers, Unfit, Wish};

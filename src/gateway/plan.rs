@@ -151,6 +151,15 @@ impl Plan {
         self.sides.iter().flat_map(|side| &side.clients)
     }
 
+    /// Where its traffic is sent, by the flag that names such a listener.
+    pub fn listeners(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+        let of = |side: &Side| {
+            let (web, names) = (side.web.map(|at| ("transparent", at)), side.names.map(|at| ("dns", at)));
+            web.into_iter().chain(names)
+        };
+        self.sides.iter().flat_map(of)
+    }
+
     /// Whether 80 and 443 are taken.
     pub fn takes_web(&self) -> bool {
         self.sides.iter().any(|side| side.web.is_some())

@@ -41,7 +41,7 @@ impl Plan {
     }
 
     /// What makes this plan again, as typed.
-    fn flags(&self) -> String {
+    pub fn flags(&self) -> String {
         let mut flags = format!(" --mode {}", self.mode.name());
         let sides = || self.sides.iter();
         let mut add = |name: &str, values: Vec<String>| {

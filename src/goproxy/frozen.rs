@@ -32,6 +32,13 @@ pub struct Sums {
     pub sha256: Option<String>,
 }
 
+impl Sums {
+    /// What was gone before it could be hashed cannot be told from anything else.
+    fn is_nothing(&self) -> bool {
+        self.h1.is_none() && self.sha256.is_none()
+    }
+}
+
 impl Frozen {
     /// What the summary of this name holds.
     pub fn new(name: String, files: impl IntoIterator<Item = (ModuleRequest, Sums)>) -> Frozen {
@@ -51,6 +58,12 @@ impl Frozen {
             }
             _ => self.files.contains_key(request) || self.goes_with_others(request),
         };
+        if self.wanted(request).is_some_and(Sums::is_nothing) {
+            return Err(Failure::policy(
+                format!("{request} is in {} without a sum, so it could be anything", self.name),
+                HINT,
+            ));
+        }
         let refused =
             || Failure::policy(format!("{request} is not in {}, and --frozen serves nothing else", self.name), HINT);
         is_known.then_some(()).ok_or_else(refused)
@@ -162,6 +175,9 @@ mod tests {
                 );
             }
         }
+        let unsummed = (request("/a.b/c/@v/v1.0.0.zip"), Sums::default());
+        let told = Frozen::new("run.json".to_owned(), [unsummed]).admit(&request("/a.b/c/@v/v1.0.0.zip")).unwrap_err();
+        assert!(told.to_string().ends_with("is in run.json without a sum, so it could be anything"), "{told}");
         assert_eq!(frozen.wanted(&request("/a.b/c/@v/v1.0.0.info")), None);
         assert_eq!(frozen.wanted(&request("/a.b/c/@v/main.info")), Some(&h1));
     }

@@ -23,6 +23,7 @@ use super::server::{Server, Transport};
 use super::shared::{Shared, wall};
 use super::{Failure, Found, Freshness, Source, Tier};
 use crate::target::Name;
+use crate::trace::{self, Id};
 
 /// How long a flight listens past its verdict; who is silent until then was silent.
 const LINGER: Duration = Duration::from_secs(1);
@@ -60,7 +61,7 @@ impl Shared {
         {
             return Joined::Landed(found);
         }
-        Joined::Flying(self.take_off(&mut flights, key))
+        Joined::Flying(self.take_off(&mut flights, key, trace::id()))
     }
 
     /// Looks a name up again whose answer is still fresh. Nobody waits for it.
@@ -68,7 +69,7 @@ impl Shared {
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (name.clone(), Start::Bottom);
         if !flights.contains_key(&key) {
-            self.take_off(&mut flights, key);
+            self.take_off(&mut flights, key, None);
         }
     }
 
@@ -76,11 +77,12 @@ impl Shared {
         self: &Arc<Self>,
         flights: &mut HashMap<(Name, Start), watch::Receiver<Progress>>,
         key: (Name, Start),
+        cause: Option<Id>,
     ) -> watch::Receiver<Progress> {
         let (sender, progress) = watch::channel(Progress::default());
         flights.insert(key.clone(), progress.clone());
         let (name, start) = key;
-        let flight = Flight { shared: Arc::clone(self), name, start, sender };
+        let flight = Flight { shared: Arc::clone(self), name, start, sender, cause };
         self.runtime.spawn(flight.run());
         progress
     }
@@ -269,6 +271,8 @@ struct Flight {
     name: Name,
     start: Start,
     sender: watch::Sender<Progress>,
+    /// The request that asked first, for the log; none where nobody waits, or a client asked us as a name server.
+    cause: Option<Id>,
 }
 
 impl Flight {
@@ -326,11 +330,12 @@ impl Flight {
 
     fn note_rescue(&self, answer: &Answer, found: &Found, ladder: &Ladder) {
         let Flight { shared, name, start, .. } = self;
+        let id = self.cause.map(tracing::field::display);
         let Some(source) = &found.source else { return };
         for &liar in &answer.overruled {
             let server = &ladder.plan().candidates[liar].server;
             let words = format!("{} found it over {}, which {server} had denied", source.server, source.transport);
-            tracing::info!("{name}: {words}");
+            tracing::info!(id, "{name}: {words}");
             shared.counts.rescued(Rescue::Overruled, name, words);
             if !ladder.has_lied(liar) {
                 shared.health.note_lie(server, kind::domain(name), 1, Instant::now());
@@ -338,7 +343,7 @@ impl Flight {
         }
         if found.tier > Tier::System && *start == Start::Bottom && answer.overruled.is_empty() {
             let words = format!("{} answered over {}, the system servers did not", source.server, source.transport);
-            tracing::debug!("{name}: {words}");
+            tracing::debug!(id, "{name}: {words}");
             shared.counts.rescued(Rescue::Fallback, name, words);
         }
     }
@@ -367,7 +372,8 @@ impl Flight {
             return Ok(spare);
         }
         shared.counts.served(spare.freshness, name);
-        tracing::info!("{name}: no server gave an answer that counts; an older one serves");
+        let id = self.cause.map(tracing::field::display);
+        tracing::info!(id, "{name}: no server gave an answer that counts; an older one serves");
         Ok(spare)
     }
 
@@ -563,7 +569,7 @@ mod tests {
     /// A whole flight, to its very end.
     async fn fly(shared: &Arc<Shared>) -> Result<Found, Failure> {
         let (sender, progress) = watch::channel(Progress::default());
-        let flight = Flight { shared: Arc::clone(shared), name: name(), start: Start::Bottom, sender };
+        let flight = Flight { shared: Arc::clone(shared), name: name(), start: Start::Bottom, sender, cause: None };
         flight.run().await;
         let landed = progress.borrow().last.clone();
         landed.expect("a flight that ends has landed")
@@ -716,7 +722,9 @@ mod tests {
         let (sender, _) = watch::channel(Progress::default());
         let name = Name::parse("git.corp.example.com").unwrap();
         assert_eq!(shared.kind(&name), Kind::Other);
-        Flight { shared: Arc::clone(&shared), name: name.clone(), start: Start::Bottom, sender }.run().await;
+        Flight { shared: Arc::clone(&shared), name: name.clone(), start: Start::Bottom, sender, cause: None }
+            .run()
+            .await;
         assert_eq!(shared.kind(&name), Kind::Private);
     }
 

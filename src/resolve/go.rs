@@ -20,7 +20,7 @@ use crate::target::Name;
 /// What go says where it finds addresses, which follow.
 pub const NO_ERROR: &str = "no error, dials ";
 /// What go says where it cannot tell.
-pub(super) const UNCERTAIN: &str = "uncertain";
+pub const UNCERTAIN: &str = "uncertain";
 /// go's defaults (dnsReadConfig).
 const TIMEOUT: Duration = Duration::from_secs(5);
 const ATTEMPTS: usize = 2;

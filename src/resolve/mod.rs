@@ -53,7 +53,7 @@ use tokio::runtime::Handle;
 pub use counts::{Rescues, Totals};
 pub use defaults::fallback as default_fallback;
 pub use explain::{Attempt, Explanation, Inquiry, Source as ExplainedSource};
-pub use go::NO_ERROR;
+pub use go::{NO_ERROR, UNCERTAIN};
 pub use kind::{Kind, Scope, parse_suffix};
 pub use relay::Relayed;
 pub use reply::{Ede, Family, Outcome};

@@ -318,6 +318,11 @@ pub fn current() -> Option<Trace> {
     CURRENT.try_with(|slot| slot.trace().clone()).ok()
 }
 
+/// The id of the request at hand, without beginning a trace; none where no request is.
+pub fn id() -> Option<Id> {
+    CURRENT.try_with(|slot| slot.id).ok()
+}
+
 /// A stretch that has begun. Dropped before it has an end, it was abandoned.
 #[derive(Debug)]
 #[must_use = "a stretch lasts as long as this"]
@@ -390,8 +395,8 @@ mod tests {
 
     #[tokio::test]
     async fn who_has_nothing_to_put_down_begins_no_trace() {
-        let (outcome, trace) = within(ID, None, async { 1 }).await;
-        assert_eq!((outcome, trace.is_none()), (1, true));
+        let (outcome, trace) = within(ID, None, async { id() }).await;
+        assert_eq!((outcome, trace.is_none()), (Some(ID), true));
         let noted = async { timed(Phase::Resolve, || "a.example".to_owned(), async { Ok::<_, ()>(2) }).await };
         let (outcome, trace) = within(ID, None, noted).await;
         let (trace, told) = (trace.unwrap(), outcome);
@@ -419,7 +424,7 @@ mod tests {
 
     #[tokio::test]
     async fn outside_of_a_request_nothing_is_put_down() {
-        assert!(current().is_none());
+        assert!(current().is_none() && id().is_none());
         along(current(), async { assert!(current().is_none()) }).await;
         drop(start(Phase::Body, || unreachable!("nobody asks what it is")));
     }

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use hickory_proto::op::ResponseCode;
 use tokio::net::TcpStream;
 
 use crate::admission::{basic, users};
 use crate::support::binary::{Home, home};
-use crate::support::client::{raw, request};
+use crate::support::client::{connect, raw, request};
 use crate::support::golden;
 use crate::support::mirror::Mirror;
+use crate::support::nameserver::{Nameserver, Says};
 use crate::support::origin::{Heard, Origin, closed_port, echo, text};
 
 /// The password in the file of [`users`].
@@ -127,4 +129,30 @@ async fn text_and_json_have_the_same_fields() {
     let columns: BTreeSet<usize> =
         text.lines().filter(|line| line.contains(" status=")).filter_map(|line| line.find(" ms=")).collect();
     assert_eq!(columns.len(), 1, "{text}");
+}
+
+/// A look-up is a task of its own: what was mended there could not be told from what was mended for another request.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_was_rescued_is_logged_with_the_request_that_asked_for_it() {
+    let (home, origin) = (home(), echo().await);
+    let (denies, knows) = (
+        Nameserver::start(Says::Code(ResponseCode::NXDomain)).await,
+        Nameserver::start(Says::Address("127.0.0.1")).await,
+    );
+    let servers = [format!("--nameserver=udp://{}", denies.address), format!("--fallback=udp://{}", knows.address)];
+    let port = format!("--allow-port={}", origin.port());
+    let arguments = [servers[0].as_str(), &servers[1], &port, "--log-level=debug"];
+    let served = tokio::task::block_in_place(|| home.serve(&arguments));
+    let target = format!("code.example:{}", origin.port());
+    let (answer, tunnel) = connect(served.address, &target, None).await;
+    assert_eq!(answer.status, 200);
+    drop(tunnel);
+    served.tell_to_stop();
+    let (_, log) = tokio::task::block_in_place(|| served.ended());
+    let line = |words: &str| log.lines().find(|line| line.contains(words)).unwrap_or_else(|| panic!("{words}: {log}"));
+    let id = |line: &str| line.split_whitespace().find_map(|word| Some(word.strip_prefix("id=")?.to_owned()));
+    let (rescue, record) = (line("code.example: "), line(&format!("what=\"{target}\"")));
+    assert!(rescue.contains("had denied"), "{rescue}");
+    assert_eq!(id(rescue), id(record), "{log}");
+    assert!(id(rescue).is_some_and(|id| id.len() == 6), "{rescue}");
 }

@@ -102,6 +102,7 @@ async fn what_a_parent_says_reaches_the_client() {
         let (answer, _) = connect(proxy.address(), "far.example:443", None).await;
         assert_eq!(answer.status, 502, "{}", answer.reason);
         assert!(answer.reason.contains(words), "{}", answer.reason);
+        assert!(answer.reason.contains(&format!("the parent proxy http://{parent}: ")), "{}", answer.reason);
     }
 }
 

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::binary::{Ended, Home, home};
-use crate::support::mirror::Mirror;
+use crate::support::mirror::{Mirror, files};
 use crate::support::nameserver::{Nameserver, Says};
 use crate::support::needs::have;
 
@@ -144,6 +144,63 @@ async fn what_one_run_was_served_is_all_that_a_frozen_one_gets() {
     assert!(later.err.contains("a summary of form 9"), "{}", later.err);
     let nowhere = run_asking(&home, &mirror, &["--summary", "/nowhere/run.json"], &["v1.0.0.zip"]).await;
     assert_eq!(nowhere.code, Some(2), "before the command runs: {nowhere:?}");
+}
+
+/// What a frozen run cannot serve is refused, each with its own reason; what it cannot read, before the command runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_run_says_what_its_summary_lacks() {
+    if !have("a_frozen_run_says_what_its_summary_lacks", &["curl"]) {
+        return;
+    }
+    let (home, mirror) = (home(), Mirror::of("example.com/m", &["v1.0.0"]).await);
+    let file = home.at("run.json");
+    let (at, all) = (file.to_str().unwrap().to_owned(), ["v1.0.0.info", "v1.0.0.mod", "v1.0.0.zip"]);
+    assert_eq!(run_asking(&home, &mirror, &["--summary", &at], &all).await.code, Some(0));
+    let text = std::fs::read_to_string(&file).unwrap();
+    let with = |change: &dyn Fn(&mut Vec<serde_json::Value>)| {
+        let mut summary: serde_json::Value = serde_json::from_str(&text).unwrap();
+        change(summary["fetches"].as_array_mut().unwrap());
+        std::fs::write(&file, summary.to_string()).unwrap();
+    };
+
+    with(&|fetches| {
+        for fetch in fetches.iter_mut().filter_map(|fetch| fetch.as_object_mut()) {
+            fetch.retain(|key, _| key != "h1" && key != "sha256");
+        }
+    });
+    let unsummed = run_asking(&home, &mirror, &["--frozen", &at], &["v1.0.0.zip"]).await;
+    assert_eq!(unsummed.code, Some(22), "{unsummed:?}");
+    assert!(unsummed.err.contains("(zip) is in run.json without a sum, so it could be anything"), "{}", unsummed.err);
+    assert_eq!(run_asking(&home, &mirror, &["--frozen", &at], &["v1.0.0.info"]).await.code, Some(0), "it says a time");
+
+    with(&|fetches| fetches.clear());
+    let nothing = run_asking(&home, &mirror, &["--frozen", &at], &["v1.0.0.info"]).await;
+    assert_eq!(nothing.code, Some(22), "{nothing:?}");
+    assert!(nothing.err.contains("is not in run.json, and --frozen serves nothing else"), "{}", nothing.err);
+
+    // The mirror has other bytes under the same name, and nothing is cached here.
+    std::fs::write(&file, &text).unwrap();
+    let mut other = files("example.com/m", &["v1.0.0"]);
+    other.insert("/example.com/m/@v/v1.0.0.mod".to_owned(), "module example.com/m\n\ngo 1.21\n".into());
+    let swapped = Mirror::with(other).await;
+    let differing = run_asking(&self::home(), &swapped, &["--frozen", &at], &["v1.0.0.mod"]).await;
+    assert_eq!(differing.code, Some(22), "{differing:?}");
+    let told = &differing.err;
+    assert!(told.contains("(go.mod): its sum is h1:") && told.contains("and run.json has h1:"), "{told}");
+
+    let asked = mirror.origin.heard().len();
+    for (text, reason) in [
+        (String::new(), "no summary of a run: the file is empty"),
+        ("[]".to_owned(), "no summary of a run, or a damaged one: "),
+        (text[..text.len() / 2].to_owned(), "no summary of a run, or a damaged one: EOF"),
+        (text.replace("\"schema\": 1", "\"schema\": 0"), "a summary of form 0, written by goanyway "),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let refused = run_asking(&home, &mirror, &["--frozen", &at], &["v1.0.0.zip"]).await;
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        assert!(refused.err.contains(&format!("--frozen {at}: {reason}")), "{}", refused.err);
+    }
+    assert_eq!(mirror.origin.heard().len(), asked, "the command did not run");
 }
 
 #[tokio::test(flavor = "multi_thread")]

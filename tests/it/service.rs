@@ -271,7 +271,7 @@ async fn what_can_hold_at_once_does_and_the_rest_is_named() {
     write("[admit]\nports = [\"all\"]\n");
     served.signal(Signal::HUP);
     let said = served.hear("cannot be read again");
-    assert!(said.contains("goanyway.toml:2: admit.ports = \"all\": expected a port from 1 to 65535"), "{said}");
+    assert!(said.contains("goanyway.toml:2:10: admit.ports = \"all\": expected a port from 1 to 65535"), "{said}");
     assert_eq!(connect(served.address, &target, None).await.0.status, 200);
     write(&format!("{hosts}[admit]\ncredentials = {:?}\n", users(home.folder.path())));
     served.signal(Signal::HUP);

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use futures_util::stream::{FuturesOrdered, StreamExt};
 
 use super::finding::Mend;
+use super::mirrors::THEN;
 use super::probe::{self, Went};
 use super::surroundings::Surroundings;
 use crate::connect::{Parent, Parents};
@@ -40,7 +41,7 @@ async fn attempt(candidate: Candidate, around: &Surroundings, base: &Base, path:
     let parent: Parent = url.parse().ok()?;
     let address = parent.to_string();
     let fetcher = around.by_parent(Parents::all(parent, |_| None))?;
-    let is_way = matches!(probe::ask(&fetcher, base, path).await, Went::Answered(_));
+    let is_way = matches!(probe::ask(&fetcher, base, path, THEN).await, Went::Answered(_));
     is_way.then_some(Found { address, place, mend: Mend::Type(command) })
 }
 

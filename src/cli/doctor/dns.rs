@@ -5,12 +5,16 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use super::finding::{Finding, Mend, quote};
 use super::surroundings::Surroundings;
-use crate::resolve::{Attempt, Explanation, Family, Inquiry, NO_ERROR, Outcome, Server, Tier};
+use crate::resolve::{Attempt, Explanation, Family, Inquiry, NO_ERROR, Outcome, Server, Tier, UNCERTAIN};
 use crate::target::{Host, Name, Scheme, Target};
 
+/// How long private names are looked for: each takes seconds where nobody answers, and is told of only where found.
+const SEARCH: Duration = Duration::from_secs(10);
+const _: () = assert!(SEARCH.as_secs() < super::PATIENCE.as_secs());
 /// From this on an answer is slow: go asks two questions a name, and names one after the other.
 const SLOW_MS: u64 = 1000;
 
@@ -22,7 +26,7 @@ pub(super) async fn check(around: &Surroundings) -> Vec<Finding> {
     let (told, invented, search) = tokio::join!(
         around.resolver.explain(&mirror, &both),
         around.resolver.explain(&impossible, &one_family),
-        check_search(around),
+        tokio::time::timeout(SEARCH, check_search(around)),
     );
     let servers = servers(&told, &invented);
     let mut findings: Vec<Finding> = servers
@@ -40,7 +44,7 @@ pub(super) async fn check(around: &Surroundings) -> Vec<Finding> {
     }
     findings.extend(judge_fallback(&servers, around));
     findings.push(judge_go(&told, &servers, around));
-    findings.extend(search);
+    findings.extend(search.unwrap_or_default());
     findings
 }
 
@@ -257,7 +261,7 @@ fn judge_go(told: &Explanation, servers: &[Heard<'_>], around: &Surroundings) ->
             Finding::fault("go-lookup", name, format!("go alone is misled: it would dial {dials}"), run())
         }
         Some(dials) => Finding::ok("go-lookup", name, format!("go alone finds it: {dials}")),
-        None if said == "uncertain" && told.verdict == "resolved" => {
+        None if said == UNCERTAIN && told.verdict == "resolved" => {
             let saw = "chance decides whether go alone finds it: its servers do not say the same";
             Finding::warning("go-lookup", name, saw, run())
         }

@@ -19,6 +19,11 @@ use crate::target::{Base, Host, Scheme, Target};
 const LIST: &str = "/golang.org/x/mod/@v/list";
 /// A checksum database's signed head.
 const LATEST: &str = "/latest";
+/// For a server on the other side of the world, behind a slow line.
+const FIRST: Duration = Duration::from_secs(7);
+/// What is asked after that, of whoever is nearer or was heard of before.
+pub(super) const THEN: Duration = Duration::from_secs(5);
+const _: () = assert!(FIRST.as_secs() + THEN.as_secs() < super::PATIENCE.as_secs(), "both are to be told of in time");
 /// Longer than any ocean, shorter than a person's patience.
 const SWALLOWED: Duration = Duration::from_secs(3);
 
@@ -41,7 +46,7 @@ struct Between {
 /// All that there is to say about the way out.
 pub(super) async fn check(around: &Surroundings) -> Vec<Finding> {
     let asked = wanted(around);
-    let probing = asked.iter().map(|one| probe::ask(&around.fetcher, &one.base, one.path));
+    let probing = asked.iter().map(|one| probe::ask(&around.fetcher, &one.base, one.path, FIRST));
     let (went, ipv6) = tokio::join!(join_all(probing), check_ipv6(around));
     let (plain, parent, roots) = tokio::join!(
         ask_plainly(around, &asked, &went),
@@ -185,7 +190,7 @@ async fn ask_plainly(around: &Surroundings, asked: &[Asked], went: &[Went]) -> O
     let failed = asked.iter().zip(went).find(|(one, went)| one.base.scheme == Scheme::Https && !is_good(went))?;
     let target = Target::new(failed.0.base.target.host.clone(), Scheme::Http.default_port());
     let base = Base { scheme: Scheme::Http, target, path: String::new() };
-    let went = probe::ask(&around.fetcher, &base, "/").await;
+    let went = probe::ask(&around.fetcher, &base, "/", THEN).await;
     Some((base, went))
 }
 
@@ -204,7 +209,7 @@ async fn judge_roots(asked: &[Asked], went: &[Went], around: &Surroundings) -> F
     if let (Some(one), Some(_), Some(bundle)) = (unknown, &roots.named_by, roots::system_bundle(around))
         && let Some(fetcher) = around.trusting(&bundle)
     {
-        known_to_system = !is_unknown(&probe::ask(&fetcher, &one.base, one.path).await);
+        known_to_system = !is_unknown(&probe::ask(&fetcher, &one.base, one.path, THEN).await);
     }
     let host = unknown.map(|one| one.base.target.host.to_string());
     roots.judge(host.as_deref(), known_to_system, around)

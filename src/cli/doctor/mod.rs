@@ -3,8 +3,7 @@
 //!
 //! Each check is a function from [`Surroundings`] to [`Finding`]s, in a file of its own; all run side by
 //! side, each for [`PATIENCE`] at most. Nothing is changed without `--fix`, which runs the commands that
-//! findings name as safe, each printed before, and then looks again. The rules of a gateway have a
-//! command of their own (`goanyway gateway check`).
+//! findings name as safe, each printed before, and then looks again.
 //!
 //! Exit code 0 if there is no fault, else 1: also where the settings cannot be read.
 
@@ -14,6 +13,7 @@ mod clients;
 mod clock;
 mod dns;
 mod finding;
+mod gateway;
 mod go;
 mod mirrors;
 mod place;
@@ -101,17 +101,18 @@ async fn run_all(around: &Arc<Surroundings>) -> Vec<Finding> {
             looked.unwrap_or_else(|_| vec![unfinished(name, "the check itself failed, which is a defect of ours")])
         })
     };
-    let (names, way_out, trust, go, cache, ports) = tokio::join!(
+    let (names, way_out, trust, go, cache, ports, gateway) = tokio::join!(
         within("dns", dns::check(around)),
         within("mirror", mirrors::check(around)),
         within("trust", trust::check(around)),
         blocking("go", go::check),
         blocking("cache", cache::check),
         blocking("port", ports::check),
+        blocking("gateway", gateway::check),
     );
     let local = [place::check(around), trust::check_ca(around), variables::check(around)];
     let [place, ca, variables] = local;
-    [place, names, way_out, ca, trust, variables, go, cache, ports].concat()
+    [place, names, way_out, ca, trust, variables, go, cache, ports, gateway].concat()
 }
 
 async fn within(name: &'static str, check: impl Future<Output = Vec<Finding>>) -> Vec<Finding> {

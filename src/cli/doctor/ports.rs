@@ -28,7 +28,7 @@ pub(super) fn check(around: &Surroundings) -> Vec<Finding> {
 }
 
 /// Whether anybody could listen there now. Nothing that was there a moment ago stands in the way.
-fn is_free(at: SocketAddr) -> std::io::Result<()> {
+pub(super) fn is_free(at: SocketAddr) -> std::io::Result<()> {
     TcpListener::bind(at).map(drop)
 }
 

@@ -14,8 +14,8 @@ use crate::connect::{self, Miss, RootsError as TlsError};
 use crate::fetch::{self, Fetcher, Patience};
 use crate::target::{Base, Target};
 
-/// For a server on the other side of the world, behind a slow line.
-const PATIENCE: Patience = Patience { first_byte: Duration::from_secs(7), stall: Duration::from_secs(3) };
+/// How long nothing may come of a body.
+const STALL: Duration = Duration::from_secs(3);
 /// What is looked at of an answer: enough to tell a page from a list.
 const MOST: usize = 64 * 1024;
 
@@ -64,28 +64,32 @@ pub(super) struct Answer {
     pub elapsed: Duration,
 }
 
-/// GETs `base` + `path`.
-pub(super) async fn ask(fetcher: &Fetcher, base: &Base, path: &str) -> Went {
+/// GETs `base` + `path`, with so much patience for all of it.
+pub(super) async fn ask(fetcher: &Fetcher, base: &Base, path: &str, patience: Duration) -> Went {
     let uri = format!("{base}{path}");
     let agent = concat!("goanyway/", env!("CARGO_PKG_VERSION"));
     let request = Request::get(&uri).header(header::USER_AGENT, agent).body(fetch::empty());
     let Ok(request) = request else { return Went::Broken(format!("{uri} is no URL")) };
     let begun = Instant::now();
-    match fetcher.send(Standing::Configured, request, PATIENCE).await {
-        Ok(response) => Went::Answered(read(response, begun).await),
-        Err(error) => went(error, &base.target),
+    let send = fetcher.send(Standing::Configured, request, Patience { first_byte: patience, stall: STALL });
+    match tokio::time::timeout(patience, send).await {
+        Ok(Ok(response)) => Went::Answered(read(response, begun, patience).await),
+        Ok(Err(error)) => went(error, &base.target),
+        Err(_) => Went::NoWay(format!("no answer within {} s", patience.as_secs())),
     }
 }
 
-async fn read(response: http::Response<fetch::Body>, begun: Instant) -> Answer {
+async fn read(response: http::Response<fetch::Body>, begun: Instant, patience: Duration) -> Answer {
     let elapsed = begun.elapsed();
     let (head, body) = response.into_parts();
     let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
     let ahead = text(header::DATE).and_then(|date| ahead(date, SystemTime::now()));
     let (kind, location) = (text(header::CONTENT_TYPE).unwrap_or_default(), text(header::LOCATION));
     let (is_html, location) = (kind.starts_with("text/html"), location.map(str::to_owned));
-    // A longer one is a page as well as a short one.
-    let body = Limited::new(body, MOST).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    // A longer one is a page as well as a short one, and one that drips is not waited for.
+    let collecting = Limited::new(body, MOST).collect();
+    let body = tokio::time::timeout(patience.saturating_sub(elapsed), collecting).await;
+    let body = body.ok().and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default();
     let is_page = is_html || body.trim_ascii_start().starts_with(b"<");
     Answer { status: head.status, location, body, is_page, ahead, elapsed }
 }

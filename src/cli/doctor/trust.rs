@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,6 +23,9 @@ use crate::target::Name;
 
 /// How long a program may take until it has made up its mind; a Java compiles first.
 const PATIENCE: Duration = Duration::from_secs(12);
+/// How long it may take in all where it is asked again, so that it is told of before this check is left behind.
+const BOTH: Duration = Duration::from_secs(14);
+const _: () = assert!(PATIENCE.as_secs() < BOTH.as_secs() && BOTH.as_secs() < super::PATIENCE.as_secs());
 /// How long what a program sent last takes over loopback, on a machine that is busy.
 const LAST_WORD: Duration = Duration::from_millis(500);
 /// The most of a CONNECT.
@@ -132,7 +135,8 @@ impl Trial {
 
     async fn judge(&self, client: Client, around: &Surroundings) -> Finding {
         let (subject, print) = (client.program(), &self.fingerprint);
-        match self.shake(client, None).await {
+        let begun = Instant::now();
+        match self.shake(client, None, PATIENCE).await {
             Word::Trusts => Finding::ok("trust", subject, format!("trusts the CA {print} (a handshake was made)")),
             Word::Unsaid => Finding::ok("trust", subject, "could not be tried: it did not end"),
             Word::Nothing(why) => Finding::ok("trust", subject, format!("could not be tried: {why}")),
@@ -142,7 +146,10 @@ impl Trial {
             }
             Word::Refuses(why) => {
                 let by_file = match &self.bundle {
-                    Some(trust) => self.shake(client, Some(&trust.bundle)).await == Word::Trusts,
+                    Some(trust) => {
+                        let left = BOTH.saturating_sub(begun.elapsed());
+                        self.shake(client, Some(&trust.bundle), left).await == Word::Trusts
+                    }
                     None => false,
                 };
                 let saw = format!("refuses the CA {print}, which this environment says it trusts ({why})");
@@ -156,7 +163,7 @@ impl Trial {
     }
 
     /// Has the program shake hands, with its own roots or with these.
-    async fn shake(&self, client: Client, roots: Option<&Path>) -> Word {
+    async fn shake(&self, client: Client, roots: Option<&Path>, patience: Duration) -> Word {
         let shaking = async {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
             let port = listener.local_addr()?.port();
@@ -187,10 +194,10 @@ impl Trial {
                 _ => Word::Refuses(said),
             })
         };
-        match tokio::time::timeout(PATIENCE, shaking).await {
+        match tokio::time::timeout(patience, shaking).await {
             Ok(Ok(word)) => word,
             Ok(Err(error)) => Word::Nothing(std::io::Error::to_string(&error)),
-            Err(_) => Word::Nothing(format!("it said nothing within {} s", PATIENCE.as_secs())),
+            Err(_) => Word::Nothing(format!("it said nothing within {} s", patience.as_secs())),
         }
     }
 

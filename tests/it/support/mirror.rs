@@ -43,8 +43,17 @@ impl Mirror {
         Mirror::start(address, Some(config), module, versions).await
     }
 
+    /// A mirror of these files, by path.
+    pub async fn with(files: HashMap<String, Bytes>) -> Mirror {
+        Mirror::serve("127.0.0.1:0", None, files).await
+    }
+
     async fn start(address: &str, tls: Option<Arc<ServerConfig>>, module: &str, versions: &[&str]) -> Mirror {
-        let files = Arc::new(files(module, versions));
+        Mirror::serve(address, tls, files(module, versions)).await
+    }
+
+    async fn serve(address: &str, tls: Option<Arc<ServerConfig>>, files: HashMap<String, Bytes>) -> Mirror {
+        let files = Arc::new(files);
         let mood = Arc::new(Mutex::new(Mood::Healthy));
         let answering = Arc::clone(&mood);
         let answer = move |heard: &Heard| respond(&files, *answering.lock().unwrap(), heard);
