@@ -12,6 +12,7 @@ mod clients;
 mod dns;
 mod doctor;
 mod forward;
+mod frames;
 #[cfg(target_os = "linux")]
 mod gateway;
 mod goproxy;
@@ -26,6 +27,7 @@ mod parents;
 mod privacy;
 mod programs;
 mod proxy;
+mod refusals;
 mod resolve;
 mod run;
 mod service;
