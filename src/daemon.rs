@@ -26,7 +26,7 @@ use crate::cache::{self, Cache};
 use crate::config::{Folder, Settings};
 use crate::connect::{self, Connector};
 use crate::dns::Nameserver;
-use crate::fetch::Fetcher;
+use crate::fetch::{Fetcher, Idle};
 use crate::flow::{HASHING, Ours, Rooms, Subnet, Worker};
 use crate::forward::{Forwarder, Identity};
 use crate::goproxy::{self, Goproxy, Readings};
@@ -37,6 +37,7 @@ use crate::resolve::{self, Resolver};
 use crate::respond::Modules;
 use crate::service::{self, Heart, Inherited, Pulse, Purpose};
 use crate::socket::{self, Datagrams, Listeners};
+use crate::trace::Restraint;
 use crate::tunnel::Tunnels;
 
 /// How long a closing house waits for what is under way.
@@ -198,7 +199,8 @@ pub fn start_behind(doors: Doors, settings: Settings) -> Result<Running, Error> 
     let registry = Registry::default();
     let house = House::open(settings.accept.clone(), files, &registry)?;
     let mut notices = [settings.notices.clone(), unused].concat();
-    let rooms = build(settings, &bound, &shared, &registry, &mut notices)?;
+    let idle = files.map(|files| Idle::at_most(accept::kept_beside(files))).unwrap_or_default();
+    let rooms = build(settings, &bound, &shared, &idle, &registry, &mut notices)?;
 
     let ready = Arc::new(AtomicBool::new(false));
     let ends = Ends::default();
@@ -210,7 +212,7 @@ pub fn start_behind(doors: Doors, settings: Settings) -> Result<Running, Error> 
         shared.spawn(door.run(listener, ends.closed.clone()));
     }
     let nameserver = Arc::new(Nameserver::new(rooms.rooms.admission.clone(), rooms.resolver.clone(), &registry));
-    let fronts = Fronts { rooms: Arc::clone(&rooms.rooms), nameserver, house: house.clone(), ends: ends.clone() };
+    let fronts = Fronts { rooms: Arc::clone(&rooms.rooms), nameserver, house: house.clone(), idle, ends: ends.clone() };
     let mut pulse = Pulse::default();
     let workers = fronts.spawn(share_out(proxy, dns, cores), &mut pulse)?;
     shared.spawn(pulse.heart("goanyway-shared").beat());
@@ -327,6 +329,7 @@ fn build(
     settings: Settings,
     bound: &Bound,
     shared: &Runtime,
+    idle: &Idle,
     registry: &Registry,
     notices: &mut Vec<String>,
 ) -> Result<Built, Error> {
@@ -358,14 +361,14 @@ fn build(
     let cache_dir = dir.clone();
     let cache = Cache::open(cache::Config { dir, ..settings.cache }, handle.clone(), registry)?;
     let upstreams = settings.goproxy.upstreams.iter().map(|base| base.target.clone());
-    let fetcher = Fetcher::new(&connector, &admission).knowing(upstreams);
+    let fetcher = Fetcher::new(&connector, &admission, idle).knowing(upstreams);
     let goproxy = Goproxy::new(settings.goproxy, cache.clone(), fetcher, handle, registry);
     let hashing = Arc::new(Semaphore::new(HASHING));
     let tunnels = Tunnels::new(registry);
     let modules = Modules::new(identity.pseudonym());
     let (collector, exporter) = match settings.otlp {
         Some(endpoint) => {
-            let fetcher = Fetcher::new(&connector, &admission);
+            let fetcher = Fetcher::new(&connector, &admission, idle);
             let (collector, exporter) = Exporter::start(endpoint, fetcher, shared.handle(), registry);
             (Some(collector), Some(exporter))
         }
@@ -384,6 +387,7 @@ fn build(
         ours,
         subnet,
         recent: registry.recent().clone(),
+        restraint: Restraint::default(),
         hashing,
         collector,
     };
@@ -510,6 +514,7 @@ struct Fronts {
     rooms: Arc<Rooms>,
     nameserver: Arc<Nameserver>,
     house: House,
+    idle: Idle,
     ends: Ends,
 }
 
@@ -539,7 +544,7 @@ impl Fronts {
 
     async fn serve(self, share: Share, heart: Heart) -> usize {
         tokio::spawn(heart.beat());
-        let fetcher = Fetcher::new(&self.rooms.connector, &self.rooms.admission);
+        let fetcher = Fetcher::new(&self.rooms.connector, &self.rooms.admission, &self.idle);
         let worker = Arc::new(Worker {
             forwarder: Forwarder::new(fetcher, self.rooms.identity.clone()),
             rooms: Arc::clone(&self.rooms),

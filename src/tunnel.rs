@@ -396,11 +396,13 @@ mod bulk {
 
     use super::*;
     use std::os::fd::OwnedFd;
+    use std::sync::atomic::AtomicUsize;
     use std::sync::{Mutex, PoisonError};
     use tokio::io::Interest;
     use tokio::time::timeout;
 
     use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
+    use rustix::process::{Resource, getrlimit};
 
     /// What a pipe should hold. The kernel's default of 64 KiB loses most of the gain.
     const PIPE: usize = 1 << 20;
@@ -409,9 +411,12 @@ mod bulk {
     const WORTH: usize = 256 * 1024;
     /// A direction that had nothing to move for so long gives its pipe back.
     const PAUSE: Duration = Duration::from_millis(200);
-    /// Pipes kept for the next bulky flow: what an unprivileged user may have at this size.
-    const POOLED: usize = 64;
+    /// Pipes kept for the next bulky flow. To make one is cheap beside a flow that is worth it.
+    const POOLED: usize = 16;
+    /// Pipes are at most one for so many files that may be open: the files are for clients first.
+    const FILES_FOR_EACH: u64 = 16;
 
+    static MADE: AtomicUsize = AtomicUsize::new(0);
     static POOL: Mutex<Vec<Pipe>> = Mutex::new(Vec::new());
 
     struct Pipe {
@@ -425,11 +430,19 @@ mod bulk {
             if let Some(pipe) = POOL.lock().unwrap_or_else(PoisonError::into_inner).pop() {
                 return Some(pipe);
             }
+            let afforded = getrlimit(Resource::Nofile).current.map_or(u64::MAX, |files| files / FILES_FOR_EACH);
+            if MADE.load(Ordering::Relaxed) as u64 >= afforded {
+                return None;
+            }
             let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).ok()?;
             // Refused past the user's limit; what was granted is read back.
             let _ = fcntl_setpipe_size(&write, PIPE);
             let size = fcntl_getpipe_size(&write).ok()?;
-            (size >= WORTH).then_some(Pipe { read, write, size })
+            if size < WORTH {
+                return None;
+            }
+            MADE.fetch_add(1, Ordering::Relaxed);
+            Some(Pipe { read, write, size })
         }
 
         /// Only an empty pipe may be lent again.
@@ -438,6 +451,12 @@ mod bulk {
             if pool.len() < POOLED {
                 pool.push(self);
             }
+        }
+    }
+
+    impl Drop for Pipe {
+        fn drop(&mut self) {
+            MADE.fetch_sub(1, Ordering::Relaxed);
         }
     }
 

@@ -29,6 +29,7 @@ use tls::{Certificates, Greeted};
 
 use crate::metrics::{By, Counter, Family, Gauge, Label, Registry};
 use crate::socket::{self, Conduit};
+use crate::trace::Restraint;
 
 /// Connections at once, over all workers, where the limit of open files allows as many.
 pub const MAX_CONNECTIONS: usize = 16_384;
@@ -40,10 +41,12 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// How long a load balancer may take to say for whom it speaks, and a client for its first byte of TLS.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Descriptors that are not clients': listeners, name servers, files of the cache.
+/// Descriptors that are not clients': listeners, name servers, files of the cache, connections that are kept, the
+/// pipes of bulky tunnels. So many, or one in so many where there are more.
 const RESERVED_FILES: u64 = 128;
-/// What one proxied connection takes: its two ends, and a file or a pipe now and then.
-const FILES_EACH: u64 = 3;
+const RESERVED_SHARE: u64 = 100;
+/// What one proxied connection takes: its two ends.
+const FILES_EACH: u64 = 2;
 
 /// What an operator may say about who comes in, and how.
 #[derive(Clone, Debug)]
@@ -205,6 +208,8 @@ pub struct House {
     accepted: Family<By<Accepted>, Counter>,
     /// When the lack of descriptors was last said.
     said_short: Arc<Mutex<Option<Instant>>>,
+    /// On what is said of load balancers.
+    restraint: Restraint,
 }
 
 impl House {
@@ -218,6 +223,7 @@ impl House {
             open: Gauge::default(),
             accepted: Family::default(),
             said_short: Arc::default(),
+            restraint: Restraint::default(),
         };
         registry.room("accept", |families| {
             families.register("connections", "Connections open now", house.open.clone());
@@ -330,8 +336,19 @@ fn is_beside_us(peer: SocketAddr, local: SocketAddr) -> bool {
     client.is_loopback() || client == local.ip().to_canonical()
 }
 
+/// What is not for clients; where there are few files at all, clients have a quarter of them.
+fn reserved(files: u64) -> u64 {
+    RESERVED_FILES.max(files / RESERVED_SHARE).min(files - files / 4)
+}
+
+/// How many idle connections may be kept to servers, where no more than `files` may be open: half of what is not for
+/// clients.
+pub fn kept_beside(files: u64) -> usize {
+    usize::try_from(reserved(files) / 2).unwrap_or(usize::MAX)
+}
+
 fn places(files: Option<u64>) -> usize {
-    let afforded = files.map(|files| files.saturating_sub(RESERVED_FILES).max(files / 4) / FILES_EACH);
+    let afforded = files.map(|files| (files - reserved(files)) / FILES_EACH);
     afforded.and_then(|afforded| usize::try_from(afforded).ok()).unwrap_or(MAX_CONNECTIONS).clamp(8, MAX_CONNECTIONS)
 }
 
@@ -398,7 +415,9 @@ impl House {
         match timeout(PATIENCE, read_announcement(stream)).await.unwrap_or(Err(Unannounced::Late)) {
             Ok(announced) => Some(announced),
             Err(error) => {
-                tracing::info!(%peer, %error, "closed: --proxy-protocol wants a header from there");
+                if self.restraint.may_say(peer.ip(), "no PROXY header") {
+                    tracing::info!(%peer, %error, "closed: --proxy-protocol wants a header from there");
+                }
                 self.accepted.get_or_create(&By(Accepted::Unannounced)).inc();
                 None
             }
@@ -512,9 +531,21 @@ mod tests {
 
     #[test]
     fn there_are_as_many_places_as_files_can_be_opened_for() {
-        let table = [(None, 16_384), (Some(1_048_576), 16_384), (Some(1024), 298), (Some(64), 8), (Some(0), 8)];
+        let table = [
+            (None, 16_384),
+            (Some(1_048_576), 16_384),
+            (Some(20_000), 9_900),
+            (Some(1024), 448),
+            (Some(64), 8),
+            (Some(0), 8),
+        ];
         for (files, count) in table {
             assert_eq!(places(files), count, "{files:?}");
+        }
+        for files in [256, 1024, 20_000] {
+            let clients = places(Some(files)) as u64 * FILES_EACH;
+            let left = files - clients;
+            assert!(kept_beside(files) as u64 * 2 <= left, "half of what clients leave, of {files}");
         }
     }
 

@@ -306,7 +306,9 @@ impl Permit {
         if scope == Scope::Metadata {
             return Err(Refusal::Metadata);
         }
-        if self.is_ours(judged.0) {
+        // Through a NAT64, its embedded address is reached.
+        let inside = carried(address).map(|inside| SocketAddr::new(inside, self.target.port));
+        if self.is_ours(judged.0) || inside.is_some_and(|inside| self.is_ours(inside)) {
             return Err(Refusal::Ourselves);
         }
         if covers(&self.rules.config.deny, address) {
@@ -340,11 +342,15 @@ impl Permit {
 /// Whether a destination is in one of these networks; one that carries an IPv4 address in it (NAT64)
 /// is where that address is, too. Not for clients: who comes from such an address is not there.
 fn covers(nets: &[IpNet], address: IpAddr) -> bool {
-    let inside = match address {
+    within(nets, address) || carried(address).is_some_and(|inside| within(nets, inside))
+}
+
+/// The IPv4 address that this one carries, if it is one that does.
+fn carried(address: IpAddr) -> Option<IpAddr> {
+    match address {
         IpAddr::V4(_) => None,
         IpAddr::V6(address) => embedded(address).map(IpAddr::V4),
-    };
-    within(nets, address) || inside.is_some_and(|inside| within(nets, inside))
+    }
 }
 
 fn within(nets: &[IpNet], address: IpAddr) -> bool {
@@ -512,6 +518,17 @@ mod tests {
                 "{own}"
             );
         }
+    }
+
+    /// A NAT64 leads back to the machine that it was asked from.
+    #[test]
+    fn no_way_through_a_nat64_leads_to_ourselves() {
+        let rules = admission(Config { allow: vec!["203.0.113.0/24".parse().unwrap()], ..Config::default() });
+        rules.own(vec!["203.0.113.7:443".parse().unwrap()]);
+        let ask = |text| rules.target(Standing::Remote, Dialect::Connect, &target(text)).map(drop);
+        assert_eq!(ask("[64:ff9b::cb00:7107]:443"), Err(Refusal::Ourselves));
+        assert_eq!(ask("[64:ff9b::cb00:7108]:443"), Ok(()));
+        assert_eq!(ask("[64:ff9b::cb00:7107]:8443"), Ok(()));
     }
 
     #[test]

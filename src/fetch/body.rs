@@ -13,14 +13,17 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
+use super::idle::Busy;
 use super::{Body, Error};
 
-/// Wraps what hyper received: a silence of `limit` between two pieces is an error.
-pub fn stalling(inner: Incoming, limit: Duration) -> Body {
-    Stalling { inner, limit, timer: None }.boxed_unsync()
+/// Wraps what hyper received: a silence of `limit` between two pieces is an error. The request is under way
+/// until then, or until it has ended.
+pub(super) fn stalling(inner: Incoming, limit: Duration, busy: Option<Busy>) -> Body {
+    Stalling { busy: busy.filter(|_| !inner.is_end_stream()), inner, limit, timer: None }.boxed_unsync()
 }
 
 struct Stalling {
+    busy: Option<Busy>,
     inner: Incoming,
     limit: Duration,
     // Armed only while a piece is waited for.
@@ -35,6 +38,9 @@ impl HttpBody for Stalling {
         let this = self.get_mut();
         if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
             this.timer = None;
+            if !matches!(frame, Some(Ok(_))) || this.inner.is_end_stream() {
+                this.busy = None;
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(|error| Error::Broken(describe(&error)))));
         }
         let limit = this.limit;

@@ -8,6 +8,7 @@
 //! host. Which server to ask, and whether to ask again, is `goproxy`'s to decide.
 
 mod body;
+mod idle;
 mod wire;
 
 use std::io::ErrorKind;
@@ -24,7 +25,8 @@ use hyper::body::Body as _;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-pub use body::{Seen, abandoned, stalling, watched};
+pub use body::{Seen, abandoned, watched};
+pub use idle::Idle;
 
 use crate::admit::{Admission, Refusal, Standing};
 use crate::connect::{self, Connector, Offer, Parent};
@@ -54,6 +56,9 @@ pub struct Patience {
     pub stall: Duration,
 }
 
+/// How much of their answers servers of HTTP/2 may send ahead over one connection, before it is read: what net/http
+/// lets them. Each answer has a window of its own, and one that nobody reads must not hold up the others.
+const CONNECTION_WINDOW: u32 = 1 << 30;
 /// How long an unused connection is kept: what Go's own transport does (net/http DefaultTransport).
 const KEEP: Duration = Duration::from_secs(90);
 /// Unused connections kept to one host.
@@ -68,19 +73,23 @@ pub struct Fetcher {
     admission: Admission,
     /// Who may be sent on to as what the configuration names.
     named: Arc<[Target]>,
+    idle: Idle,
     configured: Client<Wire, Body>,
     local: Client<Wire, Body>,
     remote: Client<Wire, Body>,
 }
 
 impl Fetcher {
-    /// A client whose connections are driven by the runtime that requests are sent from.
-    pub fn new(connector: &Connector, admission: &Admission) -> Fetcher {
-        let client = |standing| client(Wire::new(connector.clone(), admission.clone(), standing, Offer::Any));
+    /// A client whose connections are driven by the runtime that requests are sent from, and kept where `idle` has
+    /// room for them.
+    pub fn new(connector: &Connector, admission: &Admission, idle: &Idle) -> Fetcher {
+        let wire = |standing| Wire::new(connector.clone(), admission.clone(), standing, Offer::Any, idle.clone());
+        let client = |standing| client(wire(standing));
         Fetcher {
             connector: connector.clone(),
             admission: admission.clone(),
             named: Arc::default(),
+            idle: idle.clone(),
             configured: client(Standing::Configured),
             local: client(Standing::Local),
             remote: client(Standing::Remote),
@@ -127,7 +136,7 @@ impl Fetcher {
     async fn send_once(
         &self,
         standing: Standing,
-        request: Request<Body>,
+        mut request: Request<Body>,
         patience: Patience,
     ) -> Result<Response<Body>, Failed> {
         let client = match standing {
@@ -137,9 +146,14 @@ impl Fetcher {
         };
         // Another protocol is switched to in HTTP/1.1 alone (RFC 9113 section 8.6): what asks for one has a
         // connection of its own, for which the server cannot choose HTTP/2.
-        let switches = request.headers().contains_key(header::UPGRADE) && request.uri().scheme_str() == Some("https");
-        let apart = switches.then(|| self.apart(standing));
+        let (is_plain, switches) =
+            (request.uri().scheme_str() == Some("http"), request.headers().contains_key(header::UPGRADE));
+        let apart = (switches && !is_plain).then(|| self.apart(standing));
         let client = apart.as_ref().unwrap_or(client);
+        if is_plain && !switches && self.idle.is_full() {
+            request.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        let busy = is_plain.then(|| self.idle.begin());
         let (head, body) = request.into_parts();
         let (body, pace) = body::paced(body);
         let running =
@@ -149,11 +163,14 @@ impl Fetcher {
                 Ok(response) => {
                     if let Some(past) = response.extensions().get::<Past>() {
                         past.used.store(true, Ordering::Relaxed);
+                        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                            past.open.upgrade().iter().for_each(|open| open.leave());
+                        }
                         if let Some(trace) = trace::current() {
                             trace.reach(Peer::clone(&past.peer));
                         }
                     }
-                    Ok(response.map(|body| stalling(body, patience.stall)))
+                    Ok(response.map(|body| body::stalling(body, patience.stall, busy)))
                 }
                 Err(error) => {
                     let on_a_kept_connection = died(&error) && was_kept(&error);
@@ -170,7 +187,8 @@ impl Fetcher {
     }
 
     fn apart(&self, standing: Standing) -> Client<Wire, Body> {
-        client(Wire::new(self.connector.clone(), self.admission.clone(), standing, Offer::Http1))
+        let (connector, admission) = (self.connector.clone(), self.admission.clone());
+        client(Wire::new(connector, admission, standing, Offer::Http1, self.idle.clone()))
     }
 
     /// The parent proxy that a plain http request goes to; with https it is spoken to in the CONNECT.
@@ -216,6 +234,7 @@ fn client(wire: Wire) -> Client<Wire, Body> {
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(KEEP)
         .pool_max_idle_per_host(KEPT)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW)
         // Only what was never written to a kept connection that had just died is sent again; a
         // request that may have had an effect never is.
         .retry_canceled_requests(true)

@@ -4,8 +4,8 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use http::Uri;
@@ -16,6 +16,7 @@ use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
 use super::Error;
+use super::idle::{Idle, Open};
 use crate::admit::{Admission, Dialect, Permit, Standing};
 use crate::connect::{Connector, Offer, speaks_h2};
 use crate::socket::Conduit;
@@ -28,11 +29,18 @@ pub(super) struct Wire {
     admission: Admission,
     standing: Standing,
     offer: Offer,
+    idle: Idle,
 }
 
 impl Wire {
-    pub(super) fn new(connector: Connector, admission: Admission, standing: Standing, offer: Offer) -> Wire {
-        Wire { connector, admission, standing, offer }
+    pub(super) fn new(
+        connector: Connector,
+        admission: Admission,
+        standing: Standing,
+        offer: Offer,
+        idle: Idle,
+    ) -> Wire {
+        Wire { connector, admission, standing, offer, idle }
     }
 
     fn permit(&self, base: &Base) -> Result<Permit, Error> {
@@ -61,8 +69,11 @@ impl Wire {
             }
         };
         let inside = direct && matches!(Scope::of(peer.address.ip()), Scope::Private | Scope::Loopback);
-        let to_parent = base.scheme == Scheme::Http && !direct;
-        Ok(Conn { stream, to_parent, past: Past { inside, used: Arc::default(), peer: Arc::new(peer) } })
+        let is_plain = base.scheme == Scheme::Http;
+        let open = is_plain.then(|| Arc::new(self.idle.open()));
+        let counted = open.as_ref().map(Arc::downgrade).unwrap_or_default();
+        let past = Past { inside, used: Arc::default(), peer: Arc::new(peer), open: counted };
+        Ok(Conn { stream, to_parent: is_plain && !direct, past, _open: open })
     }
 }
 
@@ -89,6 +100,8 @@ pub(super) struct Past {
     pub used: Arc<AtomicBool>,
     /// Who is at its other end.
     pub peer: Arc<Peer>,
+    /// Its part in the count of idle ones, where it has one.
+    pub open: Weak<Open>,
 }
 
 /// A connection as hyper wants it.
@@ -96,6 +109,7 @@ pub(super) struct Conn {
     stream: Stream,
     to_parent: bool,
     past: Past,
+    _open: Option<Arc<Open>>,
 }
 
 enum Stream {

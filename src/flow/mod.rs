@@ -40,7 +40,7 @@ use crate::resolve::Resolver;
 use crate::respond::{self, Conditions, Later, Line, Modules, Trouble};
 use crate::socket::{self, Conduit, Cut, Edge};
 use crate::target::{Base, Host, Name, Scheme, Target, unwrap_mapped};
-use crate::trace::{self, Collector, Id, Trace};
+use crate::trace::{self, Collector, Id, Restraint, Trace};
 use crate::tunnel::{Ending, Tunnels};
 
 pub use subnet::Subnet;
@@ -69,6 +69,8 @@ pub struct Rooms {
     pub ours: Ours,
     /// What happened lately, for the status page.
     pub recent: Recent,
+    /// On what the log says of denials.
+    pub restraint: Restraint,
     pub subnet: Subnet,
     /// Turns at hashing a password, which takes a core.
     pub hashing: Arc<Semaphore>,
@@ -94,7 +96,7 @@ impl Rooms {
             Ok(response) => Ok(line.answered(response, trace, &self.modules, &self.admission)),
             Err(trouble) => {
                 self.tell_trouble(&line, &trouble);
-                line.failed(&trouble, trace, &self.admission);
+                line.failed(&trouble, trace, &self.admission, &self.restraint);
                 Err(trouble)
             }
         }
@@ -388,7 +390,8 @@ impl Worker {
                     Err(error) => tracing::info!(%id, host = %name, %error, "cannot be passed on"),
                 }
             }
-            Err(error) => tracing::info!(%id, host = %name, client = %client.address, %error, "interception ended"),
+            // What an operator wants to know of it is said there.
+            Err(error) => tracing::debug!(%id, host = %name, client = %client.address, %error, "interception ended"),
         }
     }
 

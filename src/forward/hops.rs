@@ -91,6 +91,20 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
     }
 }
 
+/// Makes of a head in HTTP/2 what HTTP/1.1 can say: one line of a cookie in crumbs (RFC 9113 section 8.2.3), and one of a
+/// length that was said twice. Lengths that contradict each other come no further than h2.
+pub fn unpack(headers: &mut HeaderMap) {
+    if let Some(length) = headers.get(header::CONTENT_LENGTH).cloned() {
+        headers.insert(header::CONTENT_LENGTH, length);
+    }
+    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, whole);
+    }
+}
+
 /// Takes off everything that was meant for this connection alone.
 pub fn strip(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
@@ -137,7 +151,11 @@ mod tests {
     use super::*;
 
     fn fields(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        headers
     }
 
     #[test]
@@ -157,6 +175,18 @@ mod tests {
         let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "content-length"]);
+    }
+
+    #[test]
+    fn what_http_2_says_in_many_lines_is_said_in_one() {
+        let mut headers = fields(&[("cookie", "a=1"), ("content-length", "3"), ("cookie", "b=2"), ("cookie", "c=3")]);
+        headers.append("content-length", "3".parse().unwrap());
+        unpack(&mut headers);
+        assert_eq!(headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
+        assert_eq!(headers.get_all("content-length").iter().collect::<Vec<_>>(), ["3"]);
+        let mut headers = fields(&[("accept", "*/*")]);
+        unpack(&mut headers);
+        assert_eq!(headers.len(), 1);
     }
 
     #[test]

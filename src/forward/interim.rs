@@ -5,11 +5,14 @@
 //! asked for, and no other interim response (hyper 1.12, proto/h1/role.rs, `Server::encode`): so
 //! the body is not asked for before the origin said so, and hints are written past hyper. An origin
 //! that knows nothing of expectations says nothing, and gets the body after a second (section 10.1.1).
+//!
+//! An origin that says more before its answer than a head may hold has none: a client that does not read
+//! would have us keep all of it.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -25,13 +28,22 @@ use super::hops;
 use crate::classify::Keeper;
 use crate::fetch::{Body, Error};
 
+/// All that may be said before an answer: as much as a request's head, which is far beyond what hints need.
+const MOST: usize = 64 << 10;
+
 /// How long an origin may think about an expectation: as long as curl waits for the same.
 const EXPECTED_WITHIN: Duration = Duration::from_secs(1);
 
 /// The ear for interim responses of one request.
 pub(super) struct Interim {
-    said: mpsc::UnboundedReceiver<(StatusCode, HeaderMap)>,
+    // Not bounded by the channel, but by [`MOST`].
+    said: mpsc::UnboundedReceiver<Said>,
     gate: Option<Gate>,
+}
+
+enum Said {
+    Response(StatusCode, HeaderMap),
+    TooMuch,
 }
 
 /// The hand on a body that waits.
@@ -50,9 +62,17 @@ impl Interim {
     /// Listens to what is said about this request, and holds its body back where it expects a word.
     pub(super) fn listen(mut request: Request<Body>) -> (Request<Body>, Interim) {
         let (saying, said) = mpsc::unbounded_channel();
+        let told = AtomicUsize::new(0);
         hyper::ext::on_informational(&mut request, move |response| {
+            let (status, size) = (response.status(), length(response.headers()));
+            let before = told.fetch_add(size, Ordering::Relaxed);
+            let said = match before + size {
+                0..=MOST => Said::Response(status, response.headers().clone()),
+                _ if before <= MOST => Said::TooMuch,
+                _ => return,
+            };
             // Nobody listens once the answer is here.
-            let _ = saying.send((response.status(), response.headers().clone()));
+            let _ = saying.send(said);
         });
         let expects = request.headers().contains_key(header::EXPECT);
         if !expects {
@@ -74,15 +94,18 @@ impl Interim {
     /// Waits for the answer, and says meanwhile what is to be said, by `keeper`'s hand.
     pub(super) async fn until<T>(
         &mut self,
-        answer: impl Future<Output = T>,
+        answer: impl Future<Output = Result<T, Error>>,
         keeper: Option<&Keeper>,
         pseudonym: &str,
-    ) -> T {
+    ) -> Result<T, Error> {
         let mut answer = std::pin::pin!(answer);
         let outcome = loop {
             tokio::select! {
                 biased;
-                Some((status, headers)) = self.said.recv() => {
+                Some(said) = self.said.recv() => {
+                    let Said::Response(status, headers) = said else {
+                        break Err(Error::Broken(format!("more than {} KiB of interim responses", MOST >> 10)));
+                    };
                     if status == StatusCode::CONTINUE {
                         self.gate.iter().for_each(|gate| gate.say(Word::Come));
                     } else if let Some(keeper) = keeper {
@@ -112,6 +135,12 @@ impl Gate {
         // A body that is gone hears nothing, and need not.
         let _ = self.words.send(word);
     }
+}
+
+/// What a response's head takes, about.
+fn length(headers: &HeaderMap) -> usize {
+    const LINE: usize = "HTTP/1.1 103 Early Hints\r\n\r\n".len();
+    LINE + headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len()).sum::<usize>()
 }
 
 /// An interim response as it goes on the wire.

@@ -169,6 +169,9 @@ impl Forwarder {
         hops::strip(&mut head.headers);
         hops::add_via(&mut head.headers, head.version, &self.identity.pseudonym);
         asked.put_on(&mut head.headers, base.scheme);
+        if head.version == Version::HTTP_2 {
+            hops::unpack(&mut head.headers);
+        }
         if head.version != Version::HTTP_11 {
             // HTTP/1.0 has no expectations (RFC 9110 section 10.1.1), and over HTTP/2 we could not
             // tell the client that its body may come.

@@ -47,6 +47,12 @@ pub enum Error {
     Slow,
     #[error("the client refused our certificate for {host} ({said}); it is tunnelled to {host} for the next hour")]
     Rejected { host: Name, said: String },
+    #[error(
+        "the client left without a word once it had our certificate for {host}, as one does that refuses it late; it is tunnelled to {host} for the next hour"
+    )]
+    Wordless { host: Name },
+    #[error("the client had no use for this connection to {host}: it speaks on another")]
+    Spare { host: Name },
     #[error("the TLS handshake for {host} failed before a certificate was shown: {said}")]
     Handshake { host: Name, said: String },
 }
@@ -55,5 +61,10 @@ impl Error {
     /// Whether the folder itself cannot be read or written, which is no reason to stop where nobody named it.
     pub fn is_folder(&self) -> bool {
         matches!(self, Error::Folder { .. })
+    }
+
+    /// Whether it has a client tunnelled from now on, which an operator wants to know.
+    pub(super) fn is_learnt(&self) -> bool {
+        matches!(self, Error::Rejected { .. } | Error::Wordless { .. } | Error::Handshake { .. })
     }
 }

@@ -5,7 +5,8 @@
 //! unknown CA is a failed build. [`Interceptor::stance`] says before anything is answered whether a
 //! client is intercepted at a host or tunnelled, and why; [`Interceptor::terminate`] reads the
 //! ClientHello, and whatever is not plainly ours to answer comes back with its bytes, to be tunnelled
-//! after all. Who refuses our certificate nevertheless is tunnelled there for an hour.
+//! after all. Who refuses our certificate nevertheless, in the handshake or right after it, is tunnelled there for
+//! an hour.
 //!
 //! The CA cannot hurt ([`Authority`]). While it is rotated, the client's word chooses between the
 //! chains; another process may rotate it, and we hear of that. Nothing is inferred about a client, of
@@ -41,9 +42,9 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::server::{Accepted, ClientHello, NoServerSessionStorage, ResolvesServerCert, ResolvesServerCertUsingSni};
 use rustls::sign::CertifiedKey;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
@@ -58,20 +59,18 @@ pub use word::Word;
 
 use crate::metrics::{By, Counter, Family, Live, Registry, one};
 use crate::target::{Host, Name, unwrap_mapped};
+use crate::trace::Restraint;
 use chains::{Chain, Chains};
 use hello::Opening;
 use rejections::Rejections;
 use stance::Outcome;
 
-/// Notes a rejection, while the connection on which it came still stands.
-type Remember<'a> = dyn Fn() + Send + Sync + 'a;
-
-/// Who is to be served with which chain.
+/// Who is to be served, and where.
 struct Guest<'a> {
     host: &'a Name,
-    word: Word<'a>,
+    client: IpAddr,
+    user: Option<&'a str>,
     now: SystemTime,
-    remember: &'a Remember<'a>,
 }
 
 /// What an operator may say about interception.
@@ -150,6 +149,8 @@ struct Room {
     // What all handshakes share; each gets a copy that knows its own leaf.
     tls: ServerConfig,
     rejections: Rejections,
+    /// On what is said of clients.
+    restraint: Restraint,
     signed: Counter,
     // Foreign fingerprints that were logged; bounded, because a stranger picks them.
     said: Mutex<LruCache<String, ()>>,
@@ -175,6 +176,7 @@ impl Interceptor {
         });
         let room = Room {
             rejections: Rejections::open(config.state_dir.as_deref(), now),
+            restraint: Restraint::default(),
             config,
             // A CA that was made just now is looked at once more, which costs nothing.
             looked: Mutex::new((Instant::now(), stamp)),
@@ -211,11 +213,15 @@ impl Interceptor {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let remember = || self.room.rejections.remember(unwrap_mapped(client), user, host, now);
-        let guest = Guest { host, word: Word::of(user), now, remember: &remember };
-        let ended = self.end_tls(stream, &guest).await;
-        if let Err(refused @ Error::Rejected { .. }) = &ended {
-            tracing::info!(%client, user, "{refused}");
+        let ended = self.end_tls(stream, &Guest { host, client: unwrap_mapped(client), user, now }).await;
+        match &ended {
+            Err(learnt) if learnt.is_learnt() => {
+                if self.room.restraint.may_say(client, "refused our certificate") {
+                    tracing::info!(%client, user, "{learnt}");
+                }
+            }
+            Err(ours @ Error::Sign(_)) => tracing::error!(%host, error = %ours, "cannot intercept"),
+            _ => {}
         }
         self.room.handshakes.get_or_create(&By(Outcome::of(&ended))).inc();
         ended
@@ -299,7 +305,7 @@ impl Interceptor {
             Opening::Hello(accepted) => accepted,
             Opening::Other(why) => return passed(kept, stream, why),
         };
-        let chain = match self.room.choose(&guest.word, guest.host, guest.now) {
+        let chain = match self.room.choose(&Word::of(guest.user), guest.host, guest.now) {
             Ok(chain) => chain,
             Err(why) => return passed(kept, stream, why),
         };
@@ -328,20 +334,38 @@ impl Interceptor {
         let shaking = StartHandshake::from_parts(accepted, stream).into_stream(Arc::new(tls)).into_fallible();
         match timeout_at(deadline, shaking).await {
             Err(_) => Err(Error::Slow),
-            Ok(Ok(stream)) => {
-                let alpn = Alpn::of(stream.get_ref().1.alpn_protocol());
-                Ok(Terminated::Tls { stream: Box::new(stream), alpn })
-            }
+            Ok(Ok(stream)) => self.hear(Box::new(stream), guest).await,
             Ok(Err((failed, stream))) => {
-                let why = showing.explain(guest.host, &failed);
-                if let Error::Rejected { .. } | Error::Handshake { .. } = &why {
-                    (guest.remember)();
-                }
+                let why = self.room.learn(showing.explain(guest.host, &failed), is_said(&failed), guest);
                 // Only now: a client that sees the end and comes back at once must be known already.
                 drop(stream);
                 Err(why)
             }
         }
+    }
+
+    /// Waits for the client's first word, which is left to be read. Some look at a certificate only when the
+    /// handshake is over (GnuTLS leaves that to its user), and leave then; and in TLS 1.3 whoever has a
+    /// certificate to refuse may say so after its Finished.
+    async fn hear<S>(&self, mut stream: Box<TlsStream<S>>, guest: &Guest<'_>) -> Result<Terminated<S>, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let host = || guest.host.clone();
+        let first = timeout(FIRST_WORD, stream.fill_buf()).await.map(|first| first.map(<[u8]>::is_empty));
+        let (why, is_said) = match first {
+            // Whoever takes its time has something to say.
+            Err(_) | Ok(Ok(false)) => {
+                self.room.rejections.trust(guest.client, guest.user, guest.host, guest.now);
+                let alpn = Alpn::of(stream.get_ref().1.alpn_protocol());
+                return Ok(Terminated::Tls { stream, alpn });
+            }
+            Ok(Err(failed)) if is_said(&failed) => (Error::Rejected { host: host(), said: failed.to_string() }, true),
+            Ok(Ok(true) | Err(_)) => (Error::Wordless { host: host() }, false),
+        };
+        let why = self.room.learn(why, is_said, guest);
+        drop(stream);
+        Err(why)
     }
 
     fn provider(&self) -> &CryptoProvider {
@@ -350,6 +374,22 @@ impl Interceptor {
 }
 
 impl Room {
+    /// Remembers who refused our certificate. One that left without a word, `is_said` knows, did so as well, unless
+    /// it speaks elsewhere: go dials as often as it has requests, and closes all but one once that one has HTTP/2.
+    fn learn(&self, why: Error, is_said: bool, guest: &Guest<'_>) -> Error {
+        let Guest { host, client, user, now } = *guest;
+        match &why {
+            Error::Rejected { .. } | Error::Wordless { .. } if !is_said => {
+                if !self.rejections.suspect(client, user, host, now) {
+                    return Error::Spare { host: host.clone() };
+                }
+            }
+            Error::Rejected { .. } | Error::Handshake { .. } => self.rejections.remember(client, user, host, now),
+            _ => {}
+        }
+        why
+    }
+
     /// What speaks against intercepting, in the order of what is known first.
     fn object(&self, client: IpAddr, user: Option<&str>, host: &Host, now: SystemTime) -> Option<Why> {
         if self.config.mode == Mode::Off {
@@ -423,8 +463,10 @@ impl Room {
 
     fn say_other(&self, client: IpAddr, fingerprint: &str) {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.put(fingerprint.to_ascii_lowercase(), ()).is_none() {
+        let fingerprint = fingerprint.to_ascii_lowercase();
+        if said.get(&fingerprint).is_none() && self.restraint.may_say(client, "trusts another CA") {
             let ours = self.chains().map_or_else(String::new, |chains| chains.current().fingerprint().to_owned());
+            said.put(fingerprint.clone(), ());
             tracing::info!(%client, "a client trusts the CA {fingerprint}, and ours is {ours}: tunnelled; `goanyway env` prints its new settings");
         }
     }
@@ -457,6 +499,11 @@ impl OneLeaf {
             None => Error::Closed,
         }
     }
+}
+
+/// Whether an end came with a word on TLS, an alert above all; a FIN and a reset have none.
+fn is_said(failed: &std::io::Error) -> bool {
+    failed.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
 }
 
 impl Alpn {
@@ -553,6 +600,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Who says nothing for so long waits for the server to speak. A TLS client that was only slow is
 /// tunnelled, which breaks nothing.
 const SILENCE: Duration = Duration::from_secs(3);
+/// A client that leaves without a word leaves within so long; a browser that dials ahead keeps its connection for
+/// longer.
+const FIRST_WORD: Duration = Duration::from_secs(5);
 /// How long a rotation by another process may go unnoticed.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -576,6 +626,8 @@ mod tests {
 
     const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 7, 0, 1));
     const HOST: &str = "goproxy.cn";
+
+    type Serving = JoinHandle<Result<Terminated<DuplexStream>, Error>>;
 
     struct House {
         interceptor: Interceptor,
@@ -625,7 +677,8 @@ mod tests {
             });
             let roots = self.interceptor.root_pem().unwrap();
             let server = || ServerName::try_from(HOST).unwrap();
-            let stream = TlsConnector::from(Arc::new(client(&roots))).connect(server(), far).await.unwrap();
+            let mut stream = TlsConnector::from(Arc::new(client(&roots))).connect(server(), far).await.unwrap();
+            stream.write_all(b"word").await.unwrap();
             let _served = serving.await.unwrap().unwrap();
             let chain = stream.get_ref().1.peer_certificates().unwrap();
             let vouches = |pem: &&str| {
@@ -735,6 +788,7 @@ mod tests {
         let serving = house.serve(near);
         let server = ServerName::try_from(HOST).unwrap();
         let mut theirs = TlsConnector::from(Arc::clone(config)).connect(server, far).await.unwrap();
+        theirs.write_all(b"word").await.unwrap();
         let Terminated::Tls { mut stream, alpn } = serving.await.unwrap().unwrap() else { panic!("passed on") };
         let echoing = tokio::spawn(async move {
             let mut word = [0; 4];
@@ -742,7 +796,6 @@ mod tests {
             stream.write_all(&word).await.unwrap();
             stream.shutdown().await.unwrap();
         });
-        theirs.write_all(b"word").await.unwrap();
         let mut heard = String::new();
         theirs.read_to_string(&mut heard).await.unwrap();
         assert_eq!(heard, "word");
@@ -825,6 +878,94 @@ mod tests {
         drop(far);
         assert!(matches!(serving.await.unwrap(), Err(Error::Rejected { .. })));
         assert_eq!(house.stance("10.7.0.1", None, HOST), Stance::Tunnel(Why::Rejected));
+    }
+
+    /// A client that finishes the handshake, before it has looked at our certificate.
+    async fn finish(house: &House) -> (tokio_rustls::client::TlsStream<DuplexStream>, Serving) {
+        let (far, near) = duplex(65_536);
+        let serving = house.serve(near);
+        let server = ServerName::try_from(HOST).unwrap();
+        (TlsConnector::from(Arc::new(house.trusting())).connect(server, far).await.unwrap(), serving)
+    }
+
+    /// git on Debian is of GnuTLS: it went unnoticed, and was intercepted, and refused, every time.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_leaves_without_a_word_after_the_handshake_refused_our_certificate() {
+        for is_orderly in [true, false] {
+            let house = house(Mode::Always);
+            let (mut theirs, serving) = finish(&house).await;
+            if is_orderly {
+                theirs.shutdown().await.unwrap();
+            }
+            drop(theirs);
+            assert!(matches!(serving.await.unwrap(), Err(Error::Wordless { .. })), "with a close_notify: {is_orderly}");
+            assert_eq!(house.stance("10.7.0.1", None, HOST), Stance::Tunnel(Why::Rejected));
+            assert!(house.registry.text().contains("handshakes_total{outcome=\"wordless\"} 1"));
+        }
+    }
+
+    /// RFC 8446 section 6.2: an alert may come whenever its sender finds out.
+    #[tokio::test(start_paused = true)]
+    async fn an_alert_after_finished_is_a_refusal_though_others_speak() {
+        let house = house(Mode::Always);
+        talk(&house, &Arc::new(house.trusting())).await;
+        let (mut far, near) = duplex(65_536);
+        let serving = house.serve(near);
+        let server = ServerName::try_from(HOST).unwrap();
+        let mut client = ClientConnection::new(Arc::new(house.trusting()), server).unwrap();
+        while client.is_handshaking() || client.wants_write() {
+            let mut bytes = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut bytes).unwrap();
+            }
+            far.write_all(&bytes).await.unwrap();
+            if client.is_handshaking() {
+                let mut piece = vec![0; 65_536];
+                let length = far.read(&mut piece).await.unwrap();
+                let mut heard = &piece[..length];
+                while !heard.is_empty() {
+                    client.read_tls(&mut heard).unwrap();
+                    client.process_new_packets().unwrap();
+                }
+            }
+        }
+        // What cannot be deciphered makes this client complain, as another would of our certificate.
+        client.read_tls(&mut &b"\x17\x03\x03\x00\x22nonsense that nobody can decipher!"[..]).unwrap();
+        assert!(client.process_new_packets().is_err());
+        let mut alert = Vec::new();
+        client.write_tls(&mut alert).unwrap();
+        far.write_all(&alert).await.unwrap();
+        assert!(matches!(serving.await.unwrap(), Err(Error::Rejected { .. })));
+        assert_eq!(house.stance("10.7.0.1", None, HOST), Stance::Tunnel(Why::Rejected));
+    }
+
+    /// go dials for every request that it has, and keeps one connection where that speaks HTTP/2.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_its_client_had_no_use_for_is_no_refusal() {
+        let house = house(Mode::Always);
+        let (spare, serving_spare) = finish(&house).await;
+        let (late, serving_late) = finish(&house).await;
+        let (mut used, serving) = finish(&house).await;
+        drop(spare);
+        assert!(matches!(serving_spare.await.unwrap(), Err(Error::Wordless { .. })), "nobody has spoken yet");
+        used.write_all(b"PRI").await.unwrap();
+        let _used = serving.await.unwrap().unwrap();
+        assert_eq!(house.stance("10.7.0.1", None, HOST), Stance::Intercept, "withdrawn");
+        drop(late);
+        assert!(matches!(serving_late.await.unwrap(), Err(Error::Spare { .. })));
+        assert_eq!(house.stance("10.7.0.1", None, HOST), Stance::Intercept);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_thinks_about_its_first_word_is_served() {
+        let house = house(Mode::Always);
+        let (mut theirs, serving) = finish(&house).await;
+        let Terminated::Tls { mut stream, .. } = serving.await.unwrap().unwrap() else { panic!("passed on") };
+        theirs.write_all(b"word").await.unwrap();
+        let mut word = [0; 4];
+        stream.read_exact(&mut word).await.unwrap();
+        drop(stream);
+        assert_eq!((&word, house.stance("10.7.0.1", None, HOST)), (b"word", Stance::Intercept));
     }
 
     #[tokio::test(start_paused = true)]
@@ -941,6 +1082,8 @@ mod tests {
             for user in ["ca-0000000a", "ca-0000000A", "alice+ca-0000000a", "ca-0000000b"] {
                 house.stance("10.7.0.1", Some(user), HOST);
             }
+            // One client may name as many as it likes: another is heard.
+            house.stance("10.7.0.2", Some("ca-0000000b"), HOST);
         });
         let text = String::from_utf8(journal.0.lock().unwrap().clone()).unwrap();
         assert_eq!(text.matches("0000000a, and ours is").count(), 1, "{text}");

@@ -1,6 +1,10 @@
 //! What was learnt of clients and origins: who refused our certificate is tunnelled to that host for an
 //! hour, and a host that asks for client certificates is tunnelled for everybody, for a week.
 //!
+//! Some refuse without a word, which is no proof: a client that opens more connections than it needs
+//! leaves in the same way. So what is only suspected is withdrawn when another of its connections speaks, and
+//! not suspected at all of a client that spoke a moment ago.
+//!
 //! go does not retry a failed handshake, so the second one must not fail, after a restart either: what
 //! was learnt is kept in the state folder, in one file of JSON lines that is written aside and renamed,
 //! at most every second. Several processes may share it. While we run, ends are on tokio's clock: the
@@ -37,6 +41,15 @@ struct Case {
 struct Until {
     here: Instant,
     wall: SystemTime,
+    /// Nobody said so: it is inferred from a silence.
+    suspected: bool,
+}
+
+/// What is known of cases.
+struct Learnt {
+    until: LruCache<Case, Until>,
+    /// When a client last spoke in TLS of ours: it takes our certificate.
+    spoke: LruCache<Case, Instant>,
 }
 
 /// What was learnt and still counts. Cloning gives another handle to the same memory.
@@ -47,7 +60,7 @@ pub(super) struct Rejections {
 
 struct Inner {
     // Locked for one look or one entry; the file is written from a copy.
-    until: Mutex<LruCache<Case, Until>>,
+    learnt: Mutex<Learnt>,
     path: Option<PathBuf>,
     /// Whether the file lacks something.
     dirty: AtomicBool,
@@ -66,34 +79,71 @@ impl Rejections {
             Some(Err(error)) => tracing::warn!(%error, "learnt rejections cannot be read; they are learnt anew"),
         }
         let (dirty, saving) = (AtomicBool::new(false), AtomicBool::new(false));
-        Rejections { inner: Arc::new(Inner { until: Mutex::new(until), path, dirty, saving }) }
+        let learnt = Mutex::new(Learnt { until, spoke: LruCache::new(SPEAKERS) });
+        Rejections { inner: Arc::new(Inner { learnt, path, dirty, saving }) }
     }
 
     /// This client refused our certificate for this host.
     pub(super) fn remember(&self, client: IpAddr, user: Option<&str>, host: &Name, now: SystemTime) {
-        self.put(case(client, user, host), REMEMBERED, now);
+        let until = Until { here: Instant::now() + REMEMBERED, wall: now + REMEMBERED, suspected: false };
+        self.inner.lock().until.put(case(client, user, host), until);
+        self.save();
+    }
+
+    /// This client left without a word on our certificate. False where that means nothing: another of its
+    /// connections spoke, while this one was made or a moment before.
+    pub(super) fn suspect(&self, client: IpAddr, user: Option<&str>, host: &Name, now: SystemTime) -> bool {
+        let (case, here) = (case(client, user, host), Instant::now());
+        let mut learnt = self.inner.lock();
+        if learnt.spoke.peek(&case).is_some_and(|spoke| here < *spoke + AT_ONCE) {
+            return false;
+        }
+        learnt.until.put(case, Until { here: here + REMEMBERED, wall: now + REMEMBERED, suspected: true });
+        drop(learnt);
+        self.save();
+        true
+    }
+
+    /// This client speaks in TLS of ours. What was suspected of it meanwhile was no refusal.
+    pub(super) fn trust(&self, client: IpAddr, user: Option<&str>, host: &Name, now: SystemTime) {
+        let (case, here) = (case(client, user, host), Instant::now());
+        let mut learnt = self.inner.lock();
+        let suspected = learnt.until.peek_mut(&case).filter(|until| until.suspected && here < until.here);
+        let is_withdrawn = suspected.is_some();
+        if let Some(until) = suspected {
+            // Not taken out: the file may have it already, and is to hear of this.
+            (until.here, until.wall) = (here, now);
+        }
+        learnt.spoke.put(case, here);
+        drop(learnt);
+        if is_withdrawn {
+            self.save();
+        }
     }
 
     /// This host asks its clients for certificates, which nobody but they can show.
     pub(super) fn remember_host(&self, host: &Name, now: SystemTime) {
-        self.put(Case { client: None, user: "".into(), host: host.clone() }, HOST_REMEMBERED, now);
+        let case = Case { client: None, user: "".into(), host: host.clone() };
+        let until = Until { here: Instant::now() + HOST_REMEMBERED, wall: now + HOST_REMEMBERED, suspected: false };
+        self.inner.lock().until.put(case, until);
+        self.save();
     }
 
     /// What was learnt that speaks against intercepting this client at this host.
     pub(super) fn object(&self, client: IpAddr, user: Option<&str>, host: &Name) -> Option<Why> {
-        let mut until = self.inner.lock();
+        let mut learnt = self.inner.lock();
+        let until = &mut learnt.until;
         if until.is_empty() {
             return None;
         }
         let everybody = Case { client: None, user: "".into(), host: host.clone() };
-        if counts(&mut until, &everybody) {
+        if counts(until, &everybody) {
             return Some(Why::ClientCertificate);
         }
-        counts(&mut until, &case(client, user, host)).then_some(Why::Rejected)
+        counts(until, &case(client, user, host)).then_some(Why::Rejected)
     }
 
-    fn put(&self, case: Case, span: Duration, now: SystemTime) {
-        self.inner.lock().put(case, Until { here: Instant::now() + span, wall: now + span });
+    fn save(&self) {
         self.inner.dirty.store(true, Ordering::Release);
         self.save_soon();
     }
@@ -120,15 +170,15 @@ impl Rejections {
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, LruCache<Case, Until>> {
-        self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Learnt> {
+        self.learnt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Joins what the file has by now and replaces it.
     fn save(&self) {
         let Some(path) = &self.path else { return };
         self.dirty.store(false, Ordering::Release);
-        let held = self.lock().iter().map(|(case, until)| Line::new(case, until.wall)).collect();
+        let held = self.lock().until.iter().map(|(case, until)| Line::new(case, until.wall)).collect();
         if let Err(error) = replace(path, held) {
             // Nothing is lost but after a restart.
             tracing::debug!(%error, "learnt rejections were not written");
@@ -160,15 +210,9 @@ impl Line {
     }
 }
 
+/// What has lapsed stays until it is pushed out: the file is to hear of it, too.
 fn counts(until: &mut LruCache<Case, Until>, case: &Case) -> bool {
-    match until.get(case) {
-        None => false,
-        Some(end) if Instant::now() < end.here => true,
-        Some(_) => {
-            until.pop(case);
-            false
-        }
-    }
+    until.get(case).is_some_and(|end| Instant::now() < end.here)
 }
 
 /// The user is a stranger's text: only its beginning is kept. Two that share it share a tunnel.
@@ -184,7 +228,7 @@ fn join(until: &mut LruCache<Case, Until>, lines: Vec<Line>, now: SystemTime) {
         let wall = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(line.until)).unwrap_or(now).min(now + span);
         let Ok(left) = wall.duration_since(now) else { continue };
         if !left.is_zero() {
-            until.put(line.case, Until { here: Instant::now() + left, wall });
+            until.put(line.case, Until { here: Instant::now() + left, wall, suspected: false });
         }
     }
 }
@@ -222,8 +266,13 @@ fn replace(path: &Path, held: Vec<Line>) -> io::Result<()> {
 const REMEMBERED: Duration = Duration::from_secs(3600);
 /// A host seldom changes its mind, and finding out costs a build: but it may.
 const HOST_REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Connections that a client opens at once are made within so long of each other, through a busy worker, too: as
+/// long as a handshake may take.
+const AT_ONCE: Duration = Duration::from_secs(10);
 /// About 200 bytes each: under 1 MiB in all.
 const CAPACITY: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+/// Those that spoke last, for as long as [`AT_ONCE`].
+const SPEAKERS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 const USER_LENGTH: usize = 64;
 const FILE: &str = "rejections.jsonl";
 /// 4096 lines of a name (253), a user (64 characters of up to 6 bytes in JSON) and an address.
@@ -296,12 +345,48 @@ mod tests {
     async fn the_memory_is_bounded_in_entries_and_in_text() {
         let rejections = in_memory();
         rejections.remember(CLIENT, Some(&"x".repeat(60_000)), &host("goproxy.cn"), now());
-        assert!(rejections.inner.lock().iter().all(|(case, _)| case.user.len() == USER_LENGTH));
+        assert!(rejections.inner.lock().until.iter().all(|(case, _)| case.user.len() == USER_LENGTH));
         for number in 0..CAPACITY.get() {
             rejections.remember(CLIENT, Some(&number.to_string()), &host("goproxy.cn"), now());
         }
-        assert_eq!(rejections.inner.lock().len(), CAPACITY.get());
+        assert_eq!(rejections.inner.lock().until.len(), CAPACITY.get());
         assert!(!refused(&rejections, Some(&"x".repeat(60_000))));
+    }
+
+    /// go dials for every request that it has, and closes all but one once that one speaks HTTP/2.
+    #[tokio::test(start_paused = true)]
+    async fn a_silence_is_a_refusal_unless_the_client_speaks_elsewhere_at_that_time() {
+        let (rejections, host) = (in_memory(), host("goproxy.cn"));
+        assert!(rejections.suspect(CLIENT, Some("alice"), &host, now()));
+        assert!(refused(&rejections, Some("alice")));
+        rejections.trust(CLIENT, Some("bob"), &host, now());
+        assert!(refused(&rejections, Some("alice")), "somebody else spoke");
+        rejections.trust(CLIENT, Some("alice"), &host, now());
+        assert!(!refused(&rejections, Some("alice")), "it speaks");
+        tokio::time::advance(AT_ONCE - Duration::from_millis(1)).await;
+        assert!(!rejections.suspect(CLIENT, Some("alice"), &host, now()) && !refused(&rejections, Some("alice")));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(rejections.suspect(CLIENT, Some("alice"), &host, now()) && refused(&rejections, Some("alice")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_said_is_not_withdrawn_by_another_that_speaks() {
+        let rejections = in_memory();
+        rejections.remember(CLIENT, None, &host("goproxy.cn"), now());
+        rejections.trust(CLIENT, None, &host("goproxy.cn"), now());
+        assert!(refused(&rejections, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_withdrawn_does_not_come_back_with_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let before = Rejections::open(Some(dir.path()), now());
+        before.suspect(CLIENT, None, &host("goproxy.cn"), now());
+        before.inner.save();
+        assert!(refused(&Rejections::open(Some(dir.path()), now()), None), "the file has it");
+        before.trust(CLIENT, None, &host("goproxy.cn"), now());
+        drop(before);
+        assert!(!refused(&Rejections::open(Some(dir.path()), now()), None));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! What the log and the collector hear of a request: one record, when it is over.
 //!
-//! At debug every request has one; at info those that failed, were denied, or were rescued. It says how long
+//! At debug every request has one; at info those that failed, were denied (the first of a client and reason in a
+//! minute, and then how many there were), or were rescued. It says how long
 //! each phase took, whence the answer came and how the cache stood to it, in the same fields always (what
 //! there was not is left out). No query string and no credential is in it: of a URL only host and path are
 //! told, and of a private instance's path not the secret that it begins with.
@@ -16,10 +17,11 @@ use bytes::Buf;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 
 use super::{Modules, Trouble};
-use crate::admit::Admission;
+use crate::admit::{Admission, Refusal};
 use crate::fetch::{self, Body, Seen};
 use crate::goproxy::Served;
-use crate::trace::{Attribute, Collector, Context, Finished, Id, Phase, Running, Trace};
+use crate::metrics::Label;
+use crate::trace::{Attribute, Collector, Context, Finished, Id, Phase, Restraint, Running, Trace};
 
 /// One request as it came.
 pub struct Line {
@@ -94,12 +96,14 @@ impl Line {
     }
 
     /// Has the record written of a request that came to nothing.
-    pub fn failed(self, trouble: &Trouble, trace: Option<Trace>, admission: &Admission) {
-        if self.watched.is_none() && trouble.is_the_clients() {
+    pub fn failed(self, trouble: &Trouble, trace: Option<Trace>, admission: &Admission, restraint: &Restraint) {
+        let may_say = |refusal: &Refusal| restraint.may_say(self.peer.ip(), refusal.decision().label());
+        let is_quiet = trouble.is_the_clients() || !trouble.refusal().is_none_or(may_say);
+        if self.watched.is_none() && is_quiet {
             return;
         }
         let trace = trace.unwrap_or_else(|| Trace::begin(self.id, Context::root()));
-        let news = if trouble.is_the_clients() { News::Refused } else { News::Failed };
+        let news = if is_quiet { News::Refused } else { News::Failed };
         drop(self.record(trace, trouble.status(), None, Some((news, trouble.told())), admission));
     }
 
@@ -160,7 +164,7 @@ enum News {
     Answered,
     /// Answered in spite of something that would have failed a build.
     Rescued,
-    /// No, and the client's own doing.
+    /// No, and the client's own doing; or a denial like one that was told of a moment ago.
     Refused,
     Failed,
 }

@@ -129,6 +129,18 @@ impl Trouble {
         }
     }
 
+    /// The rule that speaks against it, however far the request had come.
+    fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Trouble::Refused(refusal)
+            | Trouble::Connect(connect::Error::Refused(refusal))
+            | Trouble::Forward(forward::Failure::Fetch(
+                fetch::Error::Refused(refusal) | fetch::Error::Connect(connect::Error::Refused(refusal)),
+            )) => Some(refusal),
+            _ => None,
+        }
+    }
+
     /// Whether an operator wants to see it: neither the fault of whoever asked, nor the mere demand for a password.
     pub fn is_news(&self) -> bool {
         !self.is_the_clients() && !matches!(self, Trouble::Refused(Refusal::Credentials | Refusal::Login))

@@ -5,10 +5,13 @@
 //! its own. It begins when somebody first has something to put down, or at once where somebody is sure to
 //! read it: an answer out of memory, with no debug log and no collector, costs one look at a thread's slot.
 //!
+//! What strangers could have the log say again and again is held back ([`Restraint`]).
+//!
 //! Left out: the words of the log, which are `respond`'s, and how a trace leaves the house, which is
 //! `otlp`'s.
 
 mod context;
+mod restraint;
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -21,6 +24,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::future::Either;
 
 pub use context::Context;
+pub use restraint::Restraint;
 
 /// What a request is called in answers, in the log and in traces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

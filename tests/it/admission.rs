@@ -6,6 +6,12 @@ use base64::Engine;
 
 use crate::support::client::{get, raw, request};
 use crate::support::daemon::{Daemon, Wanted, goanyway};
+#[cfg(target_os = "linux")]
+use crate::support::nameserver::{Nameserver, Says};
+#[cfg(target_os = "linux")]
+use crate::support::needs::have;
+#[cfg(target_os = "linux")]
+use crate::support::netns::Netns;
 use crate::support::origin::{Origin, echo, text};
 
 /// A daemon with the rules of nobody's making.
@@ -84,6 +90,36 @@ async fn metadata_is_out_of_reach_even_where_everything_is_opened() {
     ] {
         let said = refusal(&proxy, &format!("{target}:443")).await;
         assert!(said.starts_with("403 goanyway: cloud metadata"), "{target}: {said}");
+    }
+}
+
+/// RFC 7050: where a network has IPv6 alone, what lies in the prefix of its NAT64 is where that leads.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_in_the_prefix_of_this_networks_nat64_is_judged_by_what_it_carries() {
+    if !have("an_address_in_the_prefix_of_this_networks_nat64_is_judged_by_what_it_carries", &["root", "ip"]) {
+        return;
+    }
+    let (network, router) = (Netns::with_resolv_conf(""), Netns::with_resolv_conf(""));
+    network.connect("eth0", &["2a0a:e5c0:9::2/64"], &router, "eth0", &["2a0a:e5c0:9::1/64"]);
+    network.ip(&["-6", "route", "add", "default", "via", "2a0a:e5c0:9::1"]);
+    // Nobody is there; that is known at once.
+    network.ip(&["-6", "route", "add", "unreachable", "2a0a:e5c0:64::/96"]);
+    let says = Says::Under("ipv4only.arpa", "2a0a:e5c0:64::c000:aa");
+    let _nameserver = network.host(move || async move { Nameserver::at("[::1]:53", says).await });
+    let wanted = strict().with("resolve.nameservers", "udp://[::1]:53");
+    let proxy = network.host(move || async move { wanted.start() });
+    let ask = |target: &'static str| network.within(|| refusal(&proxy, target));
+    for (target, said) in [
+        ("[2a0a:e5c0:64::7f00:1]:443", "403 goanyway: 127.0.0.1 is a loopback address"),
+        ("[2a0a:e5c0:64::a9fe:a9fe]:443", "403 goanyway: cloud metadata"),
+        ("[2a0a:e5c0:64::a9fe:101]:443", "403 goanyway: 169.254.1.1 is a link-local address"),
+        ("[2a0a:e5c0:64::808:808]:443", "502 goanyway: cannot connect to [2a0a:e5c0:64::808:808]:443"),
+        // Another prefix is nobody's but its own.
+        ("[2a0a:e5c0:65::7f00:1]:443", "50"),
+    ] {
+        let heard = ask(target);
+        assert!(heard.starts_with(said), "{target}: {heard}");
     }
 }
 

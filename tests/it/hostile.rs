@@ -1,9 +1,20 @@
 //! Requests that no honest client sends: each refused with its status, one sentence, and the end
 //! of the connection, and none of them reaches an origin.
 
-use crate::support::client::raw;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+use crate::support::client::{raw, read_head, request};
 use crate::support::daemon::goanyway;
 use crate::support::origin::{Origin, text};
+
+/// Against hangs only: far beyond what anything here takes.
+const AT_MOST: Duration = Duration::from_secs(60);
 
 /// What is sent (`{origin}` is an origin that may be reached), and the status that answers it.
 const TABLE: &[(&str, u16)] = &[
@@ -66,8 +77,7 @@ async fn each_is_refused_in_one_sentence_and_nothing_reaches_the_origin() {
 }
 
 async fn finished(to: std::net::SocketAddr, bytes: &[u8]) -> String {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream = tokio::net::TcpStream::connect(to).await.unwrap();
+    let mut stream = TcpStream::connect(to).await.unwrap();
     stream.write_all(bytes).await.unwrap();
     stream.shutdown().await.unwrap();
     let mut heard = Vec::new();
@@ -95,4 +105,112 @@ async fn heads_without_end_are_refused_while_they_come() {
     let fields = "X: y\r\n".repeat(12_000);
     let head = format!("GET /golang.org/x/net/@v/list HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
     assert!(raw(proxy.address(), head.as_bytes()).await.starts_with("HTTP/1.1 431"));
+}
+
+/// An origin that hints without end, and the bytes that it got rid of: `answer` where its turn comes.
+async fn babbling(interim: &'static [u8]) -> (std::net::SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, said) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let counter = Arc::clone(&said);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let counter = Arc::clone(&counter);
+            tokio::spawn(async move {
+                read_head(&mut stream).await.unwrap();
+                let batch = interim.repeat(100);
+                while stream.write_all(&batch).await.is_ok() {
+                    counter.fetch_add(batch.len(), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    (address, said)
+}
+
+/// All of it was kept for a client that did not read, for as long as the origin went on.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_that_says_too_much_before_its_answer_has_none() {
+    const HINT: &[u8] = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n";
+    const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+    for (interim, reads) in [(HINT, true), (HINT, false), (CONTINUE, true)] {
+        let (origin, said) = babbling(interim).await;
+        let proxy = goanyway().and("admit.ports", &origin.port().to_string()).start();
+        let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+        let head =
+            format!("POST http://{origin}/ HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        if reads {
+            let mut heard = Vec::new();
+            let answered = |heard: &[u8]| String::from_utf8_lossy(heard).contains("of interim responses");
+            while !answered(&heard) {
+                let read = timeout(AT_MOST, client.read_buf(&mut heard)).await.expect("an answer").unwrap();
+                assert!(read > 0, "{}", String::from_utf8_lossy(&heard));
+            }
+            assert!(String::from_utf8_lossy(&heard).contains("HTTP/1.1 502"));
+        }
+        let (mut before, mut calm) = (0, 0);
+        while calm < 10 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let now = said.load(Ordering::Relaxed);
+            calm = if now == before { calm + 1 } else { 0 };
+            before = now;
+            assert!(before < 256 << 20, "it was heard out");
+        }
+    }
+}
+
+/// RFC 9112 section 9.2: what an origin says unasked after its answer is nobody's, least of all the next client's.
+#[tokio::test]
+async fn an_answer_too_many_is_nobodys() {
+    const TWO: &[u8] =
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\noneHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                while read_head(&mut stream).await.is_ok() {
+                    stream.write_all(TWO).await.unwrap();
+                }
+            });
+        }
+    });
+    let proxy = goanyway().and("admit.ports", &origin.port().to_string()).start();
+    let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+    for number in 0..20 {
+        let head = format!("GET http://{origin}/{number} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let answer = timeout(AT_MOST, request(&mut client, &head)).await.expect("an answer");
+        assert_eq!((answer.status, answer.text().as_str()), (200, "one"), "request {number}");
+    }
+}
+
+/// What a client takes nothing of is not fetched for it: it stays with the origin.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_is_not_read_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (origin, said) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let counter = Arc::clone(&said);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let counter = Arc::clone(&counter);
+            tokio::spawn(async move {
+                read_head(&mut stream).await.unwrap();
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\n").await;
+                while stream.write_all(&[7; 65_536]).await.is_ok() {
+                    counter.fetch_add(65_536, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let proxy = goanyway().and("admit.ports", &origin.port().to_string()).start();
+    let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+    client.write_all(format!("GET http://{origin}/ HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).await.unwrap();
+    let (mut before, mut calm) = (0, 0);
+    while calm < 10 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let now = said.load(Ordering::Relaxed);
+        calm = if now == before && now > 0 { calm + 1 } else { 0 };
+        before = now;
+        assert!(before < 256 << 20, "it is all fetched");
+    }
 }

@@ -70,7 +70,11 @@ impl Rig {
         if trusts_us {
             trusted.roots.extend(roots(&ca).roots);
         }
-        let Ok(tls) = handshake(stream, "mirror.example", trusted, &[b"http/1.1"]).await else { return Saw::Nothing };
+        let Ok(mut tls) = handshake(stream, "mirror.example", trusted, &[b"http/1.1"]).await else {
+            return Saw::Nothing;
+        };
+        // Who leaves without a word has refused.
+        tls.write_all(b"GET").await.unwrap();
         let chain = tls.get_ref().1.peer_certificates().unwrap().to_vec();
         // The real chain ends in the test's root; ours in an intermediate of our own.
         if self.authority.pem().contains(&pem_body(chain.last().unwrap())) { Saw::Theirs } else { Saw::Ours }
@@ -97,7 +101,10 @@ impl Rig {
 
     async fn judge<S: AsyncRead + AsyncWrite + Unpin>(&self, config: ClientConfig, name: &str, stream: S) -> Saw {
         let server = ServerName::try_from(name.to_owned()).unwrap();
-        let Ok(tls) = TlsConnector::from(Arc::new(config)).connect(server, stream).await else { return Saw::Nothing };
+        let Ok(mut tls) = TlsConnector::from(Arc::new(config)).connect(server, stream).await else {
+            return Saw::Nothing;
+        };
+        tls.write_all(b"GET").await.unwrap();
         let chain = tls.get_ref().1.peer_certificates().unwrap();
         if self.authority.pem().contains(&pem_body(chain.last().unwrap())) { Saw::Theirs } else { Saw::Ours }
     }

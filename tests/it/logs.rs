@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::admission::{basic, users};
 use crate::support::binary::{Home, home};
-use crate::support::client::{connect, raw, request};
+use crate::support::client::{connect, get, raw, request};
 use crate::support::golden;
 use crate::support::mirror::Mirror;
 use crate::support::nameserver::{Nameserver, Says};
@@ -83,6 +83,29 @@ async fn no_secret_is_in_the_log_at_any_level() {
         for line in log.lines() {
             assert!(!secrets.iter().any(|secret| line.contains(secret)), "{format} {level}: {line}");
         }
+    }
+}
+
+/// Whoever can reach the port could fill the log: a line for each client and reason, and how many there were.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_does_not_fill_the_log() {
+    let home = home();
+    let served = tokio::task::block_in_place(|| home.serve(&["--log-level", "info"]));
+    for _ in 0..200 {
+        for target in ["a.example:25", "169.254.169.254:443"] {
+            let told = raw(served.address, format!("CONNECT {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).await;
+            assert!(told.starts_with("HTTP/1.1 403"), "{told}");
+        }
+    }
+    let metrics = get(home.listeners("admin")[0], "/metrics").await.text();
+    served.tell_to_stop();
+    let (code, log) = tokio::task::block_in_place(|| served.ended());
+    assert_eq!(code, Some(0));
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("status=403")).collect();
+    assert_eq!(lines.len(), 2, "{log}");
+    assert!(lines.iter().any(|line| line.contains("--allow-port 25")), "{log}");
+    for decision in ["port", "metadata"] {
+        assert!(metrics.contains(&format!("decisions_total{{decision=\"{decision}\"}} 200")), "{metrics}");
     }
 }
 

@@ -13,6 +13,7 @@ mod dns;
 mod doctor;
 mod errors;
 mod forward;
+mod frames;
 #[cfg(target_os = "linux")]
 mod gateway;
 mod goproxy;
@@ -28,6 +29,7 @@ mod parents;
 mod privacy;
 mod programs;
 mod proxy;
+mod refusals;
 mod resolve;
 mod run;
 mod service;

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::support::binary::home;
-use crate::support::client::{connect, get, get_through};
+use crate::support::client::{connect, get, get_through, request};
 use crate::support::daemon::goanyway;
 use crate::support::origin::{Origin, echo, text};
 
@@ -111,4 +111,37 @@ async fn a_want_of_files_is_waited_out() {
     let (code, rest) = served.ended();
     assert_eq!(code, Some(0), "{rest}");
     assert!(!rest.contains("cannot accept connections"), "said once a minute: {rest}");
+}
+
+/// Connections that were kept to servers had no place in the house, and took the files that clients come in by.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_are_kept_leave_the_files_to_clients() {
+    const FILES: u64 = 256;
+    let page = Origin::plain_at("0.0.0.0:0", |_| text(200, "served")).await;
+    let (home, port) = (home(), page.address.port());
+    let command = home.goanyway(&["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--parent", "none"]);
+    let (program, arguments) = (command.get_program().to_owned(), command.get_args().map(ToOwned::to_owned));
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", &format!("ulimit -n {FILES}; exec \"$@\""), "sh"]).arg(program).args(arguments);
+    home.surround(&mut limited);
+    limited.args(["--allow-port", &port.to_string(), "--intercept-mode", "off"]);
+    let served = tokio::task::block_in_place(|| home.spawn(limited));
+    let mut client = TcpStream::connect(served.address).await.unwrap();
+    // More hosts than there are files, and each of them would keep its connection.
+    for number in 0..FILES + 64 {
+        let host = format!("127.0.{}.{}:{port}", 1 + number / 200, 1 + number % 200);
+        let head = format!("GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let answer = timeout(AT_MOST, request(&mut client, &head)).await.expect("an answer");
+        assert_eq!((answer.status, answer.text().as_str()), (200, "served"), "host {number}");
+    }
+    let url = format!("http://127.0.0.1:{port}/");
+    let crowd = (0..40).map(|_| timeout(AT_MOST, get_through(served.address, &url)));
+    for answer in futures_util::future::join_all(crowd).await {
+        assert_eq!(answer.expect("all are served").status, 200);
+    }
+    let metrics = get(home.listeners("admin")[0], "/metrics").await.text();
+    assert!(!metrics.contains("outcome=\"exhausted\""), "{metrics}");
+    served.tell_to_stop();
+    let (code, rest) = served.ended();
+    assert!(code == Some(0) && !rest.contains("open file"), "{rest}");
 }

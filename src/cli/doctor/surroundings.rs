@@ -17,7 +17,7 @@ use super::finding::Mend;
 use crate::admit::{self, Admission};
 use crate::config::{ROWS, Settings};
 use crate::connect::{self, Connector, Parents};
-use crate::fetch::Fetcher;
+use crate::fetch::{Fetcher, Idle};
 use crate::flow::Ours;
 use crate::goproxy;
 use crate::metrics::Registry;
@@ -74,7 +74,7 @@ impl Surroundings {
         let parents = connect.parents.clone();
         let connector = way_out(connect, &resolver)?;
         let admission = admission(&settings.admit)?;
-        let fetcher = Fetcher::new(&connector, &admission);
+        let fetcher = Fetcher::new(&connector, &admission, &Idle::default());
         Ok(Surroundings {
             environment,
             typed,
@@ -99,7 +99,7 @@ impl Surroundings {
     /// The same way out by another parent.
     pub(super) fn by_parent(&self, parents: Parents) -> Option<Fetcher> {
         let connector = way_out(connect::Config { parents, ..self.settings.connect.clone() }, &self.resolver).ok()?;
-        Some(Fetcher::new(&connector, &self.admission))
+        Some(Fetcher::new(&connector, &self.admission, &Idle::default()))
     }
 
     /// The same way out trusting these roots as well.
@@ -107,7 +107,7 @@ impl Surroundings {
         let mut extra_roots = self.settings.connect.extra_roots.clone();
         extra_roots.push(file.to_owned());
         let config = connect::Config { extra_roots, parents: self.parents.clone() };
-        Some(Fetcher::new(&way_out(config, &self.resolver).ok()?, &self.admission))
+        Some(Fetcher::new(&way_out(config, &self.resolver).ok()?, &self.admission, &Idle::default()))
     }
 
     /// The mirrors that `serve` would ask, those that were named or the built-in ones.

@@ -172,7 +172,7 @@ impl Trial {
             if let Some(roots) = roots {
                 command.env("SSL_CERT_FILE", roots);
             }
-            let mut serving = std::pin::pin!(self.serve(listener));
+            let mut serving = std::pin::pin!(self.serve(listener, client));
             let mut running = std::pin::pin!(command.output());
             let (word, ended) = tokio::select! {
                 word = &mut serving => (Some(word), None),
@@ -202,20 +202,23 @@ impl Trial {
     }
 
     /// Ends the TLS of the first who comes as far as that.
-    async fn serve(&self, listener: TcpListener) -> Word {
+    async fn serve(&self, listener: TcpListener, program: Client) -> Word {
+        // Each is a client of its own: what another says is no word of this one.
+        let user = format!("{}+ca", program.program());
         loop {
             let Ok((mut stream, _)) = listener.accept().await else { continue };
             if open_tunnel(&mut stream).await.is_err() {
                 continue;
             }
             let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-            match self.interceptor.terminate(stream, &self.host, client, Some("ca"), SystemTime::now()).await {
+            match self.interceptor.terminate(stream, &self.host, client, Some(&user), SystemTime::now()).await {
                 Ok(Terminated::Tls { mut stream, .. }) => {
                     let asked = tokio::time::timeout(LAST_WORD, stream.read_u8()).await;
                     return if matches!(asked, Ok(Ok(_))) { Word::Trusts } else { Word::Unsaid };
                 }
                 Ok(Terminated::Passed { .. }) => return Word::Nothing("it does not begin with TLS for us".to_owned()),
                 Err(Error::Rejected { said, .. } | Error::Handshake { said, .. }) => return Word::Refuses(said),
+                Err(Error::Wordless { .. } | Error::Spare { .. }) => return Word::Unsaid,
                 Err(_) => {}
             }
         }

@@ -25,6 +25,7 @@ use crate::accept::{self, Arrival, Redirected};
 use crate::admit::{Client, Dialect, Ends, Permit, Refusal};
 use crate::connect::{self, Dialed, Miss};
 use crate::intercept::{self, Look, Replayed, Stance, Terminated, Why};
+use crate::metrics::Label;
 use crate::socket::{self, Conduit};
 use crate::target::{Base, Host, Name, Scheme, Target, unwrap_mapped};
 use crate::trace::{Id, Peer};
@@ -125,7 +126,9 @@ impl Worker {
                 Err(Went::Direct)
             }
             Err(refusal) => {
-                tracing::info!(%id, %peer, %destination, %refusal, "closed");
+                if self.rooms.restraint.may_say(peer.ip(), refusal.decision().label()) {
+                    tracing::info!(%id, %peer, %destination, %refusal, "closed");
+                }
                 Err(Went::Refused)
             }
         }
@@ -204,7 +207,7 @@ impl Worker {
             }
             Err(error) => {
                 self.rooms.subnet.count(Went::Broken);
-                tracing::info!(id = %caller.id, %name, client = %caller.client.address, %error, "interception ended");
+                tracing::debug!(id = %caller.id, %name, client = %caller.client.address, %error, "interception ended");
                 None
             }
         }
