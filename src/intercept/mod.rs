@@ -215,10 +215,8 @@ impl Interceptor {
     {
         let ended = self.end_tls(stream, &Guest { host, client: unwrap_mapped(client), user, now }).await;
         match &ended {
-            Err(learnt) if learnt.is_learnt() => {
-                if self.room.restraint.may_say(client, "refused our certificate") {
-                    tracing::info!(%client, user, "{learnt}");
-                }
+            Err(learnt) if learnt.is_learnt() && self.room.restraint.may_say(client, "refused our certificate") => {
+                tracing::info!(%client, user, "{learnt}");
             }
             Err(ours @ Error::Sign(_)) => tracing::error!(%host, error = %ours, "cannot intercept"),
             _ => {}
@@ -379,11 +377,12 @@ impl Room {
     fn learn(&self, why: Error, is_said: bool, guest: &Guest<'_>) -> Error {
         let Guest { host, client, user, now } = *guest;
         match &why {
-            Error::Rejected { .. } | Error::Wordless { .. } if !is_said => {
-                if !self.rejections.suspect(client, user, host, now) {
-                    return Error::Spare { host: host.clone() };
-                }
+            Error::Rejected { .. } | Error::Wordless { .. }
+                if !is_said && !self.rejections.suspect(client, user, host, now) =>
+            {
+                return Error::Spare { host: host.clone() };
             }
+            Error::Rejected { .. } | Error::Wordless { .. } if !is_said => {}
             Error::Rejected { .. } | Error::Handshake { .. } => self.rejections.remember(client, user, host, now),
             _ => {}
         }
