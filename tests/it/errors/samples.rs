@@ -276,6 +276,8 @@ fn intercept() -> Vec<String> {
         &Error::Closed,
         &Error::Slow,
         &Error::Rejected { host: host.clone(), said: "unknown CA".to_owned() },
+        &Error::Wordless { host: host.clone() },
+        &Error::Spare { host: host.clone() },
         &Error::Handshake { host, said: "no cipher suite in common".to_owned() },
         &refused("a b".parse::<intercept::HostPattern>()),
         &refused("10.0.0.1".parse::<intercept::HostPattern>()),
