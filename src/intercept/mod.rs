@@ -215,10 +215,8 @@ impl Interceptor {
     {
         let ended = self.end_tls(stream, &Guest { host, client: unwrap_mapped(client), user, now }).await;
         match &ended {
-            Err(learnt) if learnt.is_learnt() => {
-                if self.room.restraint.may_say(client, "refused our certificate") {
-                    tracing::info!(%client, user, "{learnt}");
-                }
+            Err(learnt) if learnt.is_learnt() && self.room.restraint.may_say(client, "refused our certificate") => {
+                tracing::info!(%client, user, "{learnt}");
             }
             Err(ours @ Error::Sign(_)) => tracing::error!(%host, error = %ours, "cannot intercept"),
             _ => {}
@@ -378,16 +376,17 @@ impl Room {
     /// it speaks elsewhere: go dials as often as it has requests, and closes all but one once that one has HTTP/2.
     fn learn(&self, why: Error, is_said: bool, guest: &Guest<'_>) -> Error {
         let Guest { host, client, user, now } = *guest;
-        match &why {
+        match why {
             Error::Rejected { .. } | Error::Wordless { .. } if !is_said => {
-                if !self.rejections.suspect(client, user, host, now) {
-                    return Error::Spare { host: host.clone() };
-                }
+                let is_refusal = self.rejections.suspect(client, user, host, now);
+                if is_refusal { why } else { Error::Spare { host: host.clone() } }
             }
-            Error::Rejected { .. } | Error::Handshake { .. } => self.rejections.remember(client, user, host, now),
-            _ => {}
+            Error::Rejected { .. } | Error::Handshake { .. } => {
+                self.rejections.remember(client, user, host, now);
+                why
+            }
+            why => why,
         }
-        why
     }
 
     /// What speaks against intercepting, in the order of what is known first.
