@@ -37,13 +37,10 @@ const EXPECTED_WITHIN: Duration = Duration::from_secs(1);
 /// The ear for interim responses of one request.
 pub(super) struct Interim {
     // Not bounded by the channel, but by [`MOST`].
-    said: mpsc::UnboundedReceiver<Said>,
+    said: mpsc::UnboundedReceiver<(StatusCode, HeaderMap)>,
+    /// How much was said, in bytes.
+    told: Arc<AtomicUsize>,
     gate: Option<Gate>,
-}
-
-enum Said {
-    Response(StatusCode, HeaderMap),
-    TooMuch,
 }
 
 /// The hand on a body that waits.
@@ -62,33 +59,29 @@ impl Interim {
     /// Listens to what is said about this request, and holds its body back where it expects a word.
     pub(super) fn listen(mut request: Request<Body>) -> (Request<Body>, Interim) {
         let (saying, said) = mpsc::unbounded_channel();
-        let told = AtomicUsize::new(0);
+        let told = Arc::<AtomicUsize>::default();
+        let telling = Arc::clone(&told);
         hyper::ext::on_informational(&mut request, move |response| {
-            let (status, size) = (response.status(), length(response.headers()));
-            let before = told.fetch_add(size, Ordering::Relaxed);
-            let said = match before + size {
-                0..=MOST => Said::Response(status, response.headers().clone()),
-                _ if before <= MOST => Said::TooMuch,
-                _ => return,
-            };
-            // Nobody listens once the answer is here.
-            let _ = saying.send(said);
+            if telling.fetch_add(length(response.headers()), Ordering::Relaxed) <= MOST {
+                // Nobody listens once the answer is here.
+                let _ = saying.send((response.status(), response.headers().clone()));
+            }
         });
         let expects = request.headers().contains_key(header::EXPECT);
         if !expects {
-            return (request, Interim { said, gate: None });
+            return (request, Interim { said, told, gate: None });
         }
         if request.body().is_end_stream() {
             // There is nothing to wait for (RFC 9110 section 10.1.1).
             request.headers_mut().remove(header::EXPECT);
-            return (request, Interim { said, gate: None });
+            return (request, Interim { said, told, gate: None });
         }
         let (words, heard) = mpsc::unbounded_channel();
         let gate = Gate { words, opened: Arc::default() };
         let opened = Arc::clone(&gate.opened);
         let timer = Some(Box::pin(tokio::time::sleep_until(Instant::now() + EXPECTED_WITHIN)));
         let request = request.map(|inner| Waiting { inner, heard, timer, opened }.boxed_unsync());
-        (request, Interim { said, gate: Some(gate) })
+        (request, Interim { said, told, gate: Some(gate) })
     }
 
     /// Waits for the answer, and says meanwhile what is to be said, by `keeper`'s hand.
@@ -102,10 +95,11 @@ impl Interim {
         let outcome = loop {
             tokio::select! {
                 biased;
-                Some(said) = self.said.recv() => {
-                    let Said::Response(status, headers) = said else {
+                Some((status, headers)) = self.said.recv() => {
+                    // Looked at first: whoever is flooded must not pass on what came before, turn by turn.
+                    if self.told.load(Ordering::Relaxed) > MOST {
                         break Err(Error::Broken(format!("more than {} KiB of interim responses", MOST >> 10)));
-                    };
+                    }
                     if status == StatusCode::CONTINUE {
                         self.gate.iter().for_each(|gate| gate.say(Word::Come));
                     } else if let Some(keeper) = keeper {

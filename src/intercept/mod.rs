@@ -376,17 +376,17 @@ impl Room {
     /// it speaks elsewhere: go dials as often as it has requests, and closes all but one once that one has HTTP/2.
     fn learn(&self, why: Error, is_said: bool, guest: &Guest<'_>) -> Error {
         let Guest { host, client, user, now } = *guest;
-        match &why {
-            Error::Rejected { .. } | Error::Wordless { .. }
-                if !is_said && !self.rejections.suspect(client, user, host, now) =>
-            {
-                return Error::Spare { host: host.clone() };
+        match why {
+            Error::Rejected { .. } | Error::Wordless { .. } if !is_said => {
+                let is_refusal = self.rejections.suspect(client, user, host, now);
+                if is_refusal { why } else { Error::Spare { host: host.clone() } }
             }
-            Error::Rejected { .. } | Error::Wordless { .. } if !is_said => {}
-            Error::Rejected { .. } | Error::Handshake { .. } => self.rejections.remember(client, user, host, now),
-            _ => {}
+            Error::Rejected { .. } | Error::Handshake { .. } => {
+                self.rejections.remember(client, user, host, now);
+                why
+            }
+            why => why,
         }
-        why
     }
 
     /// What speaks against intercepting, in the order of what is known first.
