@@ -54,10 +54,15 @@ async fn warm() -> (Mirror, Home, Served) {
     (mirror, home, served)
 }
 
-/// Files go to disk behind the answer; this returns when so many are there.
+/// Files go to disk behind the answer, and what is known of each after it; this returns when so many
+/// are there, and their notes. (A busy machine once showed the third file without its note.)
 async fn kept(home: &Home, files: usize) {
+    let are_there = || {
+        let stat = home.cache_json(&["stat"]);
+        stat["files"].as_u64() >= Some(files as u64) && stat["unnoted"] == 0
+    };
     let there = async {
-        while home.cache_json(&["stat"])["files"].as_u64() < Some(files as u64) {
+        while !are_there() {
             tokio::task::yield_now().await;
         }
     };
