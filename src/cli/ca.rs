@@ -299,13 +299,14 @@ impl Report {
             fingerprint: one.authority.fingerprint().to_owned(),
             served_until: write_time(one.until),
         };
+        let (state, state_words) = name_health(authority.health(now));
         Report {
             subject: authority.subject().to_owned(),
             fingerprint: authority.fingerprint().to_owned(),
             sha256: authority.digest(),
             covers: authority.permitted().to_vec(),
-            state: name_health(authority.health(now)).0,
-            state_words: name_health(authority.health(now)).1,
+            state,
+            state_words,
             begins: write_time(authority.begins()),
             ends: write_time(authority.ends()),
             root_ends: write_time(authority.root_ends()),

@@ -12,6 +12,7 @@ use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 use serde::Serialize;
 
 use super::Failure;
+use super::readers::pretty;
 use super::sources::{self, Sources, around};
 use crate::config::{self, Fault, Origin, Shown, Value};
 use crate::service::Inherited;
@@ -64,7 +65,7 @@ fn show(args: &Show, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let settings = sources::understand(&typed)?;
     let shown = config::show(&typed, &settings);
     let file = sources.file();
-    anstream::print!("{}", if args.json { json(&Report::of(&shown, file)) } else { write(&shown, file) });
+    anstream::print!("{}", if args.json { pretty(&Report::of(&shown, file)) + "\n" } else { write(&shown, file) });
     Ok(ExitCode::SUCCESS)
 }
 
@@ -219,10 +220,7 @@ struct Told {
 
 impl From<Fault> for Told {
     fn from(fault: Fault) -> Told {
-        let (line, column) = match &fault.origin {
-            Some(Origin::File { line, column, .. }) => (Some(*line), Some(*column)),
-            _ => (None, None),
-        };
+        let (line, column) = fault.origin.as_ref().and_then(Origin::place).unzip();
         Told { place: fault.origin.as_ref().map(place), line, column, key: fault.key, what: fault.what }
     }
 }
@@ -249,7 +247,7 @@ fn check(args: &Check) -> ExitCode {
             .into_iter()
             .map(|(file, faults)| Judged { file, faults: faults.into_iter().map(Told::from).collect() });
         let goanyway = env!("CARGO_PKG_VERSION");
-        anstream::print!("{}", json(&Judgement { version: 1, goanyway, sound, files: files.collect() }));
+        anstream::println!("{}", pretty(&Judgement { version: 1, goanyway, sound, files: files.collect() }));
     } else {
         judged.iter().for_each(|(file, faults)| anstream::print!("{}", judgement(file.as_deref(), faults)));
     }
@@ -269,11 +267,6 @@ fn judgement(file: Option<&Path>, faults: &[Fault]) -> String {
         0 => format!("{name}: sound\n"),
         number => format!("{lines}{name}: {}\n", super::count(number as u64, "fault")),
     }
-}
-
-fn json(value: &impl Serialize) -> String {
-    // Strings, numbers and lists: nothing in it could fail.
-    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
 }
 
 #[cfg(test)]
@@ -324,6 +317,9 @@ mod tests {
     #[test]
     fn a_program_is_told_the_same() {
         let (_, shown) = shown();
-        golden::keeps("config/show.json", &json(&Report::of(&shown, Some(Path::new("/etc/goanyway/goanyway.toml")))));
+        golden::keeps(
+            "config/show.json",
+            &(pretty(&Report::of(&shown, Some(Path::new("/etc/goanyway/goanyway.toml")))) + "\n"),
+        );
     }
 }

@@ -190,8 +190,8 @@ fn digest_comment(settings: &Settings) -> String {
     settings.sha256.as_ref().map_or_else(String::new, comment)
 }
 
-fn pretty(value: &serde_json::Value) -> String {
-    // Strings in maps: nothing in it could fail.
+/// For people who read JSON. Of strings, numbers, lists and maps: nothing in it could fail.
+pub(super) fn pretty(value: &impl serde::Serialize) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default()
 }
 

@@ -56,7 +56,7 @@ pub fn find_faults(
             None => break,
         }
     }
-    faults.sort_by_key(|fault| fault.origin.as_ref().and_then(Origin::place).map(|(_, line, column)| (line, column)));
+    faults.sort_by_key(|fault| fault.origin.as_ref().and_then(Origin::place));
     faults
 }
 

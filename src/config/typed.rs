@@ -40,10 +40,10 @@ impl fmt::Display for Origin {
 }
 
 impl Origin {
-    /// File, line and column.
-    pub(super) fn place(&self) -> Option<(&Path, usize, usize)> {
+    /// Line and column, if it is in a file.
+    pub fn place(&self) -> Option<(usize, usize)> {
         match self {
-            Origin::File { path, line, column, .. } => Some((path, *line, *column)),
+            Origin::File { line, column, .. } => Some((*line, *column)),
             Origin::Flag(_) | Origin::Variable(_) | Origin::Socket(_) => None,
         }
     }
@@ -165,7 +165,7 @@ fn parse_file(path: &Path, text: &str) -> (Typed, Vec<Error>) {
     let (table, broken) = DeTable::parse_recoverable(text);
     if broken.is_empty() {
         file.collect("", table.get_ref());
-        file.wrong.sort_by_key(|error| error.place().map(|(_, line, column)| (line, column)));
+        file.wrong.sort_by_key(Error::place);
     }
     // Where the form is broken, keys and values are guesses.
     for error in broken {
@@ -318,10 +318,10 @@ pub enum Error {
 }
 
 impl Error {
-    /// Its file, line and column, if it is at a place of a file.
-    pub(super) fn place(&self) -> Option<(&Path, usize, usize)> {
+    /// Its line and column, if it is at a place of a file.
+    pub(super) fn place(&self) -> Option<(usize, usize)> {
         match self {
-            Error::Syntax { path, line, column, .. } => Some((path, *line, *column)),
+            Error::Syntax { line, column, .. } => Some((*line, *column)),
             Error::UnknownKey { origin, .. } | Error::BadType { origin, .. } => origin.place(),
             Error::Unreadable { .. } => None,
         }

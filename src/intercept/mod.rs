@@ -610,6 +610,7 @@ const SAID: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trace::Journal;
     use futures_util::FutureExt;
     use rustls::client::danger::ServerCertVerifier;
     use rustls::client::{ClientConfig, EchGreaseConfig, EchMode, Resumption, WebPkiServerVerifier};
@@ -1056,35 +1057,18 @@ mod tests {
         assert!(text.contains("goanyway_intercept_stances_total{stance=\"other-ca\"} 2"), "{text}");
     }
 
-    /// What is logged, for tests to read.
-    #[derive(Clone, Default)]
-    struct Journal(Arc<Mutex<Vec<u8>>>);
-
-    impl std::io::Write for Journal {
-        fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(line);
-            Ok(line.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
     #[test]
     fn another_fingerprint_is_said_once() {
         let house = house(Mode::Auto);
         let journal = Journal::default();
-        let writer = journal.clone();
-        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
-        tracing::subscriber::with_default(subscriber, || {
-            for user in ["ca-0000000a", "ca-0000000A", "alice+ca-0000000a", "ca-0000000b"] {
-                house.stance("10.7.0.1", Some(user), HOST);
-            }
-            // One client may name as many as it likes: another is heard.
-            house.stance("10.7.0.2", Some("ca-0000000b"), HOST);
-        });
-        let text = String::from_utf8(journal.0.lock().unwrap().clone()).unwrap();
+        let open = journal.open();
+        for user in ["ca-0000000a", "ca-0000000A", "alice+ca-0000000a", "ca-0000000b"] {
+            house.stance("10.7.0.1", Some(user), HOST);
+        }
+        // One client may name as many as it likes: another is heard.
+        house.stance("10.7.0.2", Some("ca-0000000b"), HOST);
+        drop(open);
+        let text = journal.lines().join("\n");
         assert_eq!(text.matches("0000000a, and ours is").count(), 1, "{text}");
         assert_eq!(text.matches("0000000b, and ours is").count(), 1, "{text}");
     }

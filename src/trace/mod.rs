@@ -11,6 +11,8 @@
 //! `otlp`'s.
 
 mod context;
+#[cfg(test)]
+mod journal;
 mod restraint;
 
 use std::cell::OnceCell;
@@ -24,6 +26,8 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::future::Either;
 
 pub use context::Context;
+#[cfg(test)]
+pub(crate) use journal::Journal;
 pub use restraint::Restraint;
 
 /// What a request is called in answers, in the log and in traces.

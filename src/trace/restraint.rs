@@ -103,37 +103,10 @@ fn network(client: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Journal;
     use super::*;
-    use std::io;
 
     const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 7, 0, 1));
-
-    /// What is logged, for tests to read.
-    #[derive(Clone, Default)]
-    struct Journal(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Journal {
-        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(line);
-            Ok(line.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl Journal {
-        fn open(&self) -> tracing::subscriber::DefaultGuard {
-            let writer = self.clone();
-            let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-            tracing::subscriber::set_default(subscriber)
-        }
-
-        fn lines(&self) -> Vec<String> {
-            String::from_utf8(self.0.lock().unwrap().clone()).unwrap().lines().map(str::to_owned).collect()
-        }
-    }
 
     /// Lets the minute's own task run.
     async fn pass(time: Duration) {

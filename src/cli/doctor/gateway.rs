@@ -75,10 +75,9 @@ fn apply(words: &[String]) -> String {
 
 /// What the settings of that command would lack: a listener for others wants to be told for whom.
 fn admitting(plan: &Plan, around: &Surroundings) -> String {
-    let typed: String = around.typed.again(&["admit.clients"]).iter().map(|word| format!(" {word}")).collect();
     match around.settings.admit.clients.as_slice() {
         [] => plan.clients().map(|subnet| format!(" --client {subnet}")).collect(),
-        _ => typed,
+        _ => around.typed.again(&["admit.clients"]).iter().map(|word| format!(" {word}")).collect(),
     }
 }
 
