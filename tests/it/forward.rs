@@ -12,7 +12,7 @@ use crate::support::authority::Authority;
 use crate::support::client::{connect, get, get_through, handshake, raw, read_answer, read_head, request, roots};
 use crate::support::daemon::{Daemon, goanyway};
 use crate::support::mirror::Mirror;
-use crate::support::origin::{Origin, closed_port, scripted, text};
+use crate::support::origin::{Origin, behaving, closed_port, scripted, text};
 
 #[tokio::test]
 async fn a_request_goes_on_without_what_was_meant_for_us() {
@@ -180,10 +180,8 @@ async fn protocols_are_switched_on_intercepted_hosts_too() {
         stream.shutdown().await.unwrap();
         heard
     });
-    let pem = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(&pem, authority.pem()).unwrap();
     let proxy = goanyway()
-        .with("fetch.extra_roots", &pem.path().display().to_string())
+        .trusting(&authority)
         .with("intercept.hosts", "mirror.example")
         .knowing("mirror.example", origin)
         .start();
@@ -221,10 +219,8 @@ async fn trailers_go_both_ways_over_http_2() {
             .serve_connection(TokioIo::new(stream), service)
             .await;
     });
-    let pem = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(&pem, authority.pem()).unwrap();
     let proxy = goanyway()
-        .with("fetch.extra_roots", &pem.path().display().to_string())
+        .trusting(&authority)
         .with("intercept.hosts", "mirror.example")
         .knowing("mirror.example", origin)
         .start();
@@ -292,24 +288,21 @@ fn expecting(origin: std::net::SocketAddr) -> String {
 
 /// An origin that answers the first request of each connection and ends it at the second, unanswered.
 async fn forgetful() -> (std::net::SocketAddr, Arc<Mutex<Vec<String>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (address, heard) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
+    let heard = Arc::new(Mutex::new(Vec::new()));
     let hearing = Arc::clone(&heard);
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let heard = Arc::clone(&hearing);
-            tokio::spawn(async move {
-                for answers in [true, false] {
-                    let line = read_head(&mut stream).await.unwrap().lines().next().unwrap().to_owned();
-                    heard.lock().unwrap().push(line);
-                    if answers {
-                        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
-                    }
+    let address = behaving("127.0.0.1:0", move |mut stream| {
+        let heard = Arc::clone(&hearing);
+        async move {
+            for answers in [true, false] {
+                let line = read_head(&mut stream).await.unwrap().lines().next().unwrap().to_owned();
+                heard.lock().unwrap().push(line);
+                if answers {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
                 }
-            });
+            }
         }
     });
-    (address, heard)
+    (address.await, heard)
 }
 
 /// Seen in peers: a POST sent twice when the kept connection died under it.

@@ -44,13 +44,7 @@ struct Rig {
 async fn rig(answer: impl Fn(&Heard) -> Response<Full<Bytes>> + Send + Sync + 'static) -> Rig {
     let authority = Authority::new();
     let origin = Origin::tls_at("127.0.0.1:0", authority.server(&[HOST]), answer).await;
-    let pem = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(&pem, authority.pem()).unwrap();
-    let proxy = goanyway()
-        .with("fetch.extra_roots", &pem.path().display().to_string())
-        .with("intercept.hosts", HOST)
-        .knowing(HOST, origin.address)
-        .start();
+    let proxy = goanyway().trusting(&authority).with("intercept.hosts", HOST).knowing(HOST, origin.address).start();
     let target = format!("{HOST}:{}", origin.address.port());
     Rig { origin, proxy, target }
 }

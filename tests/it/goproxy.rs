@@ -42,12 +42,10 @@ async fn what_the_mirror_has_is_served_byte_for_byte_and_fetched_once() {
 async fn a_warm_cache_needs_no_mirror_and_no_dns_also_after_a_restart() {
     let authority = Authority::new();
     let mirror = Mirror::tls(authority.server(&["mirror.example"]), MODULE, &["v1.0.0", "v1.1.0"]).await;
-    let roots = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(&roots, authority.pem()).unwrap();
     let url = format!("https://mirror.example:{}", mirror.origin.address.port());
     let proxy = goanyway()
         .with("goproxy.upstreams", &url)
-        .with("fetch.extra_roots", &roots.path().display().to_string())
+        .trusting(&authority)
         .knowing("mirror.example", mirror.origin.address)
         .start();
     for path in paths() {

@@ -1,17 +1,18 @@
 //! Requests that no honest client sends: each refused with its status, one sentence, and the end
 //! of the connection, and none of them reaches an origin.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::support::client::{raw, read_head, request};
 use crate::support::daemon::goanyway;
-use crate::support::origin::{Origin, text};
+use crate::support::origin::{Origin, behaving, text};
 
 /// Against hangs only: far beyond what anything here takes.
 const AT_MOST: Duration = Duration::from_secs(60);
@@ -107,24 +108,33 @@ async fn heads_without_end_are_refused_while_they_come() {
     assert!(raw(proxy.address(), head.as_bytes()).await.starts_with("HTTP/1.1 431"));
 }
 
-/// An origin that hints without end, and the bytes that it got rid of: `answer` where its turn comes.
-async fn babbling(interim: &'static [u8]) -> (std::net::SocketAddr, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (address, said) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
-    let counter = Arc::clone(&said);
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let counter = Arc::clone(&counter);
-            tokio::spawn(async move {
-                read_head(&mut stream).await.unwrap();
-                let batch = interim.repeat(100);
-                while stream.write_all(&batch).await.is_ok() {
-                    counter.fetch_add(batch.len(), Ordering::Relaxed);
-                }
-            });
+/// An origin that says its first words, then these without end, and how many bytes it got rid of.
+async fn endless(first: &'static [u8], then: Vec<u8>) -> (SocketAddr, Arc<AtomicUsize>) {
+    let said = Arc::new(AtomicUsize::new(0));
+    let (counter, then) = (Arc::clone(&said), Arc::new(then));
+    let address = behaving("127.0.0.1:0", move |mut stream| {
+        let (counter, then) = (Arc::clone(&counter), Arc::clone(&then));
+        async move {
+            read_head(&mut stream).await.unwrap();
+            let _ = stream.write_all(first).await;
+            while stream.write_all(&then).await.is_ok() {
+                counter.fetch_add(then.len(), Ordering::Relaxed);
+            }
         }
     });
-    (address, said)
+    (address.await, said)
+}
+
+/// Waits until such an origin is not listened to any more, half a second long; long before all of it was.
+async fn is_heard_no_more(said: &AtomicUsize) {
+    let (mut before, mut calm) = (0, 0);
+    while calm < 10 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let now = said.load(Ordering::Relaxed);
+        calm = if now == before && now > 0 { calm + 1 } else { 0 };
+        before = now;
+        assert!(before < 256 << 20, "it is heard out");
+    }
 }
 
 /// All of it was kept for a client that did not read, for as long as the origin went on.
@@ -133,7 +143,7 @@ async fn an_origin_that_says_too_much_before_its_answer_has_none() {
     const HINT: &[u8] = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n";
     const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
     for (interim, reads) in [(HINT, true), (HINT, false), (CONTINUE, true)] {
-        let (origin, said) = babbling(interim).await;
+        let (origin, said) = endless(b"", interim.repeat(100)).await;
         let proxy = goanyway().and("admit.ports", &origin.port().to_string()).start();
         let mut client = TcpStream::connect(proxy.address()).await.unwrap();
         let head =
@@ -148,14 +158,7 @@ async fn an_origin_that_says_too_much_before_its_answer_has_none() {
             }
             assert!(String::from_utf8_lossy(&heard).contains("HTTP/1.1 502"));
         }
-        let (mut before, mut calm) = (0, 0);
-        while calm < 10 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            let now = said.load(Ordering::Relaxed);
-            calm = if now == before { calm + 1 } else { 0 };
-            before = now;
-            assert!(before < 256 << 20, "it was heard out");
-        }
+        is_heard_no_more(&said).await;
     }
 }
 
@@ -164,17 +167,12 @@ async fn an_origin_that_says_too_much_before_its_answer_has_none() {
 async fn an_answer_too_many_is_nobodys() {
     const TWO: &[u8] =
         b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\noneHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let origin = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                while read_head(&mut stream).await.is_ok() {
-                    stream.write_all(TWO).await.unwrap();
-                }
-            });
+    let origin = behaving("127.0.0.1:0", |mut stream| async move {
+        while read_head(&mut stream).await.is_ok() {
+            stream.write_all(TWO).await.unwrap();
         }
-    });
+    })
+    .await;
     let proxy = goanyway().and("admit.ports", &origin.port().to_string()).start();
     let mut client = TcpStream::connect(proxy.address()).await.unwrap();
     for number in 0..20 {
@@ -187,30 +185,10 @@ async fn an_answer_too_many_is_nobodys() {
 /// What a client takes nothing of is not fetched for it: it stays with the origin.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_read_is_not_read_for() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (origin, said) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
-    let counter = Arc::clone(&said);
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let counter = Arc::clone(&counter);
-            tokio::spawn(async move {
-                read_head(&mut stream).await.unwrap();
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\n").await;
-                while stream.write_all(&[7; 65_536]).await.is_ok() {
-                    counter.fetch_add(65_536, Ordering::Relaxed);
-                }
-            });
-        }
-    });
+    const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\n";
+    let (origin, said) = endless(HEAD, vec![7; 65_536]).await;
     let proxy = goanyway().and("admit.ports", &origin.port().to_string()).start();
     let mut client = TcpStream::connect(proxy.address()).await.unwrap();
     client.write_all(format!("GET http://{origin}/ HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).await.unwrap();
-    let (mut before, mut calm) = (0, 0);
-    while calm < 10 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        let now = said.load(Ordering::Relaxed);
-        calm = if now == before && now > 0 { calm + 1 } else { 0 };
-        before = now;
-        assert!(before < 256 << 20, "it is all fetched");
-    }
+    is_heard_no_more(&said).await;
 }

@@ -41,12 +41,10 @@ async fn rig(change: impl FnOnce(Wanted) -> Wanted) -> Rig {
 
 /// A daemon that intercepts `mirror.example`, which is at this address.
 fn in_front_of(origin: SocketAddr, authority: &Authority, change: impl FnOnce(Wanted) -> Wanted) -> (Daemon, String) {
-    let pem = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(&pem, authority.pem()).unwrap();
     let target = format!("mirror.example:{}", origin.port());
     let wanted = goanyway()
         .with("goproxy.upstreams", &format!("https://{target}"))
-        .with("fetch.extra_roots", &pem.path().display().to_string())
+        .trusting(authority)
         .with("intercept.hosts", "mirror.example")
         .knowing("mirror.example", origin);
     (change(wanted).start(), target)

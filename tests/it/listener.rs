@@ -87,11 +87,10 @@ async fn an_intercepted_host_is_served_within_two_layers_of_tls() {
     let mirrors = Authority::new();
     let mirror = Mirror::tls(mirrors.server(&["mirror.example"]), "example.com/m", &["v1.0.0"]).await;
     let target = format!("mirror.example:{}", mirror.origin.address.port());
-    let rig = rig(|wanted, at| {
-        std::fs::write(at("mirrors.pem"), mirrors.pem()).unwrap();
+    let rig = rig(|wanted, _| {
         wanted
             .with("goproxy.upstreams", &format!("https://{target}"))
-            .with("fetch.extra_roots", &at("mirrors.pem"))
+            .trusting(&mirrors)
             .with("intercept.hosts", "mirror.example")
             .with("intercept.mode", "always")
             .knowing("mirror.example", mirror.origin.address)

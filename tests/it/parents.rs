@@ -37,20 +37,18 @@ async fn parent_over_tls(authority: &Authority, to: SocketAddr) -> (SocketAddr, 
 }
 
 /// A daemon behind this parent, whose authority it trusts.
-fn behind(authority: &Authority, parent: SocketAddr, folder: &tempfile::TempDir) -> Wanted {
-    let pem = folder.path().join("parents.pem");
-    std::fs::write(&pem, authority.pem()).unwrap();
+fn behind(authority: &Authority, parent: SocketAddr) -> Wanted {
     goanyway()
         .with("connect.parent", &format!("https://us%20er:p%40ss@parent.example:{}", parent.port()))
-        .with("fetch.extra_roots", pem.to_str().unwrap())
+        .trusting(authority)
         .with("resolve.hosts", "parent.example=127.0.0.1")
 }
 
 #[tokio::test]
 async fn a_tunnel_goes_through_a_parent_over_tls_with_its_credentials() {
-    let (authority, folder, echo) = (Authority::new(), tempfile::tempdir().unwrap(), echo().await);
+    let (authority, echo) = (Authority::new(), echo().await);
     let (parent, heard) = parent_over_tls(&authority, echo).await;
-    let proxy = behind(&authority, parent, &folder).start();
+    let proxy = behind(&authority, parent).start();
     let (answer, mut stream) = connect(proxy.address(), "far.example:443", None).await;
     assert_eq!(answer.status, 200, "{}", answer.reason);
     stream.write_all(b"hello").await.unwrap();
@@ -66,11 +64,11 @@ async fn a_tunnel_goes_through_a_parent_over_tls_with_its_credentials() {
 /// TLS to the origin within TLS to the parent: what is fetched by ourselves, for a module.
 #[tokio::test]
 async fn a_mirror_is_reached_through_a_parent_over_tls() {
-    let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
+    let authority = Authority::new();
     let config = authority.server(&["mirror.example"]);
     let mirror = Mirror::tls(config, "example.com/m", &["v1.0.0"]).await;
     let (parent, heard) = parent_over_tls(&authority, mirror.origin.address).await;
-    let proxy = behind(&authority, parent, &folder).with("goproxy.upstreams", "https://mirror.example").start();
+    let proxy = behind(&authority, parent).with("goproxy.upstreams", "https://mirror.example").start();
     let answer = get(proxy.address(), "/example.com/m/@v/v1.0.0.mod").await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(heard.lock().unwrap()[0].starts_with("CONNECT mirror.example:443 "));
@@ -78,9 +76,9 @@ async fn a_mirror_is_reached_through_a_parent_over_tls() {
 
 #[tokio::test]
 async fn a_parent_with_anothers_certificate_gets_nothing() {
-    let (authority, folder, echo) = (Authority::new(), tempfile::tempdir().unwrap(), echo().await);
+    let (authority, echo) = (Authority::new(), echo().await);
     let (parent, heard) = parent_over_tls(&Authority::new(), echo).await;
-    let proxy = behind(&authority, parent, &folder).start();
+    let proxy = behind(&authority, parent).start();
     let (answer, _) = connect(proxy.address(), "far.example:443", None).await;
     assert_eq!(answer.status, 502);
     assert!(answer.reason.contains("certificate refused"), "{}", answer.reason);
@@ -139,14 +137,12 @@ async fn a_parent_that_is_ourselves_is_ignored_and_said() {
 /// RFC 9525 section 6.3: a name stands in the alternative names or nowhere.
 #[tokio::test]
 async fn a_mirror_whose_certificate_has_no_alternative_name_is_refused() {
-    let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
-    let pem = folder.path().join("roots.pem");
-    std::fs::write(&pem, authority.pem()).unwrap();
+    let authority = Authority::new();
     let config = authority.server_of_old("mirror.example");
     let mirror = Mirror::tls(config, "example.com/m", &["v1.0.0"]).await;
     let proxy = goanyway()
         .with("goproxy.upstreams", &format!("https://mirror.example:{}", mirror.origin.address.port()))
-        .with("fetch.extra_roots", pem.to_str().unwrap())
+        .trusting(&authority)
         .knowing("mirror.example", mirror.origin.address)
         .start();
     let answer = get(proxy.address(), "/example.com/m/@v/v1.0.0.mod").await;

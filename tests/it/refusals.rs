@@ -3,6 +3,7 @@
 
 use crate::support::authority::Authority;
 use crate::support::binary::{Ended, Home, home};
+use crate::support::clients::JAVA;
 use crate::support::daemon::{Daemon, goanyway};
 use crate::support::mirror::Mirror;
 use crate::support::needs::have;
@@ -111,44 +112,6 @@ async fn java_fails_once() {
     rig.fails_once("java", &format!("java Client.java real.pem {host} {port}"), &[]).await;
 }
 
-const JAVA: &str = r#"
-import java.io.FileInputStream;
-import java.net.Socket;
-import java.net.URI;
-import java.nio.charset.StandardCharsets;
-import java.security.KeyStore;
-import java.security.cert.CertificateFactory;
-import java.util.Base64;
-import javax.net.ssl.*;
-
-public class Client {
-    public static void main(String[] args) throws Exception {
-        KeyStore store = KeyStore.getInstance(KeyStore.getDefaultType());
-        store.load(null, null);
-        store.setCertificateEntry("root",
-            CertificateFactory.getInstance("X.509").generateCertificate(new FileInputStream(args[0])));
-        TrustManagerFactory trust = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
-        trust.init(store);
-        SSLContext context = SSLContext.getInstance("TLS");
-        context.init(null, trust.getTrustManagers(), null);
-        URI proxy = URI.create(System.getenv("HTTPS_PROXY"));
-        Socket plain = new Socket(proxy.getHost(), proxy.getPort());
-        String user = Base64.getEncoder().encodeToString(proxy.getUserInfo().getBytes());
-        plain.getOutputStream().write(("CONNECT " + args[1] + ":" + args[2] + " HTTP/1.1\r\nHost: " + args[1]
-            + "\r\nProxy-Authorization: Basic " + user + "\r\n\r\n").getBytes(StandardCharsets.US_ASCII));
-        String head = "";
-        while (!head.endsWith("\r\n\r\n")) head += (char) plain.getInputStream().read();
-        if (!head.startsWith("HTTP/1.1 200")) throw new Exception(head);
-        int port = Integer.parseInt(args[2]);
-        SSLSocket socket = (SSLSocket) context.getSocketFactory().createSocket(plain, args[1], port, true);
-        SSLParameters parameters = socket.getSSLParameters();
-        parameters.setEndpointIdentificationAlgorithm("HTTPS");
-        socket.setSSLParameters(parameters);
-        socket.startHandshake();
-    }
-}
-"#;
-
 /// A mirror of many versions, of which go fetches ten at a time.
 async fn mirror(authority: &Authority) -> Mirror {
     let versions: Vec<String> = (0..10).map(|minor| format!("v1.{minor}.0")).collect();
@@ -203,7 +166,7 @@ async fn a_go_that_trusts_us_is_intercepted_however_many_connections_it_drops() 
     std::fs::write(home.at("real.pem"), authority.pem()).unwrap();
     let proxy = goanyway()
         .with("goproxy.upstreams", &format!("https://{HOST}:{}", mirror.origin.address.port()))
-        .with("fetch.extra_roots", home.at("real.pem").to_str().unwrap())
+        .trusting(&authority)
         .with("intercept.hosts", HOST)
         .knowing(HOST, mirror.origin.address)
         .start();

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use crate::support::authority::{Authority as World, everybody, serving};
 use crate::support::binary::{Ended, Home, home};
 use crate::support::client::{handshake, roots};
+use crate::support::clients::JAVA;
 use crate::support::needs::have;
 use crate::support::origin::{Origin, text};
 
@@ -229,39 +230,11 @@ async fn java_is_bound_by_the_constraints() {
         return;
     }
     let thief = thief();
-    std::fs::write(thief.home.at("Probe.java"), JAVA).unwrap();
+    std::fs::write(thief.home.at("Client.java"), JAVA).unwrap();
     let client =
-        |stolen: &Stolen| thief.program("java", &["Probe.java", "ca/ca.pem", &stolen.port().to_string(), stolen.name]);
+        |stolen: &Stolen| thief.program("java", &["Client.java", "ca/ca.pem", stolen.name, &stolen.port().to_string()]);
     thief.judged_by(client).await;
 }
-
-const JAVA: &str = r#"
-import java.io.FileInputStream;
-import java.net.Socket;
-import java.security.KeyStore;
-import java.security.cert.CertificateFactory;
-import javax.net.ssl.*;
-
-public class Probe {
-    public static void main(String[] args) throws Exception {
-        KeyStore store = KeyStore.getInstance(KeyStore.getDefaultType());
-        store.load(null, null);
-        store.setCertificateEntry("root",
-            CertificateFactory.getInstance("X.509").generateCertificate(new FileInputStream(args[0])));
-        TrustManagerFactory trust = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
-        trust.init(store);
-        SSLContext context = SSLContext.getInstance("TLS");
-        context.init(null, trust.getTrustManagers(), null);
-        int port = Integer.parseInt(args[1]);
-        Socket plain = new Socket("127.0.0.1", port);
-        SSLSocket socket = (SSLSocket) context.getSocketFactory().createSocket(plain, args[2], port, true);
-        SSLParameters parameters = socket.getSSLParameters();
-        parameters.setEndpointIdentificationAlgorithm("HTTPS");
-        socket.setSSLParameters(parameters);
-        socket.startHandshake();
-    }
-}
-"#;
 
 /// A home with a CA, for what is typed.
 fn with_ca() -> Home {

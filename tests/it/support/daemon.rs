@@ -6,12 +6,16 @@ use std::net::SocketAddr;
 
 use goanyway::config::{ROWS, Settings, Typed};
 use goanyway::daemon::{self, Running};
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
+
+use super::authority::Authority;
 
 /// Settings in the making.
 pub struct Wanted {
     flags: HashMap<&'static str, Vec<String>>,
     folder: TempDir,
+    /// Whom it trusts, until it has read that.
+    roots: Option<NamedTempFile>,
 }
 
 /// A daemon that serves, and stops when it is dropped.
@@ -23,7 +27,7 @@ pub struct Daemon {
 /// A daemon that trusts loopback as if it were the Internet, and asks nobody.
 pub fn goanyway() -> Wanted {
     let folder = tempfile::tempdir().unwrap();
-    let wanted = Wanted { flags: HashMap::new(), folder };
+    let wanted = Wanted { flags: HashMap::new(), folder, roots: None };
     let at = |name: &str| wanted.folder.path().join(name).display().to_string();
     let (cache, state, ca) = (at("cache"), at("state"), at("ca"));
     wanted
@@ -59,6 +63,15 @@ impl Wanted {
     pub fn knowing(self, name: &str, address: SocketAddr) -> Wanted {
         let port = address.port().to_string();
         self.and("resolve.hosts", &format!("{name}={}", address.ip())).and("admit.ports", &port)
+    }
+
+    /// Servers that this authority signed are trusted, as a company's own are.
+    pub fn trusting(mut self, authority: &Authority) -> Wanted {
+        let roots = NamedTempFile::new().unwrap();
+        std::fs::write(&roots, authority.pem()).unwrap();
+        let path = roots.path().display().to_string();
+        self.roots = Some(roots);
+        self.with("fetch.extra_roots", &path)
     }
 
     /// The folder of an earlier daemon: a restart.

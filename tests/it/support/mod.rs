@@ -4,6 +4,7 @@ pub mod authority;
 pub mod binary;
 pub mod book;
 pub mod client;
+pub mod clients;
 pub mod daemon;
 pub mod golden;
 pub mod mirror;

@@ -115,28 +115,30 @@ pub async fn echo() -> SocketAddr {
 
 /// Says this first, and then sends back whatever it hears.
 pub async fn greeting(at: &'static str, banner: &'static [u8]) -> SocketAddr {
-    let listener = TcpListener::bind(at).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                stream.write_all(banner).await.unwrap();
-                let (mut from, mut to) = stream.split();
-                let _ = tokio::io::copy(&mut from, &mut to).await;
-                let _ = to.shutdown().await;
-            });
-        }
-    });
-    address
+    behaving(at, move |mut stream| async move {
+        stream.write_all(banner).await.unwrap();
+        let (mut from, mut to) = stream.split();
+        let _ = tokio::io::copy(&mut from, &mut to).await;
+        let _ = to.shutdown().await;
+    })
+    .await
 }
 
 /// For each connection: reads a request head, writes `answer`, closes.
 pub async fn scripted(answer: &'static [u8]) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    behaving("127.0.0.1:0", move |stream| play(stream, answer)).await
+}
+
+/// Does this with each connection, side by side.
+pub async fn behaving<F>(at: &str, does: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind(at).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(play(stream, answer));
+            tokio::spawn(does(stream));
         }
     });
     address
