@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
@@ -24,6 +24,7 @@ use crate::dns::{over_tcp, over_udp, question};
 use crate::support::authority::Authority;
 use crate::support::binary::{Beside, Home, Served, beside, home};
 use crate::support::client::{connect, get, handshake, read_answer, request};
+use crate::support::nameserver::bind_both;
 use crate::support::needs::have;
 use crate::support::origin::echo;
 
@@ -68,12 +69,11 @@ async fn sockets_that_were_handed_over_are_served_in_place_of_our_own() {
 #[tokio::test]
 async fn a_name_server_takes_both_of_its_sockets() {
     let home = home();
-    let both = || {
-        let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
-        TcpListener::bind(datagrams.local_addr().unwrap()).ok().map(|connections| (datagrams, connections))
-    };
-    // A port that is free over UDP may not be so over TCP.
-    let (datagrams, connections) = std::iter::repeat_with(both).take(100).flatten().next().unwrap();
+    let (datagrams, connections) = bind_both().await;
+    let (datagrams, connections) = (datagrams.into_std().unwrap(), connections.into_std().unwrap());
+    // As a supervisor hands them over.
+    datagrams.set_nonblocking(false).unwrap();
+    connections.set_nonblocking(false).unwrap();
     let at = datagrams.local_addr().unwrap();
     let handed = vec![("dns", owned(datagrams)), ("dns", owned(connections))];
     let arguments = ["--listen", "127.0.0.1:0", "--admin", "none", "--host", "here.corp.example=10.7.0.9"];

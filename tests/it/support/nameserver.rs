@@ -153,7 +153,7 @@ impl Script {
 }
 
 /// UDP and TCP on the same port, as a name server has them.
-async fn bind_both() -> (UdpSocket, TcpListener) {
+pub async fn bind_both() -> (UdpSocket, TcpListener) {
     for _ in 0..100 {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         if let Ok(listener) = TcpListener::bind(socket.local_addr().unwrap()).await {
