@@ -35,20 +35,20 @@ pub struct Pools {
     is_public: bool,
     public: Vec<Arc<Mirror>>,
     // Looked up once for each request to another host; never across an await.
-    hosts: Mutex<LruCache<(Base, Standing), Arc<Mirror>>>,
+    hosts: Mutex<LruCache<(Base, Standing), Ground>>,
 }
 
 /// A pool, and the folder of its files.
 #[derive(Clone, Debug)]
 pub struct Ground {
     pub pool: Pool,
-    root: String,
+    root: Arc<str>,
 }
 
 impl Ground {
     /// Whether this is the pool that origin form serves.
     pub fn is_origin(&self) -> bool {
-        self.root == TREE
+        &*self.root == TREE
     }
 
     /// Whether these are mirrors that we know of ourselves, and not a host that some client named.
@@ -124,12 +124,15 @@ impl Pools {
         if let Some(named) = self.public.iter().position(|mirror| mirror.base == *base) {
             let pool = public_pool(&self.public, Some(named));
             let root = if self.is_public { TREE.to_owned() } else { host_root(&self.public[0].base) };
-            return Ground { pool, root };
+            return Ground { pool, root: root.into() };
         }
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = || Arc::new(Mirror::new(base.clone(), *standing));
-        let mirror = Arc::clone(hosts.get_or_insert((base.clone(), *standing), fresh));
-        Ground { pool: named_pool(vec![mirror]), root: host_root(base) }
+        let place = (base.clone(), *standing);
+        let fresh = || {
+            let mirror = Arc::new(Mirror::new(base.clone(), *standing));
+            Ground { pool: named_pool(vec![mirror]), root: host_root(base).into() }
+        };
+        hosts.get_or_insert(place, fresh).clone()
     }
 
     /// The pool that origin form is served from.
@@ -139,7 +142,7 @@ impl Pools {
 
     /// The ground of origin form.
     pub fn origin_ground(&self) -> Ground {
-        Ground { pool: self.origin.clone(), root: TREE.to_owned() }
+        Ground { pool: self.origin.clone(), root: TREE.into() }
     }
 }
 

@@ -4,7 +4,8 @@
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use tokio::net::TcpStream;
 use crate::support::binary::{Ended, Home, Served, home};
 use crate::support::client::get;
 use crate::support::mirror::{Mirror, files};
+use crate::support::needs::have;
 use crate::support::origin::{Origin, text};
 
 const MODULE: &str = "example.com/m";
@@ -305,6 +307,72 @@ async fn look(served: &Served, turn: u32) -> u32 {
         assert!(answer.ends_with(&big_zip(number)), "{path}: {head}");
     }
     3
+}
+
+/// A disk of its own, so small that it can be filled.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(folder: &Path) -> SmallDisk {
+        fs::create_dir_all(folder).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=3m", "goanyway-test"]).arg(folder);
+        assert!(mount.status().unwrap().success());
+        SmallDisk(folder.into())
+    }
+
+    /// Somebody else takes all that is left of it, at moments that nobody knows, and gives it back.
+    async fn is_filled_and_emptied(&self) {
+        let theirs = self.0.join("theirs");
+        loop {
+            let _ = fs::write(&theirs, vec![0; 3 << 20]);
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(..20))).await;
+            let _ = fs::remove_file(&theirs);
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(..20))).await;
+        }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_full_at_random_moments_costs_no_answer_and_keeps_nothing_short() {
+    if !have("a_disk_that_is_full_at_random_moments_costs_no_answer_and_keeps_nothing_short", &["root"]) {
+        return;
+    }
+    let origin = endless().await;
+    let home = home();
+    let disk = SmallDisk::mount(&home.at("cache"));
+    let upstream = format!("http://{}", origin.address);
+    // Memory does not keep what the disk could not.
+    let mut serve = home.goanyway(&["serve", "--listen", "127.0.0.1:0", "--upstream", &upstream]);
+    let served = home.spawn({
+        serve.env("GOANYWAY_CACHE_MEMORY", "0");
+        serve
+    });
+    let build = async {
+        for turn in 0..20 {
+            let zips = (0..6).map(|at| turn * 6 + at).map(async |number| {
+                let path = format!("/{MODULE}/@v/v1.0.{number}.zip");
+                let answer = ask(served.address, path.clone()).await.unwrap();
+                assert!(answer.ends_with(&big_zip(number)), "{path}: {}", String::from_utf8_lossy(&answer[..200]));
+            });
+            futures_util::future::join_all(zips).await;
+            assert_eq!(home.cache(&["verify"]).code, Some(0), "after turn {turn}");
+        }
+    };
+    tokio::select! {
+        () = build => (),
+        () = disk.is_filled_and_emptied() => unreachable!(),
+    }
+    drop(served);
+    let again = home.serve(&["--upstream", &upstream]);
+    assert_eq!(leftovers(&home.at("cache/goanyway/tmp")), 0, "a start sweeps what did not fit");
+    assert!(look(&again, 100).await > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
