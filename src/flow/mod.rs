@@ -6,6 +6,7 @@
 //! goes down a side of it (`subnet`).
 
 mod subnet;
+mod turns;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -23,7 +24,6 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -44,6 +44,7 @@ use crate::trace::{self, Collector, Id, Restraint, Trace};
 use crate::tunnel::{Ending, Tunnels};
 
 pub use subnet::Subnet;
+pub use turns::Turns;
 
 /// A client that has finished sending may still listen (`printf … | nc`): so long an answer to it
 /// may take before it is taken for gone, as curl, go and browsers are.
@@ -55,7 +56,6 @@ const STILL_LISTENS: Duration = Duration::from_secs(60);
 /// How often a quiet HTTP/2 client is asked whether it is still there.
 const H2_PING: Duration = Duration::from_secs(60);
 
-/// What all workers share.
 /// How many requests of one HTTP/2 connection are answered at once: the least that a server should allow (RFC 9113
 /// section 6.5.2). Whoever has more, go above all, opens another connection.
 const H2_STREAMS: u32 = 100;
@@ -65,6 +65,7 @@ const H2_STREAMS: u32 = 100;
 /// that does not read makes one connection hold 100 × (64 + 2 × 256) KiB, 56 MiB, and of memory that others share.
 const H2_QUEUE: usize = 64 << 10;
 
+/// What all workers share.
 pub struct Rooms {
     pub admission: Admission,
     pub interceptor: Interceptor,
@@ -82,7 +83,7 @@ pub struct Rooms {
     pub restraint: Restraint,
     pub subnet: Subnet,
     /// Turns at hashing a password, which takes a core.
-    pub hashing: Arc<Semaphore>,
+    pub hashing: Turns,
     /// Who hears of every request that is over.
     pub collector: Option<Collector>,
 }
@@ -121,9 +122,6 @@ impl Rooms {
         self.recent.tell(sort, Event { advice, id, ..event }, SystemTime::now());
     }
 }
-
-/// How many passwords are hashed at once: whoever guesses must not take the machine.
-pub const HASHING: usize = 2;
 
 /// Which targets are this proxy itself.
 pub struct Ours {
@@ -573,7 +571,7 @@ impl Worker {
     /// Finds out about credentials that were not seen before; hashing has threads of its own, and few.
     async fn prove(&self, ends: Ends, authorization: Option<&[u8]>) {
         let Some(proof) = self.rooms.admission.unproven(ends, authorization) else { return };
-        let Ok(turn) = Arc::clone(&self.rooms.hashing).acquire_owned().await else { return };
+        let Some(turn) = self.rooms.hashing.take(unwrap_mapped(ends.peer.ip())).await else { return };
         // Not proven where it fails: then nobody is let in by it.
         let _ = tokio::task::spawn_blocking(move || {
             proof.work();
@@ -588,14 +586,14 @@ fn http1() -> hyper::server::conn::http1::Builder {
     // The guard has patience of its own, and says so before it closes; it counts the fields, too.
     builder.timer(TokioTimer::new()).header_read_timeout(None).half_close(true);
     builder
+}
+
 fn http2() -> hyper::server::conn::http2::Builder<TokioExecutor> {
     let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     builder.timer(TokioTimer::new()).max_concurrent_streams(H2_STREAMS).max_send_buf_size(H2_QUEUE);
     // A client that went without a word is noticed, and its place is free again.
     builder.keep_alive_interval(H2_PING).keep_alive_timeout(classify::HEAD_PATIENCE);
     builder
-}
-
 }
 
 /// The client's socket after our 200, with what it sent early.
@@ -662,6 +660,8 @@ fn leads_to<B>(request: &Request<B>, base: &Base) -> bool {
 fn certificates(pem: String) -> Response<Body> {
     let mut response = Response::new(fetch::full(pem));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-pem-file"));
+    response
+}
 
 #[cfg(test)]
 mod tests {
@@ -719,6 +719,4 @@ mod tests {
         let held = taken.load(Ordering::Relaxed);
         assert!((most / 2..=most).contains(&held), "{held} bytes, and {most} at most");
     }
-}
-    response
 }
