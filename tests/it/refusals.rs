@@ -1,6 +1,10 @@
 //! Clients that do not trust our CA, as they are: each fails once at an intercepted host, and passes from then
 //! on. Some look at a certificate only when the handshake is over. What a machine lacks is skipped by name.
 
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
 use crate::support::authority::Authority;
 use crate::support::binary::{Ended, Home, home};
 use crate::support::clients::JAVA;
@@ -110,6 +114,40 @@ async fn java_fails_once() {
     std::fs::write(rig.home.at("Client.java"), JAVA).unwrap();
     let (host, port) = rig.target.split_once(':').unwrap();
     rig.fails_once("java", &format!("java Client.java real.pem {host} {port}"), &[]).await;
+}
+
+/// How a client ends the TLS that it was given, once the handshake is over.
+async fn ending(authority: &Authority, home: &Home, script: &str) -> &'static str {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (port, tls) = (listener.local_addr().unwrap().port(), TlsAcceptor::from(authority.server(&[HOST])));
+    let serving = tokio::spawn(async move {
+        let Ok(mut stream) = tls.accept(listener.accept().await.unwrap().0).await else { return "no Finished" };
+        match stream.read_u8().await.map_err(|error| error.to_string()) {
+            Ok(_) => "a word",
+            // tokio's words for an end in order, and rustls's for one that is none.
+            Err(said) if said == "early eof" => "close_notify",
+            Err(_) => "no close_notify",
+        }
+    });
+    tokio::task::block_in_place(|| home.shell(&format!("{script} || true"), &[("PORT", &port.to_string())]));
+    serving.await.unwrap()
+}
+
+/// Whether an end is a refusal cannot be seen by its manners: who was sure that a `close_notify` is none would fail git
+/// every time.
+#[tokio::test(flavor = "multi_thread")]
+async fn git_refuses_in_the_same_way_as_a_client_leaves_that_has_nothing_to_say() {
+    if !have("git_refuses_in_the_same_way_as_a_client_leaves_that_has_nothing_to_say", &["git", "openssl"]) {
+        return;
+    }
+    let (authority, home) = (Authority::new(), home());
+    std::fs::write(home.at("real.pem"), authority.pem()).unwrap();
+    let is_gnutls = home.shell("ldd \"$(git --exec-path)/git-remote-http\" | grep gnutls", &[]).code == Some(0);
+    let git = ending(&authority, &home, "git ls-remote https://127.0.0.1:$PORT/repo.git").await;
+    assert!(git == "close_notify" || !is_gnutls, "{git}");
+    let trusting = format!("-servername {HOST} -verify_hostname {HOST} -verify_return_error -CAfile real.pem");
+    let content = format!("openssl s_client -connect 127.0.0.1:$PORT {trusting} -brief </dev/null");
+    assert_eq!(ending(&authority, &home, &content).await, "close_notify");
 }
 
 /// A mirror of many versions, of which go fetches ten at a time.
