@@ -67,7 +67,6 @@ fn a_full_disk_is_told_by_every_command_that_hands_out_data() {
         &["env"],
         &["config", "show"],
         &["config", "check", "--json"],
-        &["cache", "stat"],
         &["ca", "show"],
         &["ca", "export"],
         &["ca", "export", "--format", "der"],
