@@ -15,7 +15,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,7 +26,7 @@ use crate::config::{Folder, Settings};
 use crate::connect::{self, Connector};
 use crate::dns::Nameserver;
 use crate::fetch::{Fetcher, Idle};
-use crate::flow::{HASHING, Ours, Rooms, Subnet, Worker};
+use crate::flow::{Ours, Rooms, Subnet, Turns, Worker};
 use crate::forward::{Forwarder, Identity};
 use crate::goproxy::{self, Goproxy, Readings};
 use crate::intercept::{self, Interceptor};
@@ -363,7 +362,6 @@ fn build(
     let upstreams = settings.goproxy.upstreams.iter().map(|base| base.target.clone());
     let fetcher = Fetcher::new(&connector, &admission, idle).knowing(upstreams);
     let goproxy = Goproxy::new(settings.goproxy, cache.clone(), fetcher, handle, registry);
-    let hashing = Arc::new(Semaphore::new(HASHING));
     let tunnels = Tunnels::new(registry);
     let modules = Modules::new(identity.pseudonym());
     let (collector, exporter) = match settings.otlp {
@@ -388,7 +386,7 @@ fn build(
         subnet,
         recent: registry.recent().clone(),
         restraint: Restraint::default(),
-        hashing,
+        hashing: Turns::default(),
         collector,
     };
     let admin_hosts = settings.admin_hosts;

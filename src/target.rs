@@ -369,6 +369,14 @@ pub fn unwrap_mapped(address: IpAddr) -> IpAddr {
     address.to_canonical()
 }
 
+/// Whose address it is: a host has a whole /64 of IPv6 to send from (RFC 8981).
+pub fn subscriber(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
+        v4 => v4,
+    }
+}
+
 /// What kind of place an address is, for the rules of admission and for what a resolver may say
 /// (IANA special-purpose address registries, RFC 6890).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

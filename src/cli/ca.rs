@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use super::output::{Steps, print, print_bytes};
 use super::stores::{self, Anchor, Keystore, Machine, System, Wish};
 use super::{Failure, write_aside};
 use crate::config::Settings;
@@ -126,8 +127,7 @@ pub(super) fn tend(args: &CaArgs, settings: &Settings) -> Result<ExitCode, Failu
         CaCommand::Uninstall(args) => tend_stores(args, Wish::Uninstall, dir, now)?,
     };
     let Some(text) = text else { return Ok(say_absence(dir)) };
-    anstream::print!("{text}");
-    Ok(ExitCode::SUCCESS)
+    print(&text)
 }
 
 /// Makes a CA in `dir` for `hosts`, and says what was made.
@@ -184,11 +184,9 @@ fn give_out(args: &ExportArgs, dir: &Path, now: SystemTime) -> Result<ExitCode, 
         return Ok(ExitCode::from(1));
     };
     match &args.out {
-        Some(path) => write_aside(path, &bytes)?,
-        // A reader that has seen enough is no error.
-        None => drop(std::io::Write::write_all(&mut std::io::stdout(), &bytes)),
+        Some(path) => write_aside(path, &bytes).map(|()| ExitCode::SUCCESS),
+        None => print_bytes(&bytes),
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Changes trust stores, and says what is done; nothing, if there is no CA.
@@ -207,7 +205,9 @@ fn tend_stores(args: &StoreArgs, wish: Wish, dir: &Path, now: SystemTime) -> Res
     if args.dry_run {
         return Ok(Some(plan.0.iter().map(|step| format!("{step}\n")).collect()));
     }
-    plan.carry_out(&mut |step| anstream::println!("{step}"))?;
+    let mut steps = Steps::default();
+    plan.carry_out(&mut |step| steps.say(step))?;
+    steps.end()?;
     Ok(Some(String::new()))
 }
 

@@ -18,6 +18,7 @@ use bytesize::ByteSize;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::output::print;
 use super::{Failure, count};
 use crate::cache::{Folder, Item, Key, Pins};
 use crate::config::Settings;
@@ -646,14 +647,6 @@ impl FromStr for Age {
         // Days of 24 hours: nobody's cache knows of summer time.
         let span = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong)?;
         Duration::try_from(span).map(Age).map_err(|_| wrong)
-    }
-}
-
-fn print(text: &str) -> Result<ExitCode, Failure> {
-    // A reader that has seen enough closes the pipe.
-    match anstream::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(ExitCode::SUCCESS),
     }
 }
 

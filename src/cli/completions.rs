@@ -1,10 +1,12 @@
 //! `goanyway completions SHELL`: a script by which a shell completes our command line, from its one definition.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Args;
 use clap_complete::Shell;
+
+use super::Failure;
+use super::output::print_bytes;
 
 /// Print a script by which a shell completes this command line
 #[derive(Args, Clone, Debug)]
@@ -14,10 +16,9 @@ pub(super) struct CompletionsArgs {
     shell: Shell,
 }
 
-pub(super) fn print(args: &CompletionsArgs) -> ExitCode {
-    // A reader that has seen enough is no error, and the generator would panic.
-    let _ = std::io::stdout().write_all(&script(args.shell));
-    ExitCode::SUCCESS
+pub(super) fn print(args: &CompletionsArgs) -> Result<ExitCode, Failure> {
+    // Not by the generator itself, which would panic where it cannot write.
+    print_bytes(&script(args.shell))
 }
 
 fn script(shell: Shell) -> Vec<u8> {

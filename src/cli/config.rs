@@ -12,6 +12,7 @@ use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 use serde::Serialize;
 
 use super::Failure;
+use super::output::print;
 use super::readers::pretty;
 use super::sources::{self, Sources, around};
 use crate::config::{self, Fault, Origin, Shown, Value};
@@ -53,7 +54,7 @@ pub(super) fn tend(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let args = ConfigArgs::from_arg_matches(matches)?;
     match (&args.command, matches.subcommand()) {
         (ConfigCommand::Show(args), Some((_, matches))) => show(args, matches),
-        (ConfigCommand::Check(args), _) => Ok(check(args)),
+        (ConfigCommand::Check(args), _) => check(args),
         (ConfigCommand::Show(_), None) => unreachable!("clap gives what follows a subcommand with it"),
     }
 }
@@ -65,8 +66,7 @@ fn show(args: &Show, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let settings = sources::understand(&typed)?;
     let shown = config::show(&typed, &settings);
     let file = sources.file();
-    anstream::print!("{}", if args.json { pretty(&Report::of(&shown, file)) + "\n" } else { write(&shown, file) });
-    Ok(ExitCode::SUCCESS)
+    print(&if args.json { pretty(&Report::of(&shown, file)) + "\n" } else { write(&shown, file) })
 }
 
 /// The settings as a file of them.
@@ -225,7 +225,7 @@ impl From<Fault> for Told {
     }
 }
 
-fn check(args: &Check) -> ExitCode {
+fn check(args: &Check) -> Result<ExitCode, Failure> {
     let judged: Vec<(Option<PathBuf>, Vec<Fault>)> = match args.files.as_slice() {
         [] => {
             super::say_strangers();
@@ -242,16 +242,17 @@ fn check(args: &Check) -> ExitCode {
         }
     };
     let sound = judged.iter().all(|(_, faults)| faults.is_empty());
-    if args.json {
+    let text = if args.json {
         let files = judged
             .into_iter()
             .map(|(file, faults)| Judged { file, faults: faults.into_iter().map(Told::from).collect() });
         let goanyway = env!("CARGO_PKG_VERSION");
-        anstream::println!("{}", pretty(&Judgement { version: 1, goanyway, sound, files: files.collect() }));
+        pretty(&Judgement { version: 1, goanyway, sound, files: files.collect() }) + "\n"
     } else {
-        judged.iter().for_each(|(file, faults)| anstream::print!("{}", judgement(file.as_deref(), faults)));
-    }
-    ExitCode::from(if sound { 0 } else { 2 })
+        judged.iter().map(|(file, faults)| judgement(file.as_deref(), faults)).collect()
+    };
+    print(&text)?;
+    Ok(ExitCode::from(if sound { 0 } else { 2 }))
 }
 
 /// What is wrong with one, a line each, and how many that are.

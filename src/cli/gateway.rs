@@ -9,9 +9,10 @@ use clap::{Args, FromArgMatches, Subcommand};
 use ipnet::IpNet;
 
 use super::Failure;
+use super::output::{Steps, print};
 use super::sources::{self, Sources};
 use crate::config::Settings;
-use crate::gateway::{self, Comparison, Mode, Plan, Servers, Step, Wish};
+use crate::gateway::{self, Comparison, Mode, Plan, Servers, Wish};
 use crate::service::Inherited;
 use crate::target::Scope;
 
@@ -80,10 +81,7 @@ struct Remove {
 
 pub(super) fn tend(settings: &Settings, args: &GatewayArgs) -> Result<ExitCode, Failure> {
     match &args.command {
-        GatewayCommand::Print(args) => {
-            anstream::print!("{}", plan(settings, args)?.ruleset());
-            Ok(ExitCode::SUCCESS)
-        }
+        GatewayCommand::Print(args) => print(&plan(settings, args)?.ruleset()),
         GatewayCommand::Apply(args) => apply(settings, args),
         GatewayCommand::Check(args) => check(settings, args),
         GatewayCommand::Remove(args) => remove(args),
@@ -97,24 +95,25 @@ fn read_network(text: &str) -> Result<IpNet, &'static str> {
 fn apply(settings: &Settings, args: &Apply) -> Result<ExitCode, Failure> {
     let plan = plan(settings, &args.subnet)?;
     gateway::advise(&plan).iter().for_each(|advice| warn(advice));
+    let mut steps = Steps::default();
     if args.dry_run {
-        gateway::plan_apply(&plan)?.iter().for_each(say);
+        gateway::plan_apply(&plan)?.iter().for_each(|step| steps.say(step));
     } else {
-        gateway::apply(&plan, &mut say)?;
+        gateway::apply(&plan, &mut |step| steps.say(step))?;
     }
-    Ok(ExitCode::SUCCESS)
+    steps.end()
 }
 
 fn remove(args: &Remove) -> Result<ExitCode, Failure> {
-    let steps = gateway::plan_removal()?;
-    if steps.is_empty() {
+    let (removal, mut steps) = (gateway::plan_removal()?, Steps::default());
+    if removal.is_empty() {
         anstream::eprintln!("nothing of goanyway is in place");
     } else if args.dry_run {
-        steps.iter().for_each(say);
+        removal.iter().for_each(|step| steps.say(step));
     } else {
-        gateway::carry_out(&steps, &mut say)?;
+        gateway::carry_out(&removal, &mut |step| steps.say(step))?;
     }
-    Ok(ExitCode::SUCCESS)
+    steps.end()
 }
 
 fn check(settings: &Settings, args: &Check) -> Result<ExitCode, Failure> {
@@ -126,7 +125,7 @@ fn check(settings: &Settings, args: &Check) -> Result<ExitCode, Failure> {
             return Ok(ExitCode::from(3));
         }
     };
-    anstream::print!("{}", describe(&comparison, args.json));
+    print(&describe(&comparison, args.json))?;
     Ok(ExitCode::from(u8::from(!comparison.is_same())))
 }
 
@@ -197,10 +196,6 @@ fn notice(plan: &Plan, wish: &Wish, settings: &Settings) -> Vec<String> {
         );
     }
     notices
-}
-
-fn say(step: &Step) {
-    anstream::println!("{step}");
 }
 
 fn warn(sentence: &str) {

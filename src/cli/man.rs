@@ -2,7 +2,7 @@
 //!
 //! Nothing in a page changes from day to day, so that packages of the same source are the same.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,6 +10,7 @@ use clap::{Args, Command};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
+use super::output::{print, print_bytes};
 use super::{Failure, examples};
 
 /// Write the manual: a page for each command
@@ -46,16 +47,13 @@ const ENVIRONMENT: [(&str, &str); 4] = [
 pub(super) fn write(args: &ManArgs) -> Result<ExitCode, Failure> {
     let mut pages = pages()?;
     let Some(dir) = &args.dir else {
-        let (_, page) = pages.swap_remove(0);
-        // A reader that has seen enough is no error.
-        let _ = io::stdout().write_all(&page);
-        return Ok(ExitCode::SUCCESS);
+        return print_bytes(&pages.swap_remove(0).1);
     };
     std::fs::create_dir_all(dir).map_err(|error| Failure::Write { path: dir.clone(), error })?;
     for (name, page) in pages {
         let path = dir.join(name);
         std::fs::write(&path, page).map_err(|error| Failure::Write { path: path.clone(), error })?;
-        anstream::println!("{}", path.display());
+        print(&format!("{}\n", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

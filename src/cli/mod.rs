@@ -17,6 +17,7 @@ mod gateway;
 mod golden;
 mod log;
 mod man;
+mod output;
 mod readers;
 mod reload;
 mod resolve;
@@ -50,9 +51,12 @@ pub fn execute(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let matches = match command().try_get_matches_from(arguments) {
         Ok(matches) => matches,
         Err(error) => {
-            // Help and version end here too, with 0; a pipe that closed is no news.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            // Help and version end here too, with 0.
+            let code = ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            return match output::settle(error.print()) {
+                Err(failure) if !error.use_stderr() => failure.report(),
+                _ => code,
+            };
         }
     };
     match dispatch(&matches) {
@@ -77,9 +81,7 @@ fn dispatch(matches: &ArgMatches) -> Result<ExitCode, Failure> {
             gateway::tend(&settings(matches)?, &gateway::GatewayArgs::from_arg_matches(matches)?)
         }
         Some(("config", matches)) => config::tend(matches),
-        Some(("completions", matches)) => {
-            Ok(completions::print(&completions::CompletionsArgs::from_arg_matches(matches)?))
-        }
+        Some(("completions", matches)) => completions::print(&completions::CompletionsArgs::from_arg_matches(matches)?),
         Some(("man", matches)) => man::write(&man::ManArgs::from_arg_matches(matches)?),
         _ => unreachable!("clap wants one of the commands above"),
     }
@@ -91,7 +93,7 @@ fn resolve_names(settings: Settings, args: &resolve::Args) -> Result<ExitCode, F
     let config = crate::resolve::Config { state_dir, ..settings.resolve };
     let runtime = tokio::runtime::Runtime::new()?;
     let resolver = Resolver::new(config, runtime.handle().clone(), &Registry::default())?;
-    let code = runtime.block_on(resolve::run(args, &resolver, &mut anstream::stdout()))?;
+    let code = runtime.block_on(resolve::run(args, &resolver, &mut anstream::stdout())).map_err(Failure::Output)?;
     Ok(ExitCode::from(code))
 }
 
@@ -104,7 +106,7 @@ fn print_env(settings: &Settings, args: &env::EnvArgs) -> Result<ExitCode, Failu
     };
     let state_dir = settings.state_dir.path.clone().unwrap_or_else(std::env::temp_dir);
     let gathered = env::gather(&env::current(), listener, &settings.intercept, &state_dir);
-    anstream::print!("{}", readers::print(args.shell, &gathered));
+    output::print(&readers::print(args.shell, &gathered))?;
     for warning in env::advise(args.shell, &gathered) {
         anstream::eprintln!("goanyway: {warning}");
     }
@@ -354,6 +356,8 @@ enum Failure {
     Read { path: PathBuf, error: std::io::Error },
     #[error("cannot write {path}: {error}", path = path.display())]
     Write { path: PathBuf, error: std::io::Error },
+    #[error("cannot write to standard output: {0}")]
+    Output(std::io::Error),
     #[error("{0}")]
     System(#[from] std::io::Error),
 }

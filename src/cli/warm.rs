@@ -19,6 +19,7 @@ use clap::Args;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
+use super::output::print;
 use super::{Failure, run, size};
 use crate::accept;
 use crate::admit::Credential;
@@ -104,11 +105,14 @@ pub(super) fn warm(mut settings: Settings, args: &WarmArgs) -> Result<ExitCode, 
         anstream::eprintln!("goanyway: {notice}");
     }
     let begun = Instant::now();
-    let mut walk = Walk::new(running.goproxy.clone(), database, args.json);
+    let mut walk = Walk::new(running.goproxy.clone(), database);
     let done = running.runtime().block_on(walk.all(typed));
+    let lines: String = done.iter().filter(|_| args.json).map(|done| format!("{}\n", done.json())).collect();
+    let told = print(&lines);
     walk.summary(&done, begun);
     running.cutter().cancel();
     running.stop();
+    told?;
     Ok(ExitCode::from(done.iter().map(Done::exit_code).max().unwrap_or(0)))
 }
 
@@ -197,7 +201,6 @@ struct Walk {
     goproxy: Goproxy,
     /// What verifies, if anything does.
     database: Option<Database>,
-    is_json: bool,
     /// What was asked for already, and how much of it.
     seen: HashMap<Wanted, Need>,
     done: Vec<Done>,
@@ -207,8 +210,8 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(goproxy: Goproxy, database: Option<Database>, is_json: bool) -> Walk {
-        Walk { goproxy, database, is_json, seen: HashMap::new(), done: Vec::new(), bytes: 0, hashes: Hashes::new() }
+    fn new(goproxy: Goproxy, database: Option<Database>) -> Walk {
+        Walk { goproxy, database, seen: HashMap::new(), done: Vec::new(), bytes: 0, hashes: Hashes::new() }
     }
 
     async fn all(&mut self, typed: Vec<Typed>) -> Vec<Done> {
@@ -246,9 +249,6 @@ impl Walk {
             done.differing = done.compare(&self.goproxy, &self.hashes).await;
             for differing in &done.differing {
                 anstream::eprintln!("error: {}@{}: {differing}", done.module, done.version);
-            }
-            if self.is_json {
-                anstream::println!("{}", done.json());
             }
         }
         done

@@ -14,7 +14,7 @@ use percent_encoding::percent_decode_str;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::patterns::Patterns;
+use super::patterns::{BadPattern, Patterns};
 use crate::socket::Conduit;
 use crate::target::{BadTarget, Base, Host, Scheme, Scope, Target};
 
@@ -116,10 +116,7 @@ impl std::str::FromStr for Way {
             (_, None) => text.parse().map(Way::Through),
             (_, Some((whose, way))) => {
                 let said = whose.trim().to_owned();
-                let whose = Patterns::parse(&said);
-                if whose.are_none() {
-                    return Err(BadParent::Pattern(said));
-                }
+                let whose = Patterns::parse_strictly(&said)?;
                 let way = Some(way.trim()).filter(|way| *way != "none").map(str::parse).transpose()?;
                 Ok(Way::For(Rule { said, whose, way }))
             }
@@ -229,8 +226,8 @@ impl fmt::Debug for Parent {
 pub enum BadParent {
     #[error("a parent proxy is an http:// or https:// URL; {0}:// is not spoken to parents")]
     Scheme(String),
-    #[error("{0:?} is no name, network or address (as in NO_PROXY) that could have a parent of its own")]
-    Pattern(String),
+    #[error(transparent)]
+    Pattern(#[from] BadPattern),
     #[error(transparent)]
     Target(#[from] BadTarget),
 }
@@ -407,8 +404,48 @@ mod tests {
         assert!(matches!("http://u:p=q@proxy:3128".parse(), Ok(Way::Through(_))));
         assert!(matches!("u:p=q@proxy:3128".parse(), Ok(Way::Through(_))));
         assert!(matches!("*=http://proxy:3128".parse(), Ok(Way::For(_))));
-        assert_eq!("a:x=none".parse::<Way>().unwrap_err(), BadParent::Pattern("a:x".to_owned()));
         assert_eq!("a=http+unix://x".parse::<Way>().unwrap_err(), BadParent::Scheme("http+unix".to_owned()));
+    }
+
+    /// `a b=…` and `10.0.0.0/99=…` were taken, and nothing was ever under them.
+    #[test]
+    fn a_target_that_nothing_would_fit_is_refused_with_what_to_write() {
+        let table = [
+            ("a b=http://p:1", "\"a b\" has a space in it; each target wants a TO=URL of its own"),
+            ("10.0.0.0/99=none", "\"10.0.0.0/99\" is no network; those are written as 10.0.0.0/8"),
+            ("fd00::/129=none", "\"fd00::/129\" is no network"),
+            ("10.0.0=none", "\"10.0.0\" is 10.0.0.0; write that"),
+            ("*.10.0.0.1=none", "\"*.10.0.0.1\" is 10.0.0.1; write that"),
+            ("lab.example.=none", "\"lab.example.\" is lab.example; write that"),
+            ("b\u{fc}cher.example=none", "is xn--bcher-kva.example; write that"),
+            ("a:x=none", "a port is a decimal number from 1 to 65535"),
+            ("a:0=none", "a port is a decimal number from 1 to 65535"),
+            ("a..b=none", "\"a..b\" is no target"),
+            ("*x.example=none", "\"*x.example\" is no target"),
+            ("lab.example,a b=none", "\"a b\" has a space"),
+            (" = none", "nothing stands before the ="),
+        ];
+        for (text, words) in table {
+            let said = text.parse::<Way>().expect_err(text).to_string();
+            assert!(said.contains(words), "{text}: {said}");
+        }
+        let targets = [
+            "*",
+            "lab.example",
+            "Lab.Example:8443",
+            ".lab.example",
+            "*.lab.example:80",
+            "a_b.example",
+            "10.0.0.0/8, 192.0.2.7",
+            "192.0.2.7:443",
+            "[2001:db8::7]:443",
+            "2001:db8::7",
+            "[2001:db8::7]",
+            "xn--bcher-kva.example",
+        ];
+        for target in targets {
+            assert!(matches!(format!("{target}=none").parse(), Ok(Way::For(_))), "{target}");
+        }
     }
 
     #[test]

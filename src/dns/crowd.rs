@@ -3,12 +3,14 @@
 //! Answers from memory are free; what has to be asked for is paid from a bucket per client, refilled
 //! by the second. Who may ask at all is `admit`'s business. `now` is an argument.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
 use lru::LruCache;
 use tokio::time::Instant;
+
+use crate::target::subscriber;
 
 /// Look-ups a second that a client may cause for long, and at once.
 const RATE: f64 = 100.0;
@@ -46,14 +48,6 @@ impl Crowd {
         }
         bucket.left -= 1.0;
         true
-    }
-}
-
-/// A host has a whole /64 of IPv6 to send from (RFC 8981).
-fn subscriber(client: IpAddr) -> IpAddr {
-    match client {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
-        v4 => v4,
     }
 }
 

@@ -14,16 +14,21 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::idle::Busy;
+use super::lanes::Seat;
 use super::{Body, Error};
+
+/// What a request takes while it is under way.
+type UnderWay = (Option<Busy>, Option<Seat>);
 
 /// Wraps what hyper received: a silence of `limit` between two pieces is an error. The request is under way
 /// until then, or until it has ended.
-pub(super) fn stalling(inner: Incoming, limit: Duration, busy: Option<Busy>) -> Body {
-    Stalling { busy: busy.filter(|_| !inner.is_end_stream()), inner, limit, timer: None }.boxed_unsync()
+pub(super) fn stalling(inner: Incoming, limit: Duration, under_way: UnderWay) -> Body {
+    let under_way = (!inner.is_end_stream()).then_some(under_way);
+    Stalling { under_way, inner, limit, timer: None }.boxed_unsync()
 }
 
 struct Stalling {
-    busy: Option<Busy>,
+    under_way: Option<UnderWay>,
     inner: Incoming,
     limit: Duration,
     // Armed only while a piece is waited for.
@@ -39,7 +44,7 @@ impl HttpBody for Stalling {
         if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
             this.timer = None;
             if !matches!(frame, Some(Ok(_))) || this.inner.is_end_stream() {
-                this.busy = None;
+                this.under_way = None;
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(|error| Error::Broken(describe(&error)))));
         }

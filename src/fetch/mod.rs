@@ -9,6 +9,7 @@
 
 mod body;
 mod idle;
+mod lanes;
 mod wire;
 
 use std::io::ErrorKind;
@@ -22,8 +23,6 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, h
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Body as _;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 pub use body::{Seen, abandoned, watched};
 pub use idle::Idle;
@@ -32,6 +31,7 @@ use crate::admit::{Admission, Refusal, Standing};
 use crate::connect::{self, Connector, Offer, Parent};
 use crate::target::{BadTarget, Base, Target};
 use crate::trace::{self, Peer, Phase};
+use lanes::{Lanes, Pool};
 use wire::{Past, Wire};
 
 /// A body in either direction.
@@ -74,9 +74,9 @@ pub struct Fetcher {
     /// Who may be sent on to as what the configuration names.
     named: Arc<[Target]>,
     idle: Idle,
-    configured: Client<Wire, Body>,
-    local: Client<Wire, Body>,
-    remote: Client<Wire, Body>,
+    configured: Lanes,
+    local: Lanes,
+    remote: Lanes,
 }
 
 impl Fetcher {
@@ -84,15 +84,15 @@ impl Fetcher {
     /// room for them.
     pub fn new(connector: &Connector, admission: &Admission, idle: &Idle) -> Fetcher {
         let wire = |standing| Wire::new(connector.clone(), admission.clone(), standing, Offer::Any, idle.clone());
-        let client = |standing| client(wire(standing));
+        let lanes = |standing| Lanes::new(wire(standing));
         Fetcher {
             connector: connector.clone(),
             admission: admission.clone(),
             named: Arc::default(),
             idle: idle.clone(),
-            configured: client(Standing::Configured),
-            local: client(Standing::Local),
-            remote: client(Standing::Remote),
+            configured: lanes(Standing::Configured),
+            local: lanes(Standing::Local),
+            remote: lanes(Standing::Remote),
         }
     }
 
@@ -139,7 +139,7 @@ impl Fetcher {
         mut request: Request<Body>,
         patience: Patience,
     ) -> Result<Response<Body>, Failed> {
-        let client = match standing {
+        let lanes = match standing {
             Standing::Configured => &self.configured,
             Standing::Local => &self.local,
             Standing::Remote => &self.remote,
@@ -148,8 +148,8 @@ impl Fetcher {
         // connection of its own, for which the server cannot choose HTTP/2.
         let (is_plain, switches) =
             (request.uri().scheme_str() == Some("http"), request.headers().contains_key(header::UPGRADE));
-        let apart = (switches && !is_plain).then(|| self.apart(standing));
-        let client = apart.as_ref().unwrap_or(client);
+        let (pool, seat) =
+            if switches && !is_plain { (Arc::new(self.apart(standing)), None) } else { lanes.enter(request.uri()) };
         if is_plain && !switches && self.idle.is_full() {
             request.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -159,7 +159,7 @@ impl Fetcher {
         let running =
             trace::start(Phase::FirstByte, || head.uri.authority().map(ToString::to_string).unwrap_or_default());
         let outcome = tokio::select! {
-            answer = client.request(Request::from_parts(head, body)) => match answer {
+            answer = pool.request(Request::from_parts(head, body)) => match answer {
                 Ok(response) => {
                     if let Some(past) = response.extensions().get::<Past>() {
                         past.used.store(true, Ordering::Relaxed);
@@ -170,7 +170,7 @@ impl Fetcher {
                             trace.reach(Peer::clone(&past.peer));
                         }
                     }
-                    Ok(response.map(|body| body::stalling(body, patience.stall, busy)))
+                    Ok(response.map(|body| body::stalling(body, patience.stall, (busy, seat))))
                 }
                 Err(error) => {
                     let on_a_kept_connection = died(&error) && was_kept(&error);
@@ -186,9 +186,9 @@ impl Fetcher {
         outcome
     }
 
-    fn apart(&self, standing: Standing) -> Client<Wire, Body> {
+    fn apart(&self, standing: Standing) -> Pool {
         let (connector, admission) = (self.connector.clone(), self.admission.clone());
-        client(Wire::new(connector, admission, standing, Offer::Http1, self.idle.clone()))
+        lanes::pool(Wire::new(connector, admission, standing, Offer::Http1, self.idle.clone()))
     }
 
     /// The parent proxy that a plain http request goes to; with https it is spoken to in the CONNECT.
@@ -225,20 +225,6 @@ impl Fetcher {
         }
         Err(Error::Circling)
     }
-}
-
-fn client(wire: Wire) -> Client<Wire, Body> {
-    let mut builder = Client::builder(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(KEEP)
-        .pool_max_idle_per_host(KEPT)
-        .http2_initial_connection_window_size(CONNECTION_WINDOW)
-        // Only what was never written to a kept connection that had just died is sent again; a
-        // request that may have had an effect never is.
-        .retry_canceled_requests(true)
-        .build(wire)
 }
 
 fn with_path(uri: &Uri, path: PathAndQuery) -> Uri {

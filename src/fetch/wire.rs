@@ -17,6 +17,7 @@ use tower_service::Service;
 
 use super::Error;
 use super::idle::{Idle, Open};
+use super::lanes::{Overheard, Widths};
 use crate::admit::{Admission, Dialect, Permit, Standing};
 use crate::connect::{Connector, Offer, speaks_h2};
 use crate::socket::Conduit;
@@ -30,6 +31,7 @@ pub(super) struct Wire {
     standing: Standing,
     offer: Offer,
     idle: Idle,
+    widths: Widths,
 }
 
 impl Wire {
@@ -40,7 +42,12 @@ impl Wire {
         offer: Offer,
         idle: Idle,
     ) -> Wire {
-        Wire { connector, admission, standing, offer, idle }
+        Wire { connector, admission, standing, offer, idle, widths: Widths::default() }
+    }
+
+    /// What its servers said of themselves.
+    pub(super) fn widths(&self) -> &Widths {
+        &self.widths
     }
 
     fn permit(&self, base: &Base) -> Result<Permit, Error> {
@@ -61,7 +68,11 @@ impl Wire {
         let (stream, peer) = match base.scheme {
             Scheme::Https => {
                 let dialed = self.connector.dial_tls(&permit, self.offer).await.map_err(Error::Connect)?;
-                (Stream::Tls(Box::new(TokioIo::new(dialed.stream))), dialed.peer)
+                let stream = match uri.authority().filter(|_| speaks_h2(&dialed.stream)) {
+                    Some(server) => Overheard::new(dialed.stream, server.clone(), self.widths.clone()),
+                    None => Overheard::deaf(dialed.stream),
+                };
+                (Stream::Tls(Box::new(TokioIo::new(stream))), dialed.peer)
             }
             Scheme::Http => {
                 let dialed = self.connector.dial_http(&permit).await.map_err(Error::Connect)?;
@@ -114,7 +125,7 @@ pub(super) struct Conn {
 
 enum Stream {
     Plain(TokioIo<Conduit>),
-    Tls(Box<TokioIo<TlsStream<Conduit>>>),
+    Tls(Box<TokioIo<Overheard<TlsStream<Conduit>>>>),
 }
 
 impl Connection for Conn {
@@ -123,7 +134,7 @@ impl Connection for Conn {
         match &self.stream {
             // A parent is spoken to in absolute form.
             Stream::Plain(_) => connected.proxy(self.to_parent),
-            Stream::Tls(stream) if speaks_h2(stream.inner()) => connected.negotiated_h2(),
+            Stream::Tls(stream) if speaks_h2(stream.inner().get_ref()) => connected.negotiated_h2(),
             Stream::Tls(_) => connected,
         }
     }

@@ -6,6 +6,7 @@
 //! goes down a side of it (`subnet`).
 
 mod subnet;
+mod turns;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -23,7 +24,6 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -44,6 +44,7 @@ use crate::trace::{self, Collector, Id, Restraint, Trace};
 use crate::tunnel::{Ending, Tunnels};
 
 pub use subnet::Subnet;
+pub use turns::Turns;
 
 /// A client that has finished sending may still listen (`printf … | nc`): so long an answer to it
 /// may take before it is taken for gone, as curl, go and browsers are.
@@ -54,6 +55,15 @@ const STILL_LISTENS: Duration = Duration::from_secs(60);
 
 /// How often a quiet HTTP/2 client is asked whether it is still there.
 const H2_PING: Duration = Duration::from_secs(60);
+
+/// How many requests of one HTTP/2 connection are answered at once: the least that a server should allow (RFC 9113
+/// section 6.5.2). Whoever has more, go above all, opens another connection.
+const H2_STREAMS: u32 = 100;
+
+/// What each of them may have queued of its answer, whatever the client's windows allow: four frames, which are sent
+/// while the next piece is had. A piece more may be begun, and one waits in hand, each of at most 256 KiB: a client
+/// that does not read makes one connection hold 100 × (64 + 2 × 256) KiB, 56 MiB, and of memory that others share.
+const H2_QUEUE: usize = 64 << 10;
 
 /// What all workers share.
 pub struct Rooms {
@@ -73,7 +83,7 @@ pub struct Rooms {
     pub restraint: Restraint,
     pub subnet: Subnet,
     /// Turns at hashing a password, which takes a core.
-    pub hashing: Arc<Semaphore>,
+    pub hashing: Turns,
     /// Who hears of every request that is over.
     pub collector: Option<Collector>,
 }
@@ -112,9 +122,6 @@ impl Rooms {
         self.recent.tell(sort, Event { advice, id, ..event }, SystemTime::now());
     }
 }
-
-/// How many passwords are hashed at once: whoever guesses must not take the machine.
-pub const HASHING: usize = 2;
 
 /// Which targets are this proxy itself.
 pub struct Ours {
@@ -407,11 +414,7 @@ impl Worker {
             })
         };
         let ended = if alpn == Alpn::Http2 {
-            let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-            builder.timer(TokioTimer::new()).max_concurrent_streams(250);
-            // A client that went without a word is noticed, and its place is free again.
-            builder.keep_alive_interval(H2_PING).keep_alive_timeout(classify::HEAD_PATIENCE);
-            let serving = builder.serve_connection(TokioIo::new(stream), serve(inside));
+            let serving = http2().serve_connection(TokioIo::new(stream), serve(inside));
             self.until_drained(serving, |serving| serving.graceful_shutdown()).await
         } else {
             let guarded = Guarded::new(stream);
@@ -568,7 +571,7 @@ impl Worker {
     /// Finds out about credentials that were not seen before; hashing has threads of its own, and few.
     async fn prove(&self, ends: Ends, authorization: Option<&[u8]>) {
         let Some(proof) = self.rooms.admission.unproven(ends, authorization) else { return };
-        let Ok(turn) = Arc::clone(&self.rooms.hashing).acquire_owned().await else { return };
+        let Some(turn) = self.rooms.hashing.take(unwrap_mapped(ends.peer.ip())).await else { return };
         // Not proven where it fails: then nobody is let in by it.
         let _ = tokio::task::spawn_blocking(move || {
             proof.work();
@@ -582,6 +585,14 @@ fn http1() -> hyper::server::conn::http1::Builder {
     let mut builder = hyper::server::conn::http1::Builder::new();
     // The guard has patience of its own, and says so before it closes; it counts the fields, too.
     builder.timer(TokioTimer::new()).header_read_timeout(None).half_close(true);
+    builder
+}
+
+fn http2() -> hyper::server::conn::http2::Builder<TokioExecutor> {
+    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    builder.timer(TokioTimer::new()).max_concurrent_streams(H2_STREAMS).max_send_buf_size(H2_QUEUE);
+    // A client that went without a word is noticed, and its place is free again.
+    builder.keep_alive_interval(H2_PING).keep_alive_timeout(classify::HEAD_PATIENCE);
     builder
 }
 
@@ -650,4 +661,62 @@ fn certificates(pem: String) -> Response<Body> {
     let mut response = Response::new(fetch::full(pem));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-pem-file"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use futures_util::stream;
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    const PIECE: u64 = 16 << 10;
+
+    /// An answer without end, and how much of it was taken.
+    fn endless(taken: Arc<AtomicU64>) -> Body {
+        let pieces = stream::repeat_with(move || {
+            taken.fetch_add(PIECE, Ordering::Relaxed);
+            Ok(Frame::data(Bytes::from_static(&[7; PIECE as usize])))
+        });
+        StreamBody::new(pieces).boxed_unsync()
+    }
+
+    /// HTTP/2 as somebody begins it who allows all windows, and asks so many times (RFC 9113 sections 3.4 and 6;
+    /// RFC 7541, appendix A).
+    fn greedy(asks: u32) -> Vec<u8> {
+        let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+            [&[0, 0, payload.len() as u8, kind, flags][..], &stream.to_be_bytes(), payload].concat()
+        };
+        let largest = (1u32 << 31) - 1;
+        let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        sent.extend(frame(4, 0, 0, &[&[0, 4][..], &largest.to_be_bytes()].concat()));
+        sent.extend(frame(8, 0, 0, &(largest - 65_535).to_be_bytes()));
+        let get = [&[0x82, 0x84, 0x87, 0x41, 1][..], b"a"].concat();
+        sent.extend((0..asks).flat_map(|ask| frame(1, 5, 2 * ask + 1, &get)));
+        sent
+    }
+
+    /// Windows are the client's to open, and 250 answers had 400 KiB each queued for one that read nothing.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_has_us_hold_little() {
+        let (mut far, near) = tokio::io::duplex(64 << 10);
+        let (taken, asked) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (giving, counting) = (Arc::clone(&taken), Arc::clone(&asked));
+        let service = service_fn(move |_: Request<Incoming>| {
+            counting.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(Ok::<_, Infallible>(Response::new(endless(Arc::clone(&giving)))))
+        });
+        tokio::spawn(http2().serve_connection(TokioIo::new(near), service));
+        far.write_all(&greedy(400)).await.unwrap();
+        // Time passes once nobody has anything left to do.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(asked.load(Ordering::Relaxed), u64::from(H2_STREAMS));
+        let most = u64::from(H2_STREAMS) * (H2_QUEUE as u64 + 2 * PIECE);
+        let held = taken.load(Ordering::Relaxed);
+        assert!((most / 2..=most).contains(&held), "{held} bytes, and {most} at most");
+    }
 }

@@ -8,6 +8,7 @@
 use std::fmt;
 
 use super::version;
+use crate::target::Target;
 
 /// A module path in its plain spelling: `github.com/BurntSushi/toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -104,7 +105,8 @@ impl Database {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'~' | b':');
             !part.is_empty() && part.bytes().any(|byte| byte != b'.') && part.bytes().all(plain)
         };
-        let fits = name.len() <= 200 && name.split('/').all(sound);
+        let host = name.split('/').next().unwrap_or_default();
+        let fits = name.len() <= 200 && name.split('/').all(sound) && Target::parse_authority(host, 443).is_ok();
         if fits { Ok(Database(name.to_owned())) } else { Err(NotOurs::Database(name.to_owned())) }
     }
 
@@ -729,6 +731,8 @@ mod tests {
             "/sumdb/sum.golang.org/lookup/rsc.io/quote@master",
             "/sumdb/sum.golang.org/lookup/rsc.io/Quote@v1.0.0",
             "/sumdb/a b/supported",
+            "/sumdb/a..b/supported",
+            "/sumdb/a:b/supported",
         ];
         for path in refused {
             let why = ModuleRequest::parse(path).expect_err(path);

@@ -28,7 +28,7 @@ use super::failure::{Complaint, Failure, Said};
 use super::joined::Joined;
 use super::log::{Bad, Claim, Head, Outcome, Record, Sums, Tiles, whole, widen};
 use super::mirrors::{Asker, Manner, Mirror, Pool, Small, Trouble, Walk};
-use super::path::{Database, Module, Version};
+use super::path::{Database, Module, NotOurs, Version};
 use super::store::Store;
 use super::{defaults, policy};
 use crate::admit::Standing;
@@ -71,6 +71,8 @@ pub struct SumdbConfig {
 pub enum BadSumdb {
     #[error("a checksum database is NAME[+KEY] and perhaps a URL, as in GOSUMDB; {0:?} is not")]
     Shape(String),
+    #[error(transparent)]
+    Name(#[from] NotOurs),
     #[error("the key of checksum database {0} is not known; write it as NAME+ID+KEY")]
     NoKey(String),
     #[error("{0:?} is no verifier key: {1}")]
@@ -100,8 +102,8 @@ impl SumdbConfig {
         };
         let key = if key == defaults::sumdb_name() { defaults::SUMDB } else { key };
         let (name, _) = key.split_once('+').ok_or_else(|| BadSumdb::NoKey(key.to_owned()))?;
+        let name = Database::new(name)?;
         StandardVerifier::new(key).map_err(|why| BadSumdb::Key(key.to_owned(), why.to_string()))?;
-        let name = Database::new(name).map_err(|_| BadSumdb::Shape(text.to_owned()))?;
         let url = url.map(|url| Base::parse(&url).map_err(|why| BadSumdb::Url(url, why))).transpose()?;
         Ok(Some(SumdbConfig { name, key: key.to_owned(), url }))
     }

@@ -2037,6 +2037,11 @@ fn a_database_is_configured_as_gosumdb_has_it() {
         let why = parse(bad).unwrap_err();
         assert!(!why.to_string().is_empty(), "{bad}");
     }
+    // A name is where the database answers (cmd/go/internal/modfetch/sumdb.go, dbDial).
+    for bad in ["sum..example", "sum.example:x", ".", "/db", "sum.example/"] {
+        let why = parse(&format!("{bad}+033de0af+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8")).unwrap_err();
+        assert!(why.to_string().ends_with("is no name of a checksum database: a host, perhaps with a path"), "{why}");
+    }
 }
 
 /// What `fetch` says of a port on which nobody listens.

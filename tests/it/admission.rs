@@ -193,9 +193,14 @@ async fn our_own_listeners_are_never_dialled() {
     assert!(said.starts_with("403 goanyway: this proxy does not connect to itself"), "{said}");
 }
 
-/// A file of users: alice, whose password is s3cret (bcrypt, cost 4).
+/// A file of users: alice, whose password is s3cret.
 pub fn users(folder: &std::path::Path) -> String {
-    let hash = bcrypt::hash_with_salt("s3cret", 4, [7; 16]).unwrap().format_for_version(bcrypt::Version::TwoY);
+    users_of_cost(folder, 4)
+}
+
+/// The same, where each guess costs so much (bcrypt).
+fn users_of_cost(folder: &std::path::Path, cost: u32) -> String {
+    let hash = bcrypt::hash_with_salt("s3cret", cost, [7; 16]).unwrap().format_for_version(bcrypt::Version::TwoY);
     let path = folder.join("users");
     std::fs::write(&path, format!("alice:{hash}\n")).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
@@ -227,6 +232,32 @@ async fn whoever_is_no_user_is_challenged_and_a_user_is_let_in() {
     for user in ["alice", "alice", "alice+ca-1a2b3c4d"] {
         assert_eq!(connect_as(proxy.address(), &target, Some(&basic(user, "s3cret"))).await.status, 200, "{user}");
     }
+}
+
+/// Passwords were hashed first come, first served: on a client's many connections guesses stood in a row, and whoever
+/// had the right one behind them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_guesses_passwords_keeps_nobody_else_waiting() {
+    const GUESSES: usize = 24;
+    let (echo, folder) = (echo().await, tempfile::tempdir().unwrap());
+    let users = users_of_cost(folder.path(), 8);
+    let proxy = goanyway().with("admit.credentials", &users).knowing("echo.example", echo).start();
+    let (address, target) = (proxy.address(), format!("echo.example:{}", echo.port()));
+    let (told, mut answers) = tokio::sync::mpsc::unbounded_channel();
+    for guess in 0..GUESSES {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let mut stream = socket.connect(address).await.unwrap();
+        let field = format!("Proxy-Authorization: {}\r\n", basic("alice", &guess.to_string()));
+        let head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{field}\r\n");
+        let told = told.clone();
+        tokio::spawn(async move { told.send(request(&mut stream, &head).await.status) });
+    }
+    // One was found wrong; the others stand in a row.
+    assert_eq!(answers.recv().await, Some(407));
+    assert_eq!(connect_as(address, &target, Some(&basic("alice", "s3cret"))).await.status, 200);
+    let before = 1 + std::iter::from_fn(|| answers.try_recv().ok()).count();
+    assert!(before < GUESSES / 2, "{before} guesses came before the right one");
 }
 
 #[tokio::test]

@@ -31,6 +31,13 @@ fn a_wrong_setting_is_told_with_its_place_and_ends_with_2() {
         ("", &["--upstream", "ftp://x"], "--upstream = \"ftp://x\": a URL here starts with http:// or https://"),
         ("", &["--listen", "0.0.0.0:0"], "--client CIDR"),
         ("", &["--parent", "socks5://x"], "--parent = \"socks5://x\": a parent proxy is an http:// or https:// URL"),
+        (
+            "",
+            &["--parent", "a b=http://x"],
+            "--parent = \"a b=http://x\": \"a b\" has a space in it; each target wants",
+        ),
+        ("", &["--parent", "10.0.0.0/99=http://x"], "\"10.0.0.0/99\" is no network; those are written as 10.0.0.0/8"),
+        ("", &["--sumdb", "sum..example+1+x"], "\"sum..example\" is no name of a checksum database: a host"),
         ("", &["--host", "a.example"], "--host = \"a.example\": expected NAME=ADDRESS"),
         ("", &["--log-level", "loud"], "--log-level = \"loud\": expected error, warn, info, debug or trace"),
     ];
@@ -44,6 +51,44 @@ fn a_wrong_setting_is_told_with_its_place_and_ends_with_2() {
     assert_eq!(unreadable.code, Some(2));
     assert!(error(&unreadable).contains("cannot read /nowhere/goanyway.toml"));
     assert_eq!(home.run(&["serve", "--nonsense"]).code, Some(2));
+}
+
+/// `goanyway man >FILE` ended with 0 on a full disk, and a package had half a manual.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_told_by_every_command_that_hands_out_data() {
+    let home = home();
+    assert_eq!(home.run(&["ca", "init"]).code, Some(0));
+    let pages = home.at("pages").display().to_string();
+    let lines: &[&[&str]] = &[
+        &["man"],
+        &["man", &pages],
+        &["completions", "bash"],
+        &["env"],
+        &["config", "show"],
+        &["config", "check", "--json"],
+        &["ca", "show"],
+        &["ca", "export"],
+        &["ca", "export", "--format", "der"],
+        &["gateway", "print", "--transparent", "0.0.0.0:3129", "--subnet", "10.7.0.0/16", "--client", "10.7.0.0/16"],
+        &["resolve", "a.example"],
+        &["serve", "--help"],
+        &["--version"],
+    ];
+    for line in lines {
+        let with = |output: std::process::Stdio| Ended::of(home.goanyway(line).stdout(output).output().unwrap());
+        let full = with(fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into());
+        assert_eq!(full.code, Some(2), "{line:?}: {full:?}");
+        assert!(
+            error(&full).starts_with("error: cannot write to standard output: No space left"),
+            "{line:?}: {full:?}"
+        );
+        // `goanyway man | head -1`
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let closed = with(writer.into());
+        assert!(!closed.err.contains("cannot write") && !closed.err.contains("panicked"), "{line:?}: {closed:?}");
+    }
 }
 
 /// A listener on all addresses was told to clients as http://0.0.0.0.

@@ -44,7 +44,12 @@ struct Rig {
 async fn rig(answer: impl Fn(&Heard) -> Response<Full<Bytes>> + Send + Sync + 'static) -> Rig {
     let authority = Authority::new();
     let origin = Origin::tls_at("127.0.0.1:0", authority.server(&[HOST]), answer).await;
-    let proxy = goanyway().trusting(&authority).with("intercept.hosts", HOST).knowing(HOST, origin.address).start();
+    before(&authority, origin)
+}
+
+/// The same before this origin.
+fn before(authority: &Authority, origin: Origin) -> Rig {
+    let proxy = goanyway().trusting(authority).with("intercept.hosts", HOST).knowing(HOST, origin.address).start();
     let target = format!("{HOST}:{}", origin.address.port());
     Rig { origin, proxy, target }
 }
@@ -359,20 +364,39 @@ async fn a_cookie_in_crumbs_arrives_as_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_nobody_reads_hold_up_no_others() {
     let rig = rig(small).await;
-    let mut unread = Vec::new();
-    for _ in 0..12 {
-        let mut tls = rig.tls(b"http/1.1").await;
-        let head = format!("GET /large HTTP/1.1\r\nHost: {}\r\n\r\n", rig.target);
-        tls.write_all(head.as_bytes()).await.unwrap();
-        let mut first = [0; 15];
-        tls.read_exact(&mut first).await.unwrap();
-        assert_eq!(&first, b"HTTP/1.1 200 OK");
-        unread.push(tls);
-    }
+    let unread = unread(&rig, 12).await;
     // Until what lies between is full.
     tokio::time::sleep(Duration::from_secs(1)).await;
     for _ in 0..8 {
         assert!(rig.serves().await);
     }
     drop(unread);
+}
+
+/// A server answers so many requests at once on one connection. As many answers that nobody read stopped whoever came
+/// next.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_reads_do_not_use_up_a_connection() {
+    let authority = Authority::new();
+    let rig = before(&authority, Origin::narrow(authority.server(&[HOST]), 3, small).await);
+    let unread = unread(&rig, 12).await;
+    for _ in 0..8 {
+        assert!(rig.serves().await);
+    }
+    drop(unread);
+}
+
+/// Connections with answers, of which the first line was read.
+async fn unread(rig: &Rig, count: usize) -> Vec<TlsStream<TcpStream>> {
+    let mut unread = Vec::new();
+    for _ in 0..count {
+        let mut tls = rig.tls(b"http/1.1").await;
+        let head = format!("GET /large HTTP/1.1\r\nHost: {}\r\n\r\n", rig.target);
+        tls.write_all(head.as_bytes()).await.unwrap();
+        let mut first = [0; 15];
+        timeout(AT_MOST, tls.read_exact(&mut first)).await.expect("an answer").unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200 OK");
+        unread.push(tls);
+    }
+    unread
 }

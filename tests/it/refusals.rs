@@ -1,6 +1,13 @@
 //! Clients that do not trust our CA, as they are: each fails once at an intercepted host, and passes from then
 //! on. Some look at a certificate only when the handshake is over. What a machine lacks is skipped by name.
 
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
 use crate::support::authority::Authority;
 use crate::support::binary::{Ended, Home, home};
 use crate::support::clients::JAVA;
@@ -110,6 +117,44 @@ async fn java_fails_once() {
     std::fs::write(rig.home.at("Client.java"), JAVA).unwrap();
     let (host, port) = rig.target.split_once(':').unwrap();
     rig.fails_once("java", &format!("java Client.java real.pem {host} {port}"), &[]).await;
+}
+
+/// How a client ends the TLS that it was given, once the handshake is over.
+async fn ending(authority: &Authority, home: &Home, script: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = ServerConfig::clone(&authority.server(&[HOST]));
+    // As ours: one that leaves with a ticket unread resets the connection, and its word is lost.
+    config.send_tls13_tickets = 0;
+    let (port, tls) = (listener.local_addr().unwrap().port(), TlsAcceptor::from(Arc::new(config)));
+    let serving = tokio::spawn(async move {
+        let Ok(mut stream) = tls.accept(listener.accept().await.unwrap().0).await else {
+            return "no Finished".to_owned();
+        };
+        match stream.read(&mut [0]).await {
+            Ok(0) => "close_notify".to_owned(),
+            Ok(_) => "a word".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    });
+    tokio::task::block_in_place(|| home.shell(&format!("{script} || true"), &[("PORT", &port.to_string())]));
+    serving.await.unwrap()
+}
+
+/// Whether an end is a refusal cannot be seen by its manners: who was sure that a `close_notify` is none would fail git
+/// every time.
+#[tokio::test(flavor = "multi_thread")]
+async fn git_refuses_in_the_same_way_as_a_client_leaves_that_has_nothing_to_say() {
+    if !have("git_refuses_in_the_same_way_as_a_client_leaves_that_has_nothing_to_say", &["git", "openssl"]) {
+        return;
+    }
+    let (authority, home) = (Authority::new(), home());
+    std::fs::write(home.at("real.pem"), authority.pem()).unwrap();
+    let is_gnutls = home.shell("ldd \"$(git --exec-path)/git-remote-http\" | grep gnutls", &[]).code == Some(0);
+    let git = ending(&authority, &home, "git ls-remote https://127.0.0.1:$PORT/repo.git").await;
+    assert!(git == "close_notify" || !is_gnutls, "{git}");
+    let trusting = format!("-servername {HOST} -verify_hostname {HOST} -verify_return_error -CAfile real.pem");
+    let content = format!("openssl s_client -connect 127.0.0.1:$PORT {trusting} -brief </dev/null");
+    assert_eq!(ending(&authority, &home, &content).await, "close_notify");
 }
 
 /// A mirror of many versions, of which go fetches ten at a time.

@@ -32,6 +32,7 @@ use std::time::Duration;
 use clap::{ArgMatches, Args};
 
 use super::Failure;
+use super::output::print;
 use crate::config::Settings;
 use finding::{Finding, Mend, Verdict};
 use report::{Fixed, Report};
@@ -70,11 +71,7 @@ pub(super) fn doctor(
         }
     }
     let report = Report::of(&findings, &fixed);
-    if args.json {
-        anstream::print!("{}", report.json());
-    } else {
-        anstream::print!("{}", report.text(true));
-    }
+    print(&if args.json { report.json() } else { report.text(true) })?;
     Ok(ExitCode::from(u8::from(!report.is_healthy())))
 }
 

@@ -25,6 +25,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("src/accept/mod.rs Unannounced::Late", "src/accept/mod.rs"),
     ("src/connect/mod.rs Error::Parent", "tests/it/parents.rs"),
     ("src/connect/parent.rs Error::Refused", "tests/it/parents.rs"),
+    ("src/cli/mod.rs Failure::Output", "tests/it/cli.rs"),
     ("src/cli/stores.rs Error::File", "src/cli/stores.rs"),
     ("src/goproxy/log.rs Bad::Forged", "src/goproxy/log.rs"),
     ("src/goproxy/log.rs Bad::NoHead", "src/goproxy/log.rs"),

@@ -206,6 +206,10 @@ fn connect() -> Vec<String> {
         &Error::Deadline { target },
         &refused("socks5://proxy.example".parse::<connect::Parent>()),
         &refused("=http://proxy.example:3128".parse::<connect::Way>()),
+        &refused("a b=http://proxy.example:3128".parse::<connect::Way>()),
+        &refused("10.0.0.0/99=none".parse::<connect::Way>()),
+        &refused("10.0.0=none".parse::<connect::Way>()),
+        &refused("a..b=none".parse::<connect::Way>()),
     ])
 }
 
@@ -247,6 +251,7 @@ fn goproxy() -> Vec<String> {
         refused(SumdbConfig::parse("a b c")),
         refused(SumdbConfig::parse("sum.corp.example")),
         refused(SumdbConfig::parse("sum.corp.example+1+x")),
+        refused(SumdbConfig::parse("sum..corp.example+1+x")),
         refused(SumdbConfig::parse("sum.golang.org ftp://x")),
         Said::Status(http::StatusCode::FORBIDDEN, "not for you".to_owned()).to_string(),
         Said::Wrong("the zip has no go.mod".to_owned()).to_string(),

@@ -44,7 +44,7 @@ impl Origin {
         address: &str,
         answer: impl Fn(&Heard) -> Response<Full<Bytes>> + Send + Sync + 'static,
     ) -> Origin {
-        Origin::start(address, None, Arc::new(answer)).await
+        Origin::start(address, None, None, Arc::new(answer)).await
     }
 
     pub async fn tls_at(
@@ -52,10 +52,19 @@ impl Origin {
         config: Arc<ServerConfig>,
         answer: impl Fn(&Heard) -> Response<Full<Bytes>> + Send + Sync + 'static,
     ) -> Origin {
-        Origin::start(address, Some(TlsAcceptor::from(config)), Arc::new(answer)).await
+        Origin::start(address, Some(TlsAcceptor::from(config)), None, Arc::new(answer)).await
     }
 
-    async fn start(address: &str, tls: Option<TlsAcceptor>, answer: Arc<Answer>) -> Origin {
+    /// One that answers at most so many requests at once on one connection of HTTP/2.
+    pub async fn narrow(
+        config: Arc<ServerConfig>,
+        streams: u32,
+        answer: impl Fn(&Heard) -> Response<Full<Bytes>> + Send + Sync + 'static,
+    ) -> Origin {
+        Origin::start("127.0.0.1:0", Some(TlsAcceptor::from(config)), Some(streams), Arc::new(answer)).await
+    }
+
+    async fn start(address: &str, tls: Option<TlsAcceptor>, streams: Option<u32>, answer: Arc<Answer>) -> Origin {
         let listener = TcpListener::bind(address).await.unwrap();
         let origin = Origin { address: listener.local_addr().unwrap(), heard: Arc::default() };
         let heard = Arc::clone(&origin.heard);
@@ -64,11 +73,11 @@ impl Origin {
                 let (tls, answer, heard) = (tls.clone(), Arc::clone(&answer), Arc::clone(&heard));
                 tokio::spawn(async move {
                     match tls {
-                        None => serve(stream, answer, heard).await,
+                        None => serve(stream, streams, answer, heard).await,
                         Some(tls) => {
                             // A handshake that fails is the client's to notice.
                             let Ok(stream) = tls.accept(stream).await else { return };
-                            serve(stream, answer, heard).await;
+                            serve(stream, streams, answer, heard).await;
                         }
                     }
                 });
@@ -83,7 +92,7 @@ impl Origin {
     }
 }
 
-async fn serve<S>(stream: S, answer: Arc<Answer>, heard: Arc<Mutex<Vec<Heard>>>)
+async fn serve<S>(stream: S, streams: Option<u32>, answer: Arc<Answer>, heard: Arc<Mutex<Vec<Heard>>>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -99,7 +108,8 @@ where
             Ok::<_, Infallible>(response)
         }
     });
-    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    builder.http2().max_concurrent_streams(streams.unwrap_or(200));
     let _ = builder.serve_connection(TokioIo::new(stream), service).await;
 }
 
