@@ -9,6 +9,8 @@ mod admission;
 mod cache;
 mod cli;
 mod clients;
+#[cfg(target_os = "linux")]
+mod deployed;
 mod dns;
 mod doctor;
 mod errors;
