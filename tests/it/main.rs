@@ -14,6 +14,8 @@ mod deployed;
 mod dns;
 mod doctor;
 mod errors;
+#[cfg(target_os = "linux")]
+mod failing;
 mod forward;
 mod frames;
 #[cfg(target_os = "linux")]
