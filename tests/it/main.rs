@@ -41,6 +41,8 @@ mod settings;
 mod shells;
 mod siege;
 mod status;
+#[cfg(target_os = "linux")]
+mod strangers;
 mod subnet;
 mod trust;
 mod tunnel;
