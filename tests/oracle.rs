@@ -11,49 +11,19 @@
 mod support;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use support::binary::Ended;
+use support::gopher;
 use support::nameserver::{Nameserver, Says};
 use support::needs::have;
 use support::netns::Netns;
-use tempfile::TempDir;
 
 /// A resolv.conf for rows in which go would wait for long.
 const QUICK: &str = "options timeout:1 attempts:1";
 
 /// How the line begins if go finds addresses.
 const DIALS: &str = "no error, dials ";
-
-/// Prints go's error, or the addresses that it would dial; what it looks up is what `go mod download`
-/// would (`net.DefaultResolver`, without cgo).
-const PROGRAM: &str = r#"package main
-
-import (
-	"context"
-	"fmt"
-	"net"
-	"os"
-	"strings"
-	"time"
-)
-
-func main() {
-	started := time.Now()
-	addresses, err := net.DefaultResolver.LookupHost(context.Background(), os.Args[1])
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	seconds := int(time.Since(started).Seconds())
-	fmt.Print("no error, dials ", strings.Join(addresses, ", "))
-	if seconds > 0 {
-		fmt.Printf(" after %d s", seconds)
-	}
-	fmt.Println()
-}
-"#;
 
 /// One row: a resolv.conf, what the servers at 127.0.0.1, 127.0.0.2 … say (nothing for "closed"), a name.
 struct Row {
@@ -195,7 +165,7 @@ fn would_go_is_what_go_prints() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let program = build(&folder);
+    let program = gopher::build(folder.path());
     let only = std::env::var("ROW").unwrap_or_default();
     let rows: Vec<Row> = rows().into_iter().filter(|row| row.title.contains(&only)).collect();
     // As many at once as do not starve each other.
@@ -209,18 +179,6 @@ fn would_go_is_what_go_prints() {
         })
         .collect();
     assert!(complaints.is_empty(), "{} of {} rows:\n{}", complaints.len(), rows.len(), complaints.join("\n"));
-}
-
-fn build(folder: &TempDir) -> PathBuf {
-    let at = |name: &str| folder.path().join(name);
-    std::fs::write(at("main.go"), PROGRAM).unwrap();
-    std::fs::write(at("go.mod"), "module oracle\n\ngo 1.20\n").unwrap();
-    let mut go = Command::new("go");
-    go.args(["build", "-o", "oracle", "."]).current_dir(folder.path()).env("CGO_ENABLED", "0");
-    go.env("GOFLAGS", "-mod=mod").env("GOTOOLCHAIN", "local").env("GOENV", "off");
-    let ended = Ended::of(go.output().unwrap());
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    at("oracle")
 }
 
 /// What is wrong with the row, if anything is.

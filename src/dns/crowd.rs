@@ -1,11 +1,12 @@
-//! How much work one client may cause upstream.
+//! How much one client may take: of the work upstream, and of the places over TCP.
 //!
 //! Answers from memory are free; what has to be asked for is paid from a bucket per client, refilled
 //! by the second. Who may ask at all is `admit`'s business. `now` is an argument.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use lru::LruCache;
 use tokio::time::Instant;
@@ -15,6 +16,8 @@ use crate::target::subscriber;
 /// Look-ups a second that a client may cause for long, and at once.
 const RATE: f64 = 100.0;
 const BURST: f64 = 500.0;
+/// Connections of one client at once: an eighth of all that there is room for, so that one alone never has all.
+const MOST_SEATS: usize = 64;
 /// Clients that are remembered; an older one starts with a full bucket again.
 const MOST_CLIENTS: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
 
@@ -22,6 +25,26 @@ const MOST_CLIENTS: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
 pub(super) struct Crowd {
     // Held for one look-up, and only where a question has to be asked upstream.
     buckets: Mutex<LruCache<IpAddr, Bucket>>,
+    // Held for one count, when a connection comes and when it ends. Who has none is not in it.
+    seats: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+/// One connection's place among its client's, given back when it is dropped.
+pub(super) struct Seat {
+    client: IpAddr,
+    seats: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(taken) = seats.get_mut(&self.client) {
+            *taken -= 1;
+            if *taken == 0 {
+                seats.remove(&self.client);
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -32,7 +55,7 @@ struct Bucket {
 
 impl Default for Crowd {
     fn default() -> Crowd {
-        Crowd { buckets: Mutex::new(LruCache::new(MOST_CLIENTS)) }
+        Crowd { buckets: Mutex::new(LruCache::new(MOST_CLIENTS)), seats: Arc::default() }
     }
 }
 
@@ -48,6 +71,19 @@ impl Crowd {
         }
         bucket.left -= 1.0;
         true
+    }
+
+    /// A place for one more connection of this client, if it has not as many as one may have.
+    pub(super) fn seat(&self, client: IpAddr) -> Option<Seat> {
+        let client = subscriber(client);
+        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = seats.entry(client).or_default();
+        // A new entry is never at the limit, so none is left behind empty.
+        if *taken >= MOST_SEATS {
+            return None;
+        }
+        *taken += 1;
+        Some(Seat { client, seats: Arc::clone(&self.seats) })
     }
 }
 
@@ -80,5 +116,18 @@ mod tests {
         let crowd = Crowd::default();
         let now = Instant::now();
         assert_eq!(spend(&crowd, "fd00:1:2:3::1", now) + spend(&crowd, "fd00:1:2:3:ffff::9", now), 500);
+    }
+
+    #[test]
+    fn a_client_has_its_share_of_places_and_gives_each_back() {
+        let crowd = Crowd::default();
+        let (client, neighbour) = ("10.7.0.1".parse().unwrap(), "10.7.0.2".parse().unwrap());
+        let mut taken: Vec<Seat> = std::iter::from_fn(|| crowd.seat(client)).take(1000).collect();
+        assert_eq!(taken.len(), 64);
+        assert!(crowd.seat(neighbour).is_some(), "others have theirs");
+        taken.pop();
+        assert!(crowd.seat(client).is_some());
+        drop(taken);
+        assert!(crowd.seats.lock().unwrap().is_empty(), "who has none is not remembered");
     }
 }

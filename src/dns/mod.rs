@@ -209,6 +209,10 @@ impl Nameserver {
             self.count(Said::Stranger);
             return Ok(());
         }
+        let Some(_seat) = self.crowd.seat(peer.ip()) else {
+            self.count(Said::Limited);
+            return Ok(());
+        };
         stream.set_nodelay(true)?;
         let codec = LengthDelimitedCodec::builder().length_field_length(2).max_frame_length(LONGEST).new_codec();
         let (mut replies, mut queries) = Framed::new(stream, codec).split();

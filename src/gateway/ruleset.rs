@@ -22,9 +22,10 @@ impl Plan {
     pub fn ruleset(&self) -> String {
         let mut text = format!(
             "# A build subnet, sent to goanyway on this machine. Written by, and to be changed by:\n\
-             #   goanyway gateway print{}\n\
+             #   goanyway gateway print{}{}\n\
              # (apply instead of print loads it, check compares, remove takes it out again.)\n",
-            self.flags()
+            self.flags(),
+            self.admitting()
         );
         for line in Family::BOTH.into_iter().flat_map(|family| routing::wanted(self, family).lines("add")) {
             if !text.contains("Marked packets") {
@@ -56,6 +57,11 @@ impl Plan {
             flags += " --include-private";
         }
         flags
+    }
+
+    /// What settings that name no clients would lack: a listener for others wants to be told for whom.
+    pub fn admitting(&self) -> String {
+        self.clients().map(|subnet| format!(" --client {subnet}")).collect()
     }
 
     fn chains(&self) -> Vec<String> {

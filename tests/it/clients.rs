@@ -88,18 +88,23 @@ async fn curl_reaches_an_http_and_an_https_origin() {
     assert!(heard[0].headers.contains_key("via") && !heard[0].headers.contains_key("proxy-authorization"), "{heard:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn git_clones_over_https() {
-    if !have("git_clones_over_https", &["git"]) {
-        return;
-    }
+/// `/repo.git`, with one file in it.
+pub fn repository() -> HashMap<String, Bytes> {
     let made = home();
     let script = "git init -q work && cd work && echo hello > file && git add file \
                   && git -c user.name=a -c user.email=a@b commit -qm one \
                   && git clone -q --bare . ../srv/repo.git && git -C ../srv/repo.git update-server-info";
     let ended = made.shell(script, &[]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    let rig = rig(served(&made.at("srv"))).await;
+    served(&made.at("srv"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn git_clones_over_https() {
+    if !have("git_clones_over_https", &["git"]) {
+        return;
+    }
+    let rig = rig(repository()).await;
     // git's libcurl may be of any TLS library; this variable all of them follow.
     let pem = rig.pem.to_str().unwrap();
     let ended = rig.shell(&format!("git clone -q {} clone", rig.url("/repo.git")), &[("GIT_SSL_CAINFO", pem)]);
@@ -112,15 +117,20 @@ async fn pip_downloads_from_an_index() {
     if !have("pip_downloads_from_an_index", &["pip"]) {
         return;
     }
-    let page = "<!DOCTYPE html><html><body><a href=\"hello-1.0-py3-none-any.whl\">hello</a></body></html>";
-    let files = [("/simple/hello/", page.into()), ("/simple/hello/hello-1.0-py3-none-any.whl", wheel().into())];
-    let rig = rig(files.map(|(path, bytes)| (path.to_owned(), bytes)).into()).await;
+    let rig = rig(index()).await;
     let script =
         format!("pip download -q --no-deps --no-cache-dir -d got --index-url {} hello==1.0", rig.url("/simple"));
     let variables = [("PIP_CERT", rig.pem.to_str().unwrap()), ("PIP_DISABLE_PIP_VERSION_CHECK", "1")];
     let ended = rig.shell(&script, &variables);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_eq!(std::fs::read(rig.home.at("got/hello-1.0-py3-none-any.whl")).unwrap(), wheel());
+}
+
+/// `/simple`, with one wheel.
+pub fn index() -> HashMap<String, Bytes> {
+    let page = "<!DOCTYPE html><html><body><a href=\"hello-1.0-py3-none-any.whl\">hello</a></body></html>";
+    let files = [("/simple/hello/", page.into()), ("/simple/hello/hello-1.0-py3-none-any.whl", wheel().into())];
+    files.map(|(path, bytes)| (path.to_owned(), bytes)).into()
 }
 
 fn wheel() -> Vec<u8> {
@@ -138,11 +148,8 @@ fn wheel() -> Vec<u8> {
     writer.finish().unwrap().into_inner()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn npm_installs_from_a_registry() {
-    if !have("npm_installs_from_a_registry", &["npm", "node", "tar"]) {
-        return;
-    }
+/// A registry at the root of its host, with one package.
+pub fn registry() -> HashMap<String, Bytes> {
     let made = home();
     std::fs::create_dir(made.at("package")).unwrap();
     std::fs::write(made.at("package/package.json"), r#"{"name":"hello","version":"1.0.0"}"#).unwrap();
@@ -155,7 +162,15 @@ async fn npm_installs_from_a_registry() {
         "name": "hello", "dist-tags": { "latest": "1.0.0" }, "versions": { "1.0.0": version }
     });
     let files = [("/hello", packument.to_string().into()), ("/hello.tgz", tarball.into())];
-    let rig = rig(files.map(|(path, bytes)| (path.to_owned(), bytes)).into()).await;
+    files.map(|(path, bytes)| (path.to_owned(), bytes)).into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn npm_installs_from_a_registry() {
+    if !have("npm_installs_from_a_registry", &["npm", "node", "tar"]) {
+        return;
+    }
+    let rig = rig(registry()).await;
     let script = format!(
         "echo '{{}}' > package.json; npm install --no-audit --no-fund --no-update-notifier --fetch-retries 0 \
          --replace-registry-host always --cafile real.pem --registry {} hello@1.0.0",

@@ -1,6 +1,6 @@
 //! The name server of a build subnet, asked over real sockets.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
@@ -11,6 +11,8 @@ use tokio::net::{TcpStream, UdpSocket};
 
 use crate::support::daemon::{Daemon, Wanted, goanyway};
 use crate::support::nameserver::{Nameserver, Says};
+use crate::support::needs::have;
+use crate::support::netns::Netns;
 
 // The vocabulary.
 
@@ -36,7 +38,7 @@ pub fn question(name: &str, kind: RecordType) -> Message {
     message
 }
 
-fn with_edns(mut message: Message, payload: u16) -> Message {
+pub fn with_edns(mut message: Message, payload: u16) -> Message {
     let mut edns = Edns::new();
     edns.set_max_payload(payload);
     message.set_edns(edns);
@@ -44,7 +46,8 @@ fn with_edns(mut message: Message, payload: u16) -> Message {
 }
 
 pub async fn over_udp(server: SocketAddr, packet: &[u8]) -> Message {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let any = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(any).await.unwrap();
     socket.connect(server).await.unwrap();
     socket.send(packet).await.unwrap();
     let mut reply = [0; 4096];
@@ -53,12 +56,12 @@ pub async fn over_udp(server: SocketAddr, packet: &[u8]) -> Message {
     Message::from_vec(&reply[..length]).unwrap()
 }
 
-async fn send_framed(stream: &mut TcpStream, packet: &[u8]) {
+pub async fn send_framed(stream: &mut TcpStream, packet: &[u8]) {
     stream.write_u16(packet.len() as u16).await.unwrap();
     stream.write_all(packet).await.unwrap();
 }
 
-async fn read_framed(stream: &mut TcpStream) -> Message {
+pub async fn read_framed(stream: &mut TcpStream) -> Message {
     let mut reply = vec![0; stream.read_u16().await.unwrap().into()];
     stream.read_exact(&mut reply).await.unwrap();
     Message::from_vec(&reply).unwrap()
@@ -74,15 +77,15 @@ async fn ask(daemon: &Daemon, name: &str, kind: RecordType) -> Message {
     over_udp(daemon.dns(), &with_edns(question(name, kind), 1232).to_vec().unwrap()).await
 }
 
-fn code(message: &Message) -> ResponseCode {
+pub fn code(message: &Message) -> ResponseCode {
     message.metadata.response_code
 }
 
-fn addresses(message: &Message) -> Vec<IpAddr> {
+pub fn addresses(message: &Message) -> Vec<IpAddr> {
     message.answers.iter().filter_map(|record| record.data.ip_addr()).collect()
 }
 
-fn reason(message: &Message) -> Option<u16> {
+pub fn reason(message: &Message) -> Option<u16> {
     match message.edns.as_ref()?.option(EdnsCode::Unknown(15))? {
         EdnsOption::Unknown(_, bytes) => Some(u16::from_be_bytes([bytes[0], bytes[1]])),
         _ => None,
@@ -234,4 +237,22 @@ async fn questions_about_private_names_stay_inside_whatever_they_ask() {
         assert_eq!(code(&ask(&daemon, name, kind).await), ResponseCode::ServFail, "{name}");
     }
     assert_eq!(public.names(), [""; 0]);
+}
+
+/// It gave up after sixteen ports that were free for UDP and taken for TCP; the kernel may choose one again and again.
+#[test]
+fn a_port_of_the_kernels_choice_is_one_that_is_free_over_tcp_too() {
+    if !have("a_port_of_the_kernels_choice_is_one_that_is_free_over_tcp_too", &["root", "ip"]) {
+        return;
+    }
+    let machine = Netns::with_resolv_conf("");
+    machine.set("net.ipv4.ip_local_port_range", "40000 40063");
+    let served = machine.visit(|| {
+        let _taken: Vec<TcpListener> =
+            (40000..40063).map(|port| TcpListener::bind(("127.0.0.1", port)).unwrap()).collect();
+        // All but the last of them; listeners over TCP alone are none of this test's.
+        let wanted = serving().with("listen", "127.0.0.1:3128").with("admin.listen", "127.0.0.1:3127");
+        wanted.and("resolve.hosts", "here.test=10.0.0.1").start().dns()
+    });
+    assert_eq!(served, "127.0.0.1:40063".parse().unwrap());
 }

@@ -96,9 +96,7 @@ impl Rig {
 
     /// All that there is of rules and routes on the router.
     fn state(&self) -> String {
-        let show = "nft list ruleset; ip -4 rule; ip -6 rule; ip -4 route show table all; ip -6 route show table all";
-        let shown = self.router.visit(|| Command::new("sh").args(["-c", show]).output().unwrap());
-        String::from_utf8(shown.stdout).unwrap()
+        self.router.rules()
     }
 }
 
@@ -489,16 +487,38 @@ fn the_unit_that_is_shipped_lays_its_rules_and_takes_them_away() {
     assert_eq!(rig.state(), untouched);
 }
 
+/// The command that a ruleset says it was written by.
+fn head_of(ruleset: &str) -> Vec<&str> {
+    let line = ruleset.lines().find_map(|line| line.strip_prefix("#   goanyway ")).unwrap();
+    line.split_whitespace().collect()
+}
+
+/// It left the clients out, and was refused wherever no settings name them.
+#[test]
+fn the_command_in_the_head_of_a_ruleset_prints_it_again() {
+    let home = home();
+    let clients = "[admit]\nclients = [\"10.7.0.0/16\", \"fd07::/64\"]\n";
+    std::fs::write(home.at("clients.toml"), clients).unwrap();
+    let settings = home.at("clients.toml").display().to_string();
+    let unadmitted = SUBNET.replace(" --client 10.7.0.0/16 --client fd07::/64", "");
+    for mode in ["redirect", "tproxy"] {
+        let line = format!("gateway print --mode {mode} --config {settings} {unadmitted}");
+        let line: Vec<&str> = line.split_whitespace().collect();
+        let printed = home.run(&line);
+        assert_eq!((printed.code, printed.err.as_str()), (Some(0), ""), "{printed:?}");
+        let again = home.run(&head_of(&printed.out));
+        assert_eq!((again.code, again.err.as_str()), (Some(0), ""), "{again:?}");
+        assert_eq!(again.out, printed.out, "{mode}");
+    }
+}
+
 /// The samples under `deploy/nftables` say in their head how they were made; `GOANYWAY_BLESS=1` makes them anew.
 #[test]
 fn the_samples_are_what_print_prints() {
     let home = home();
     for sample in ["deploy/nftables/redirect.nft", "deploy/nftables/tproxy.nft"] {
         let kept = golden::promised(sample);
-        let line = kept.lines().find_map(|line| line.strip_prefix("#   goanyway ")).unwrap();
-        let mut arguments: Vec<&str> = line.split_whitespace().collect();
-        arguments.extend(["--client", "10.7.0.0/16", "--client", "fd07::/64"]);
-        let printed = home.run(&arguments);
+        let printed = home.run(&head_of(&kept));
         assert_eq!((printed.code, printed.err.as_str()), (Some(0), ""), "{printed:?}");
         golden::keeps(sample, &printed.out);
     }

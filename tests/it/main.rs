@@ -9,9 +9,13 @@ mod admission;
 mod cache;
 mod cli;
 mod clients;
+#[cfg(target_os = "linux")]
+mod deployed;
 mod dns;
 mod doctor;
 mod errors;
+#[cfg(target_os = "linux")]
+mod failing;
 mod forward;
 mod frames;
 #[cfg(target_os = "linux")]
@@ -37,6 +41,8 @@ mod settings;
 mod shells;
 mod siege;
 mod status;
+#[cfg(target_os = "linux")]
+mod strangers;
 mod subnet;
 mod trust;
 mod tunnel;

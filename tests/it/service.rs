@@ -30,7 +30,7 @@ use crate::support::origin::echo;
 
 /// A `serve` that these sockets are handed to as a supervisor does it: from descriptor 3 on, the number
 /// of the process that is meant beside them. Two at most: they are carried in by standard input and output.
-fn hand_over(home: &Home, sockets: Vec<(&str, OwnedFd)>, arguments: &[&str]) -> Command {
+pub fn hand_over(home: &Home, sockets: Vec<(&str, OwnedFd)>, arguments: &[&str]) -> Command {
     let (names, fds): (Vec<&str>, Vec<OwnedFd>) = sockets.into_iter().unzip();
     let mut command = Command::new("sh");
     home.surround(&mut command);
@@ -50,7 +50,7 @@ fn bound() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-fn owned(socket: impl Into<OwnedFd>) -> OwnedFd {
+pub fn owned(socket: impl Into<OwnedFd>) -> OwnedFd {
     socket.into()
 }
 

@@ -24,11 +24,11 @@ use crate::support::subnet::{
 
 // The vocabulary.
 
-const NEEDS: [&str; 3] = ["root", "ip", "nft"];
-const WEB: &str = "80, 443";
+pub const NEEDS: [&str; 3] = ["root", "ip", "nft"];
+pub const WEB: &str = "80, 443";
 
 /// `go mod download` in a client that trusts these roots and no others, with an empty module cache.
-fn go_mod_download(client: &Netns, roots: &str) -> Ended {
+pub fn go_mod_download(client: &Netns, roots: &str) -> Ended {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let go_mod = format!("module example.com/main\n\ngo 1.20\n\nrequire {MODULE} v1.0.0\n");
@@ -44,16 +44,16 @@ fn go_mod_download(client: &Netns, roots: &str) -> Ended {
     Ended::of(go.output().unwrap())
 }
 
-fn passes(ended: &Ended) {
+pub fn passes(ended: &Ended) {
     assert_eq!(ended.code, Some(0), "{ended:?}");
 }
 
 /// How many redirected connections went on like this.
-fn went(daemon: &Daemon, how: &str) -> u64 {
+pub fn went(daemon: &Daemon, how: &str) -> u64 {
     counted(daemon, &format!("goanyway_subnet_connections_total{{outcome=\"{how}\"}} "))
 }
 
-fn shown(daemon: &Daemon, name: &str) -> u64 {
+pub fn shown(daemon: &Daemon, name: &str) -> u64 {
     counted(daemon, &format!("goanyway_subnet_names_total{{name=\"{name}\"}} "))
 }
 
@@ -62,7 +62,7 @@ fn counted(daemon: &Daemon, line: &str) -> u64 {
     text.lines().find_map(|own| own.strip_prefix(line)).map_or(0, |count| count.parse().unwrap())
 }
 
-async fn dial(to: &str) -> std::io::Result<TcpStream> {
+pub async fn dial(to: &str) -> std::io::Result<TcpStream> {
     let dialing = TcpStream::connect(to.parse::<SocketAddr>().unwrap());
     tokio::time::timeout(Duration::from_secs(20), dialing).await.expect("no gateway took it")
 }
@@ -75,7 +75,7 @@ async fn told(to: &str, says: &[u8]) -> Vec<u8> {
 }
 
 /// All that comes until the other side is done; a reset ends it too.
-async fn rest(stream: &mut TcpStream) -> Vec<u8> {
+pub async fn rest(stream: &mut TcpStream) -> Vec<u8> {
     let mut heard = Vec::new();
     let reading = stream.read_to_end(&mut heard);
     let _ = tokio::time::timeout(Duration::from_secs(60), reading).await.expect("neither an end nor a reset");
@@ -83,18 +83,18 @@ async fn rest(stream: &mut TcpStream) -> Vec<u8> {
 }
 
 /// Asks for a server at an address, as a client that trusts these roots; what it answers.
-async fn probe(to: &str, name: &str, path: &str, roots: RootCertStore) -> std::io::Result<String> {
+pub async fn probe(to: &str, name: &str, path: &str, roots: RootCertStore) -> std::io::Result<String> {
     let mut stream = handshake(dial(to).await?, name, roots, &[b"http/1.1"]).await?;
     let head = format!("GET {path} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n");
     Ok(request(&mut stream, &head).await.text())
 }
 
 /// The usual: a mirror, a name server that knows it, goanyway, rules.
-struct Usual {
-    subnet: Subnet,
-    mirror: Hosted<Mirror>,
-    daemon: Hosted<Daemon>,
-    nameserver: Hosted<Nameserver>,
+pub struct Usual {
+    pub subnet: Subnet,
+    pub mirror: Hosted<Mirror>,
+    pub daemon: Hosted<Daemon>,
+    pub nameserver: Hosted<Nameserver>,
     _folder: TempDir,
 }
 
@@ -104,11 +104,17 @@ fn usual(rules: Rules, ports: &str) -> Usual {
 
 /// The same, with the mirror at its address of one family.
 fn usual_at(at: &'static str, rules: Rules, ports: &str) -> Usual {
+    let usual = unruled(at);
+    usual.subnet.bring(rules, ports);
+    usual
+}
+
+/// The same before there is any rule.
+pub fn unruled(at: &'static str) -> Usual {
     let (subnet, folder) = (Subnet::new(), tempfile::tempdir().unwrap());
     let mirror = subnet.mirror(at);
     let nameserver = subnet.nameserver(NAMESERVER_AT, Says::Address(at));
     let daemon = subnet.start(subnet.goanyway(folder.path()));
-    subnet.bring(rules, ports);
     Usual { subnet, mirror, daemon, nameserver, _folder: folder }
 }
 
@@ -125,12 +131,17 @@ fn the_start_says_where_redirected_connections_are_taken() {
     assert!(open.err.contains("--transparent 0.0.0.0:0 is open to the network") && open.err.contains("--client CIDR"));
 }
 
-fn builds_pass_with_the_ca_and_without(rules: Rules, at: &'static str) {
-    let Usual { subnet, mirror, daemon, .. } = &usual_at(at, rules, WEB);
+fn builds_pass(rules: Rules, at: &'static str) {
+    let usual = usual_at(at, rules, WEB);
     if at.contains(':') {
         // A client is one address to us: it must ask for names over the family that it comes by.
-        subnet.trusting.write("resolv.conf", "nameserver fd07::1\n");
+        usual.subnet.trusting.write("resolv.conf", "nameserver fd07::1\n");
     }
+    builds_pass_with_the_ca_and_without(&usual);
+}
+
+pub fn builds_pass_with_the_ca_and_without(usual: &Usual) {
+    let Usual { subnet, mirror, daemon, .. } = usual;
     // Nothing but our CA in its bundle: whatever it accepts came from us.
     passes(&go_mod_download(&subnet.trusting, &daemon.ca_pem()));
     assert!(went(daemon, "intercepted") > 0 && went(daemon, "straight") == 0, "{}", daemon.metrics());
@@ -147,28 +158,28 @@ fn builds_pass_with_the_ca_and_without(rules: Rules, at: &'static str) {
 #[test]
 fn a_build_with_no_setting_passes_redirected() {
     if have("a_build_with_no_setting_passes_redirected", &[&NEEDS[..], &["go"]].concat()) {
-        builds_pass_with_the_ca_and_without(Rules::Redirect, MIRROR_AT);
+        builds_pass(Rules::Redirect, MIRROR_AT);
     }
 }
 
 #[test]
 fn a_build_with_no_setting_passes_redirected_over_ipv6() {
     if have("a_build_with_no_setting_passes_redirected_over_ipv6", &[&NEEDS[..], &["go"]].concat()) {
-        builds_pass_with_the_ca_and_without(Rules::Redirect, MIRROR_AT_V6);
+        builds_pass(Rules::Redirect, MIRROR_AT_V6);
     }
 }
 
 #[test]
 fn a_build_with_no_setting_passes_by_tproxy() {
     if have("a_build_with_no_setting_passes_by_tproxy", &[&NEEDS[..], &["go"]].concat()) {
-        builds_pass_with_the_ca_and_without(Rules::Tproxy, MIRROR_AT);
+        builds_pass(Rules::Tproxy, MIRROR_AT);
     }
 }
 
 #[test]
 fn a_build_with_no_setting_passes_by_tproxy_over_ipv6() {
     if have("a_build_with_no_setting_passes_by_tproxy_over_ipv6", &[&NEEDS[..], &["go"]].concat()) {
-        builds_pass_with_the_ca_and_without(Rules::Tproxy, MIRROR_AT_V6);
+        builds_pass(Rules::Tproxy, MIRROR_AT_V6);
     }
 }
 

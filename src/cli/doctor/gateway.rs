@@ -76,7 +76,7 @@ fn apply(words: &[String]) -> String {
 /// What the settings of that command would lack: a listener for others wants to be told for whom.
 fn admitting(plan: &Plan, around: &Surroundings) -> String {
     match around.settings.admit.clients.as_slice() {
-        [] => plan.clients().map(|subnet| format!(" --client {subnet}")).collect(),
+        [] => plan.admitting(),
         _ => around.typed.again(&["admit.clients"]).iter().map(|word| format!(" {word}")).collect(),
     }
 }

@@ -7,6 +7,7 @@ pub mod client;
 pub mod clients;
 pub mod daemon;
 pub mod golden;
+pub mod gopher;
 pub mod mirror;
 pub mod nameserver;
 pub mod needs;

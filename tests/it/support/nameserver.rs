@@ -83,9 +83,13 @@ impl Nameserver {
 
     /// A server over TLS or HTTPS, whose certificate the authority signs for `name`.
     pub async fn start_encrypted(says: Says, over: Over, authority: &Authority, name: &str) -> Nameserver {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        Nameserver::encrypted_at("127.0.0.1:0", says, over, acceptor(authority, name, over)).await
+    }
+
+    /// The same at an address of the test's choice, showing what is shown there.
+    pub async fn encrypted_at(address: &str, says: Says, over: Over, acceptor: TlsAcceptor) -> Nameserver {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let acceptor = acceptor(authority, name, over);
         let script = Script::new(says);
         let served = script.clone();
         let mut tasks = JoinSet::new();
@@ -129,7 +133,7 @@ impl Nameserver {
 }
 
 /// What an encrypted server shows: signed for its name, speaking what its transport wants.
-fn acceptor(authority: &Authority, name: &str, over: Over) -> TlsAcceptor {
+pub fn acceptor(authority: &Authority, name: &str, over: Over) -> TlsAcceptor {
     let mut config = rustls::ServerConfig::clone(&authority.server(&[name]));
     config.alpn_protocols = if over == Over::Https { vec![b"h2".to_vec()] } else { Vec::new() };
     TlsAcceptor::from(Arc::new(config))

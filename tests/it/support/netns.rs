@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -44,6 +45,11 @@ impl Netns {
     /// One more address of this machine, such as `10.77.0.1/24`.
     pub fn add_address(&self, address: &str) {
         run("ip", &["-n", &self.name, "address", "add", address, "dev", "lo"]);
+    }
+
+    /// Whether this machine has that address.
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.visit(|| std::net::UdpSocket::bind((address, 0)).is_ok())
     }
 
     /// A cable from here to there, by the name of its plug on each side; each end gets its addresses.
@@ -90,6 +96,13 @@ impl Netns {
         let mut nft = self.command("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
         nft.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
         assert!(nft.wait().unwrap().success(), "{rules}");
+    }
+
+    /// All that there is of rules and routes inside.
+    pub fn rules(&self) -> String {
+        let show = "nft list ruleset; ip -4 rule; ip -6 rule; ip -4 route show table all; ip -6 route show table all";
+        let shown = self.visit(|| Command::new("sh").args(["-c", show]).output().unwrap());
+        String::from_utf8(shown.stdout).unwrap()
     }
 
     /// Does something inside, on a thread and a runtime of its own, and hands over what came of it.

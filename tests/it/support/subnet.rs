@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::authority::Authority;
+use super::binary::{Ended, Home};
 use super::daemon::{Daemon, Wanted, goanyway};
 use super::mirror::Mirror;
 use super::nameserver::{Nameserver, Says};
@@ -108,6 +109,28 @@ impl Subnet {
                 }
             }
         }
+    }
+
+    /// Has `goanyway gateway` lay its rules, for all clients and all that it takes.
+    pub fn apply(&self, rules: Rules, home: &Home) {
+        let (mode, at) = (if rules == Rules::Redirect { "redirect" } else { "tproxy" }, TRANSPARENT);
+        let line = format!(
+            "gateway apply --mode {mode} --subnet 10.7.0.0/16 --subnet fd07::/16 --interface lan0 --interface lan1 \
+             --client 10.7.0.0/16 --client fd07::/16 --transparent 0.0.0.0:{at} --transparent [::]:{at} \
+             --dns 0.0.0.0:53 --dns [::]:53"
+        );
+        self.gateway_runs(home, &line);
+    }
+
+    /// Has `goanyway gateway` take them away.
+    pub fn remove(&self, home: &Home) {
+        self.gateway_runs(home, "gateway remove");
+    }
+
+    fn gateway_runs(&self, home: &Home, line: &str) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let ended: Ended = self.gateway.visit(|| home.run(&words));
+        assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{line}: {ended:?}");
     }
 
     /// A goanyway for the gateway: name server of the subnet, and taking what is redirected.
