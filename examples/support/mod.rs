@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each example needs a part of it")]
 
+pub mod subnet;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
