@@ -16,6 +16,9 @@ mod support;
 use support::subnet::{Subnet, ask, dial, hello, load, origin};
 use support::{Outcome, beside_us};
 
+/// What one thread of the client does, and how much of it was done.
+type Work = fn(&[u8], bool, Duration) -> Outcome<u64>;
+
 const KINDS: [(&str, &str); 3] = [("bulk 1", "MB/s"), ("bulk 16", "MB/s"), ("set-ups 16", "/s")];
 
 #[tokio::main]
@@ -77,7 +80,7 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 fn client(kind: &str, way: Option<&str>, seconds: Option<String>) -> Outcome<()> {
     let (hello, connect) = (hello()?, way == Some("connect"));
     let length = Duration::from_secs(seconds.unwrap_or_default().parse()?);
-    let (work, threads): (fn(&[u8], bool, Duration) -> Outcome<u64>, usize) = match kind {
+    let (work, threads): (Work, usize) = match kind {
         "bulk 1" => (read_all, 1),
         "bulk 16" => (read_all, 16),
         _ => (come_and_go, 16),
