@@ -196,9 +196,9 @@ fn most_streams(heard: &[u8]) -> Option<Option<u32>> {
     if kind != SETTINGS || length > LONGEST {
         return Some(None);
     }
-    let settings = payload.get(..length)?.chunks_exact(6);
+    let mut settings = payload.get(..length)?.chunks_exact(6);
     let is_it = |setting: &&[u8]| setting[..2] == MAX_CONCURRENT_STREAMS;
-    let last = settings.filter(is_it).next_back();
+    let last = settings.rfind(is_it);
     Some(last.map(|setting| u32::from_be_bytes([setting[2], setting[3], setting[4], setting[5]])))
 }
 
