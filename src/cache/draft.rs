@@ -65,6 +65,11 @@ impl Draft {
         self.growth.is_released()
     }
 
+    /// The length that readers were told, if it was known.
+    pub fn promised(&self) -> Option<u64> {
+        self.growth.promised()
+    }
+
     /// How many bytes were written since the last start.
     pub fn written(&self) -> u64 {
         self.growth.written()

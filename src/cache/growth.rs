@@ -198,6 +198,10 @@ impl Growth {
         self.lock().written()
     }
 
+    pub(super) fn promised(&self) -> Option<u64> {
+        self.lock().promised
+    }
+
     /// Whether as many came as were promised.
     pub(super) fn check_length(&self) -> Result<(), Error> {
         let state = self.lock();

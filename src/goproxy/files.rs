@@ -3,15 +3,19 @@
 //! go makes one request for a file and then no other. So a file is held back until it is whole and
 //! right, as long as it is small and comes fast: whatever goes wrong until then is mended from any
 //! mirror. A larger or slower one is let go to all who wait while it grows; a cut is then continued
-//! by `Range` on the same mirror, because mirrors zip differently, and a file that turns out wrong at
-//! its end breaks off and is not kept. The checksum database is asked at the same time as the mirror.
+//! by `Range` on the same mirror, or by a whole answer of any mirror that begins with just what went
+//! out already: some zip the same files differently. A file that turns out wrong at its end breaks off
+//! and is not kept. The checksum database is asked at the same time as the mirror.
 
+use std::io::{Read, SeekFrom};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use http::header::{CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE};
 use http::{Response, StatusCode};
 use http_body_util::BodyExt;
+use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -32,8 +36,11 @@ use crate::trace::{self, Phase};
 
 /// A file that is held and comes slower than this, in bytes a second, is asked of another mirror.
 const DRIP: u64 = 16 << 10;
-/// How often one cut of a file that is out already is mended.
+/// How often the mirror that cut a file which is out already is asked for the rest, where there is no other.
 const RESUMES: u32 = 4;
+
+/// What is read back at once, in bytes.
+const PIECE: usize = 64 << 10;
 
 /// Sums that are on their way while the file is.
 struct Vouching {
@@ -61,6 +68,24 @@ struct Holding {
     bytes: u64,
     /// How many mirrors may still be left because they drip: the last one is taken as it is.
     leaves_slow: usize,
+    /// How often a mirror is asked for the rest before anyone is asked for all of it.
+    resumes: u32,
+}
+
+/// What came from one mirror.
+struct Answer<'a> {
+    mirror: &'a Arc<Mirror>,
+    response: Response<Body>,
+    /// How much of the file comes before it.
+    from: u64,
+}
+
+/// The part of a whole answer that went out already, from somebody else. It has to be the same.
+struct Overlap {
+    left: u64,
+    heard: Sha256,
+    /// The digest of what went out.
+    out: JoinHandle<Option<[u8; 32]>>,
 }
 
 /// What became of one mirror's file.
@@ -72,8 +97,11 @@ enum Tried {
     Unread,
     /// Whole and malformed, and nobody says what is right.
     Odd(Said),
-    /// Cut, or not what the database has.
+    /// Not what the database has.
     Bad(Said),
+    Cut(Said),
+    /// Not the file whose beginning went out already.
+    Another(Said),
     /// The store could not take it.
     NoRoom(Failure),
 }
@@ -82,8 +110,41 @@ enum Tried {
 enum Poured {
     Whole,
     Cut(Said),
+    Another(Said),
     /// The store cannot take it.
     NoRoom(Failure),
+}
+
+impl Overlap {
+    /// What of a draft that is out lies after `from`, `left` bytes of it.
+    fn of(draft: &Draft, from: u64, left: u64) -> Result<Overlap, cache::Error> {
+        let mut out = draft.reading()?;
+        let out = tokio::task::spawn_blocking(move || {
+            out.seek(SeekFrom::Start(from)).ok()?;
+            let (mut out, mut digest) = (out.take(left), Sha256::new());
+            let mut piece = vec![0; PIECE];
+            loop {
+                match out.read(&mut piece).ok()? {
+                    0 => return (out.limit() == 0).then(|| digest.finalize().into()),
+                    read => digest.update(&piece[..read]),
+                }
+            }
+        });
+        Ok(Overlap { left, heard: Sha256::new(), out })
+    }
+
+    /// Takes what belongs to it off the front of a piece.
+    fn hear(&mut self, piece: &mut Bytes) {
+        let ours = usize::try_from(self.left).map_or(piece.len(), |left| left.min(piece.len()));
+        self.heard.update(piece.split_to(ours));
+        self.left -= ours as u64;
+    }
+
+    /// Whether all that was heard is what went out.
+    async fn is_met(self) -> bool {
+        let out = self.out.await.ok().flatten();
+        out.is_some_and(|out| out[..] == self.heard.finalize()[..])
+    }
 }
 
 impl House {
@@ -102,11 +163,18 @@ impl House {
             walk = walk.for_small();
         }
         let mut is_odd = false;
-        let mut holding = Holding { bytes: self.config.hold, leaves_slow: ground.pool.mirrors.len() - 1 };
+        let others = ground.pool.mirrors.len() - 1;
+        let resumes = if others == 0 { RESUMES } else { 1 };
+        let mut holding = Holding { bytes: self.config.hold, leaves_slow: others, resumes };
+        let mut broken: Option<(Arc<Mirror>, Said)> = None;
         loop {
-            let found = match walk.next().await {
-                Ok(found) => found,
-                Err(trouble) => return self.give_up(draft, trouble, is_odd, request, ground).await,
+            let found = match (walk.next().await, broken.take()) {
+                (Ok(found), last) => {
+                    broken = last;
+                    found
+                }
+                (Err(_), Some((mirror, said))) => return Err(cut_off(request, &mirror, said)),
+                (Err(trouble), None) => return self.give_up(draft, trouble, is_odd, request, ground).await,
             };
             if std::mem::take(&mut is_odd) {
                 draft.restart();
@@ -129,12 +197,18 @@ impl House {
                     walk.complain_of(&seated, said.clone());
                     return Err(cut_off(request, &mirror, said));
                 }
+                // Somebody may have the rest of it.
+                Tried::Cut(said) if draft.is_released() => {
+                    walk.complain_of(&seated, said.clone());
+                    broken = Some((mirror, said));
+                }
+                Tried::Another(said) => walk.set_aside(&seated, said),
                 Tried::Odd(said) => {
                     // Held until another mirror has a better one; go has its own words for it.
                     is_odd = true;
                     walk.complain_of(&seated, said);
                 }
-                Tried::Bad(said) => {
+                Tried::Bad(said) | Tried::Cut(said) => {
                     draft.restart();
                     if matches!(said, Said::Silent(_)) {
                         holding.leaves_slow = holding.leaves_slow.saturating_sub(1);
@@ -174,7 +248,8 @@ impl House {
         match self.pour(draft, found, mirror, request, holding).await {
             Poured::Whole => {}
             Poured::NoRoom(failure) => return Ok(Tried::NoRoom(failure)),
-            Poured::Cut(said) => return Ok(Tried::Bad(said)),
+            Poured::Cut(said) => return Ok(Tried::Cut(said)),
+            Poured::Another(said) => return Ok(Tried::Another(said)),
         }
         let sums = vouching.wait(self.judge()).await;
         let worth = match weigh(draft, request, sums.as_ref()).await {
@@ -239,7 +314,8 @@ impl House {
         });
     }
 
-    /// Writes a body into the draft; a cut after its release is mended from the same mirror.
+    /// Writes a body into the draft; a cut after its release is mended from the same mirror. Where the draft is out
+    /// already, and somebody else broke off, this goes on from there.
     async fn pour(
         &self,
         draft: &mut Draft,
@@ -252,27 +328,33 @@ impl House {
         if length.is_some_and(|length| length > longest(request)) {
             return Poured::Cut(Said::Wrong(format!("longer than {} bytes", longest(request))));
         }
+        let out = if draft.is_released() { draft.written() } else { 0 };
+        if out > 0 && draft.promised() != length {
+            return Poured::Another(Said::Wrong("not as long as the zip that broke off".to_owned()));
+        }
         let validator = validator(&found.response);
-        let mut response = found.response;
+        let mut answer = Answer { mirror, response: found.response, from: 0 };
         let mut resumes = 0;
         loop {
             let running = trace::start(Phase::Body, || mirror.name());
-            let poured = self.pour_once(draft, response, length, mirror, request, holding).await;
+            let poured = self.pour_once(draft, answer, length, request, holding).await;
             running.end(&if matches!(poured, Poured::Whole) { Ok(()) } else { Err(()) });
             let said = match poured {
                 Poured::Cut(said) => said,
                 other => return other,
             };
-            if !draft.is_released() || matches!(said, Said::Wrong(_)) || resumes == RESUMES {
+            // Before it was found to be the same file, its rest is no use.
+            let is_same = out == 0 || draft.written() > out;
+            if !draft.is_released() || !is_same || matches!(said, Said::Wrong(_)) || resumes == holding.resumes {
                 return Poured::Cut(said);
             }
             self.tally.fault(&said);
-            response = loop {
+            answer = loop {
                 resumes += 1;
                 sleep(policy::pause(resumes)).await;
                 match self.resume(draft.written(), mirror, request, validator.as_ref()).await {
                     Some(rest) => break rest,
-                    None if resumes == RESUMES => return Poured::Cut(said),
+                    None if resumes == holding.resumes => return Poured::Cut(said),
                     None => {}
                 }
             };
@@ -284,12 +366,20 @@ impl House {
     async fn pour_once(
         &self,
         draft: &mut Draft,
-        response: Response<Body>,
+        answer: Answer<'_>,
         length: Option<u64>,
-        mirror: &Mirror,
         request: &ModuleRequest,
         holding: Holding,
     ) -> Poured {
+        let Answer { mirror, response, from } = answer;
+        let mut overlap = match draft.written().saturating_sub(from) {
+            0 => None,
+            left => match Overlap::of(draft, from, left) {
+                Ok(overlap) => Some(overlap),
+                // Some of it was passed on without being held.
+                Err(why) => return Poured::NoRoom(why.into()),
+            },
+        };
         let mut body = response.into_body();
         let begun = Instant::now();
         while let Some(frame) = body.frame().await {
@@ -297,7 +387,24 @@ impl House {
                 Ok(frame) => frame.into_data(),
                 Err(why) => return Poured::Cut(read_error(why)),
             };
-            let Ok(piece) = piece else { continue };
+            let Ok(mut piece) = piece else { continue };
+            if let Some(same) = &mut overlap {
+                same.hear(&mut piece);
+                if same.left > 0 {
+                    continue;
+                }
+                let is_met = match overlap.take() {
+                    Some(all) => all.is_met().await,
+                    None => true,
+                };
+                if !is_met {
+                    return Poured::Another(Said::Wrong("another zip than the one that broke off".to_owned()));
+                }
+                tracing::info!(%request, mirror = %mirror.name(), at = draft.written(), "a cut answer is continued");
+            }
+            if piece.is_empty() {
+                continue;
+            }
             if draft.written() + piece.len() as u64 > longest(request) {
                 return Poured::Cut(Said::Wrong(format!("longer than {} bytes", longest(request))));
             }
@@ -318,6 +425,7 @@ impl House {
             }
         }
         match length {
+            _ if overlap.is_some() => Poured::Another(Said::Wrong("shorter than the zip that broke off".to_owned())),
             Some(length) if draft.written() != length => {
                 Poured::Cut(Said::Broke(format!("{} of {length} bytes came", draft.written())))
             }
@@ -325,15 +433,14 @@ impl House {
         }
     }
 
-    /// Asks the same mirror for the rest (RFC 9110 section 14.2). A whole answer in its place is no use:
-    /// it may be another zip of the same files.
-    async fn resume(
+    /// Asks the same mirror for the rest (RFC 9110 section 14.2). One that knows no ranges gives all of it again.
+    async fn resume<'a>(
         &self,
         from: u64,
-        mirror: &Mirror,
+        mirror: &'a Arc<Mirror>,
         request: &ModuleRequest,
         validator: Option<&HeaderValue>,
-    ) -> Option<Response<Body>> {
+    ) -> Option<Answer<'a>> {
         let mut headers = HeaderMap::new();
         headers.insert(RANGE, HeaderValue::try_from(format!("bytes={from}-")).ok()?);
         if let Some(validator) = validator {
@@ -345,9 +452,12 @@ impl House {
         let response = timeout(STALL, asked).await.ok()?.ok()?;
         let starts =
             |range: &HeaderValue| range.to_str().is_ok_and(|range| range.starts_with(&format!("bytes {from}-")));
-        let fits = response.status() == StatusCode::PARTIAL_CONTENT
-            && response.headers().get(CONTENT_RANGE).is_some_and(starts);
-        fits.then_some(response)
+        let from = match response.status() {
+            StatusCode::PARTIAL_CONTENT if response.headers().get(CONTENT_RANGE).is_some_and(starts) => from,
+            StatusCode::OK => 0,
+            _ => return None,
+        };
+        Some(Answer { mirror, response, from })
     }
 
     fn note_worth(&self, request: &ModuleRequest, mirror: &Mirror, worth: &Worth) {

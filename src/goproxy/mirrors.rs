@@ -467,6 +467,12 @@ impl Walk {
         self.deadline = self.deadline.max(Instant::now() + BUDGET / 2);
     }
 
+    /// Says that what was found is of no use here, which is no fault of whoever gave it.
+    pub fn set_aside(&mut self, found: &Seated, said: Said) {
+        let seat = &mut self.seats[found.0];
+        (seat.done, seat.said) = (true, Some(said));
+    }
+
     /// The mirror that gave it.
     pub fn mirror(&self, found: &Seated) -> Arc<Mirror> {
         Arc::clone(&self.seats[found.0].mirror)
