@@ -59,9 +59,18 @@ fn is_root() -> bool {
     false
 }
 
-/// GOPRIVATE, or GONOPROXY, of the environment and else of go's own file of settings
+/// What go's settings say is nobody's business outside.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct GoPrivate {
+    /// Modules that no public mirror is asked for: GONOPROXY.
+    pub unshared: Vec<String>,
+    /// Modules that no checksum database is asked about: GONOSUMDB.
+    pub unjudged: Vec<String>,
+}
+
+/// GOPRIVATE, GONOPROXY and GONOSUMDB of the environment and else of go's own file of settings
 /// (cmd/go/internal/cfg: GOENV, `os.UserConfigDir()/go/env`).
-pub fn go_private(around: Around<'_>) -> Vec<String> {
+pub fn go_private(around: Around<'_>) -> GoPrivate {
     let set = |name: &str| around(name).filter(|value| !value.is_empty());
     let file = match around("GOENV") {
         Some(off) if off == "off" => None,
@@ -74,10 +83,13 @@ pub fn go_private(around: Around<'_>) -> Vec<String> {
         line.filter(|value| !value.is_empty()).map(str::to_owned)
     };
     let either = |name: &str| set(name).or_else(|| kept(name));
-    // GONOPROXY's default is GOPRIVATE, wherever each is set.
-    let patterns = either("GONOPROXY").or_else(|| either("GOPRIVATE")).unwrap_or_default();
-    let parts = patterns.split(',').map(str::trim).filter(|part| !part.is_empty() && *part != "none");
-    parts.map(str::to_owned).collect()
+    // Each has the default GOPRIVATE, wherever that is set; `none` is how it is switched off.
+    let patterns = |name: &str| -> Vec<String> {
+        let patterns = either(name).or_else(|| either("GOPRIVATE")).unwrap_or_default();
+        let parts = patterns.split(',').map(str::trim).filter(|part| !part.is_empty() && *part != "none");
+        parts.map(str::to_owned).collect()
+    };
+    GoPrivate { unshared: patterns("GONOPROXY"), unjudged: patterns("GONOSUMDB") }
 }
 
 /// 256 MiB, or an eighth of what this machine or container may use, whichever is less.
@@ -120,12 +132,30 @@ mod tests {
         std::fs::write(&file, "GOFLAGS=-x\nGOPRIVATE=git.corp.example/*,*.internal\n").unwrap();
         let path = file.to_str().unwrap().to_owned();
         let from_file = |name: &str| (name == "GOENV").then(|| path.clone());
-        assert_eq!(go_private(&from_file), ["git.corp.example/*", "*.internal"]);
+        let both = |patterns: &[&str]| GoPrivate {
+            unshared: patterns.iter().map(|&pattern| pattern.to_owned()).collect(),
+            unjudged: patterns.iter().map(|&pattern| pattern.to_owned()).collect(),
+        };
+        assert_eq!(go_private(&from_file), both(&["git.corp.example/*", "*.internal"]));
         let from_both = |name: &str| match name {
             "GOPRIVATE" => Some("a.example".to_owned()),
             name => from_file(name),
         };
-        assert_eq!(go_private(&from_both), ["a.example"]);
+        assert_eq!(go_private(&from_both), both(&["a.example"]));
+    }
+
+    /// go's own documentation has GONOPROXY=none for a company that has a mirror of its own.
+    #[test]
+    fn a_module_may_be_hidden_from_the_database_alone() {
+        let set = |name: &str| match name {
+            "GOPRIVATE" => Some("corp.example".to_owned()),
+            "GONOPROXY" => Some("none".to_owned()),
+            _ => None,
+        };
+        let unjudged = |name: &str| (name == "GONOSUMDB").then(|| "corp.example".to_owned());
+        for found in [go_private(&set), go_private(&unjudged)] {
+            assert_eq!(found, GoPrivate { unshared: Vec::new(), unjudged: vec!["corp.example".to_owned()] });
+        }
     }
 
     #[test]

@@ -154,9 +154,9 @@ impl Settings {
         let upstreams = read.list::<Base>("goproxy.upstreams")?;
         let private = match read.patterns("goproxy.private")? {
             listed if listed.is_empty() => folders::go_private(around),
-            listed => listed,
+            listed => folders::GoPrivate { unshared: listed.clone(), unjudged: listed },
         };
-        let goproxy = understand_goproxy(&read, upstreams.clone(), private.clone())?;
+        let goproxy = understand_goproxy(&read, upstreams.clone(), private)?;
         let intercept = understand_intercept(&read, around)?;
         let resolve = understand_resolve(&read, &admit, &goproxy, &intercept)?;
         let connect = understand_connect(&read, around, &mut notices)?;
@@ -281,7 +281,11 @@ fn understand_otlp(
     }
 }
 
-fn understand_goproxy(read: &Reader<'_>, upstreams: Vec<Base>, private: Vec<String>) -> Result<goproxy::Config, Error> {
+fn understand_goproxy(
+    read: &Reader<'_>,
+    upstreams: Vec<Base>,
+    private: folders::GoPrivate,
+) -> Result<goproxy::Config, Error> {
     let default = goproxy::Config::default();
     let sumdb = match read.typed.all("goproxy.sumdb") {
         None => default.sumdb,
@@ -293,7 +297,8 @@ fn understand_goproxy(read: &Reader<'_>, upstreams: Vec<Base>, private: Vec<Stri
     Ok(goproxy::Config {
         upstreams,
         sumdb,
-        private,
+        private: private.unshared,
+        unjudged: private.unjudged,
         hold: read.parsed::<Size>("goproxy.hold")?.map_or(default.hold, |size| size.0),
         hold_for: read.parsed::<Span>("goproxy.hold_for")?.map_or(default.hold_for, |span| span.0),
         fresh: read.parsed::<Span>("goproxy.fresh")?.map_or(default.fresh, |span| span.0),

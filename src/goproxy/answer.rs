@@ -56,6 +56,7 @@ pub struct House {
     /// Where the databases answer themselves.
     database_hosts: Vec<(Base, Database)>,
     private: Patterns,
+    unjudged: Patterns,
 }
 
 /// What a fill came to, and whether it was this request that led it.
@@ -83,13 +84,25 @@ impl House {
         let mirrors = pools.origin_bases();
         let database = |sumdb| Sumdb::new(sumdb, &mirrors, store.clone(), asker.clone()).map(Arc::new);
         let databases = config.sumdb.iter().filter_map(database).collect();
-        let private = Patterns::new(&config.private);
+        let (private, unjudged) = (Patterns::new(&config.private), Patterns::new(&config.unjudged));
         let database_hosts = config.sumdb.iter().flat_map(database_hosts).collect();
         let early = Early::default();
         if let Some(folder) = store.cache.folder() {
             catch_up(&runtime, folder, &config.sumdb);
         }
-        Arc::new(House { config, store, asker, runtime, tally, early, pools, databases, database_hosts, private })
+        Arc::new(House {
+            config,
+            store,
+            asker,
+            runtime,
+            tally,
+            early,
+            pools,
+            databases,
+            database_hosts,
+            private,
+            unjudged,
+        })
     }
 
     /// The database whose own host a place is.
@@ -198,6 +211,11 @@ impl House {
 
     pub(super) fn is_private(&self, module: &Module) -> bool {
         self.private.cover(module)
+    }
+
+    /// Whether no database is told of this module.
+    pub(super) fn is_unjudged(&self, module: &Module) -> bool {
+        self.is_private(module) || self.unjudged.cover(module)
     }
 
     /// The database that says what is right.
@@ -531,7 +549,7 @@ impl House {
         name: &Database,
         place: &Place,
     ) -> Result<Reply, Failure> {
-        if request.module().is_some_and(|module| self.is_private(module)) {
+        if request.module().is_some_and(|module| self.is_unjudged(module)) {
             return Err(Failure::policy(format!("{request}: the module is private here"), HINT_PRIVATE));
         }
         let Some(database) = self.databases.iter().find(|database| database.name == *name) else {

@@ -272,7 +272,7 @@ impl House {
     async fn ask_sums(&self, request: &ModuleRequest) -> Option<Sums> {
         match request {
             ModuleRequest::Mod { module, version } | ModuleRequest::Zip { module, version }
-                if !self.is_private(module) =>
+                if !self.is_unjudged(module) =>
             {
                 self.judge()?.sums(module, version).await
             }

@@ -81,6 +81,8 @@ pub struct Config {
     pub sumdb: Vec<SumdbConfig>,
     /// Modules that no public mirror and no database is told of (GOPRIVATE patterns).
     pub private: Vec<String>,
+    /// Modules that no database is told of, whoever has them (GONOSUMDB patterns).
+    pub unjudged: Vec<String>,
     /// A zip of at most this many bytes is whole and right before its first byte leaves; 0 for none.
     pub hold: u64,
     /// No zip is held longer than this from its first byte.
@@ -103,6 +105,7 @@ impl Default for Config {
             upstreams: Vec::new(),
             sumdb: vec![SumdbConfig::default()],
             private: Vec::new(),
+            unjudged: Vec::new(),
             hold: 16 << 20,
             hold_for: Duration::from_secs(5),
             fresh: Duration::from_secs(60),

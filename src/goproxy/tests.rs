@@ -1063,6 +1063,26 @@ async fn a_zip_that_broke_off_is_not_continued_by_another_one() {
     }
 }
 
+/// With GOPRIVATE and GONOPROXY=none a mirror is asked for a module, and the database must not hear of it.
+#[tokio::test(start_paused = true)]
+async fn no_database_is_told_of_a_module_that_go_keeps_from_it() {
+    let book = book();
+    let key = book.key();
+    let stage = Stage::new(&["https://a.test"], |config| {
+        config.unjudged = vec!["example.com/m".to_owned()];
+        config.sumdb = vec![SumdbConfig::parse(&key).unwrap().unwrap()];
+    });
+    stage.net.host("a.test", good);
+    serve_book(&stage.net, &book);
+    for file_name in ["v1.0.0.mod", "v1.0.0.zip"] {
+        let path = format!("{M}/@v/{file_name}");
+        assert_eq!(stage.get(&path).await, (200, file(&path)));
+    }
+    assert_eq!(stage.get("/sumdb/sum.test/lookup/example.com/m@v1.0.0").await.0, 403);
+    let lookups = stage.net.asked.lock().unwrap().iter().filter(|(_, path)| path.contains("/lookup/")).count();
+    assert_eq!(lookups, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_zip_found_wrong_after_it_was_let_go_breaks_off_and_is_not_kept() {
     let book = book();
