@@ -141,7 +141,7 @@ impl Overlap {
     }
 
     /// Whether all that was heard is what went out.
-    async fn is_met(self) -> bool {
+    async fn agrees(self) -> bool {
         let out = self.out.await.ok().flatten();
         out.is_some_and(|out| out[..] == self.heard.finalize()[..])
     }
@@ -394,7 +394,7 @@ impl House {
                     continue;
                 }
                 let is_met = match overlap.take() {
-                    Some(all) => all.is_met().await,
+                    Some(all) => all.agrees().await,
                     None => true,
                 };
                 if !is_met {
