@@ -16,6 +16,7 @@ use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::StatusCode;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::early::{Asked, Early};
@@ -82,7 +83,8 @@ impl House {
         let (pools, tally) = (Pools::new(&config.upstreams), Tally::new(registry));
         let asker = Asker { upstream, tally: tally.clone(), is_closed: config.offline };
         let mirrors = pools.origin_bases();
-        let database = |sumdb| Sumdb::new(sumdb, &mirrors, store.clone(), asker.clone()).map(Arc::new);
+        let (news, mut heard) = mpsc::unbounded_channel();
+        let database = |sumdb| Sumdb::new(sumdb, &mirrors, store.clone(), asker.clone(), news.clone()).map(Arc::new);
         let databases = config.sumdb.iter().filter_map(database).collect();
         let (private, unjudged) = (Patterns::new(&config.private), Patterns::new(&config.unjudged));
         let database_hosts = config.sumdb.iter().flat_map(database_hosts).collect();
@@ -90,7 +92,7 @@ impl House {
         if let Some(folder) = store.cache.folder() {
             catch_up(&runtime, folder, &config.sumdb);
         }
-        Arc::new(House {
+        let house = Arc::new(House {
             config,
             store,
             asker,
@@ -102,7 +104,15 @@ impl House {
             database_hosts,
             private,
             unjudged,
-        })
+        });
+        let listener = Arc::downgrade(&house);
+        house.runtime.spawn(async move {
+            while let Some(news) = heard.recv().await {
+                let Some(house) = listener.upgrade() else { return };
+                house.heed(news).await;
+            }
+        });
+        house
     }
 
     /// The database whose own host a place is.

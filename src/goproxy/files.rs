@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::answer::{House, facts_of, keep};
+use super::answer::{House, facts_of, keep, tree_key};
 use super::failure::{Complaint, Failure, Said};
 use super::log::Sums;
 use super::mirrors::{Found, Mirror, STALL, Trouble, Walk, read_error};
@@ -27,7 +27,7 @@ use super::path::ModuleRequest;
 use super::policy;
 use super::pools::Ground;
 use super::store::{CHECKED, Facts, VERIFIED, checked_ms, is_verified};
-use super::sumdb::Sumdb;
+use super::sumdb::{News, Sumdb};
 use super::tally::Verified;
 use super::verify::{self, Checked};
 use crate::cache::{self, Draft, Key, Note, Verdict};
@@ -499,6 +499,21 @@ impl House {
         }
         if let Some(sums) = self.ask_sums(request).await {
             self.settle_kept(request, key, note, &sums, now).await;
+        }
+    }
+
+    /// Weighs what was kept without the database's word, now that it has come.
+    pub async fn heed(self: &Arc<Self>, news: News) {
+        let News { database, module, version, sums } = news;
+        if self.judge().is_none_or(|judge| judge.name != database) {
+            return;
+        }
+        let go_mod = ModuleRequest::Mod { module: module.clone(), version: version.clone() };
+        for request in [go_mod, ModuleRequest::Zip { module, version }] {
+            let Some(key) = tree_key(&request).filter(|_| !wanted(&request, Some(&sums)).is_empty()) else { continue };
+            if let Some(found) = self.store.cache.get(&key).await.filter(|found| !is_verified(&found.note)) {
+                self.settle_kept(&request, &key, Note::clone(&found.note), &sums, SystemTime::now()).await;
+            }
         }
     }
 

@@ -22,6 +22,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use signed_note::StandardVerifier;
 use tlog_tiles::Tile;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, timeout};
 
 use super::failure::{Complaint, Failure, Said};
@@ -136,6 +137,15 @@ pub struct Sumdb {
     unreached: Mutex<Option<(Instant, Failure)>>,
     /// Nobody waits long for it, because it did not answer last time.
     struggles: AtomicBool,
+    news: UnboundedSender<News>,
+}
+
+/// A record that was not known before.
+pub struct News {
+    pub database: Database,
+    pub module: Module,
+    pub version: Version,
+    pub sums: Sums,
 }
 
 /// Why a claim could not be proven.
@@ -147,7 +157,13 @@ enum Unproven {
 }
 
 impl Sumdb {
-    pub(super) fn new(config: &SumdbConfig, mirrors: &[Base], store: Store, asker: Asker) -> Option<Sumdb> {
+    pub(super) fn new(
+        config: &SumdbConfig,
+        mirrors: &[Base],
+        store: Store,
+        asker: Asker,
+        news: UnboundedSender<News>,
+    ) -> Option<Sumdb> {
         let key = StandardVerifier::new(&config.key).ok()?;
         let own = config.own_base().map(|base| Arc::new(Mirror::new(base, Standing::Configured)));
         let passed_on = |mirror: &Base| Arc::new(Mirror::unproven(below(mirror, &config.name), Standing::Configured));
@@ -168,6 +184,7 @@ impl Sumdb {
             asked_latest: Mutex::new(None),
             unreached: Mutex::new(None),
             struggles: AtomicBool::new(false),
+            news,
         })
     }
 
@@ -260,7 +277,12 @@ impl Sumdb {
             };
             let is_theirs = record.judge(&module, &version).is_ok();
             match is_theirs {
-                true => database.set_out_record(&module, &version, &record).await,
+                true => {
+                    database.set_out_record(&module, &version, &record).await;
+                    let sums = record.sums(&module, &version);
+                    // Nobody listens any more where the house is being closed.
+                    let _ = database.news.send(News { database: database.name.clone(), module, version, sums });
+                }
                 false => database.put(&apart, record.text.clone()).await,
             }
             draft.write(record.text).await?;

@@ -1083,6 +1083,33 @@ async fn no_database_is_told_of_a_module_that_go_keeps_from_it() {
     assert_eq!(lookups, 0);
 }
 
+/// A judge's finding: what was taken while the database was away was served on beside the record that refutes it.
+#[tokio::test(start_paused = true)]
+async fn a_record_that_comes_refutes_what_was_kept_without_it() {
+    let book = book();
+    let stage = Stage::verified(&book);
+    stage.net.host("sum.test", |_| Act::Say(500, "away"));
+    let (zip, go_mod) = (format!("{M}/@v/v1.0.0.zip"), format!("{M}/@v/v1.0.0.mod"));
+    let evil = Bytes::from(zipped(&[("example.com/m@v1.0.0/evil.go", "package evil\n")]));
+    let given = evil.clone();
+    stage.net.host("a.test", move |ask| match ask.path.ends_with(".zip") {
+        true => Act::Give(given.clone()),
+        false => good(ask),
+    });
+    assert_eq!(stage.get(&zip).await, (200, evil));
+    assert_eq!(stage.get(&go_mod).await.0, 200);
+    stage.net.host("a.test", good);
+    serve_book(&stage.net, &book);
+    // What go asks once the database is back.
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(stage.get("/sumdb/sum.test/lookup/example.com/m@v1.0.0").await.0, 200);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(stage.get(&zip).await, (200, file(&zip)));
+    let key = cache::Key::new(&format!("download{go_mod}")).unwrap();
+    let kept = stage.proxy.house.store.cache.get(&key).await.unwrap();
+    assert!(store::is_verified(&kept.note), "what is right is noted as such");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_zip_found_wrong_after_it_was_let_go_breaks_off_and_is_not_kept() {
     let book = book();
