@@ -358,7 +358,10 @@ impl House {
                     None => {}
                 }
             };
-            tracing::info!(%request, mirror = %mirror.name(), at = draft.written(), "a cut answer is continued");
+            // A whole one has to begin with the same first.
+            if answer.from > 0 {
+                tracing::info!(%request, mirror = %mirror.name(), at = draft.written(), "a cut answer is continued");
+            }
         }
     }
 
