@@ -89,7 +89,7 @@ async fn what_is_not_what_go_sum_says_is_named() {
         assert_eq!(ended.code, Some(1), "{ended:?}");
         let told = format!("error: {MODULE}@v1.0.0: its zip has {sum}, and go.sum has {other}");
         assert!(ended.err.contains(&told) && ended.err.contains("1 versions are not"), "{ended:?}");
-        assert_eq!(ended.out.matches("\"differs\":[]").count(), 2, "{ended:?}");
+        assert_eq!((ended.out.lines().count(), ended.out.matches("\"differs\":[]").count()), (2, 1), "{ended:?}");
     }
 }
 
@@ -116,6 +116,52 @@ async fn what_cannot_be_had_is_told_by_name_and_by_exit_code() {
     for wrong in [&["nothing.txt"][..], &["nowhere/go.sum"], &[], &["--toolchains", "1.26.0", "--platforms", "x"]] {
         assert_eq!(warm(&home, &mirror.url(), wrong).await.code, Some(2), "{wrong:?}");
     }
+}
+
+/// All of these were `0 versions`, or as many as could be read, and exit code 0.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_cannot_be_read_names_the_line_and_fetches_nothing() {
+    let (mirror, home) = (Mirror::of(MODULE, &["v1.0.0"]).await, home());
+    let right = sums(&[("v1.0.0", "zip"), ("v1.0.0", "mod")]);
+    let requires = format!("module x.y/z\n\nrequire {MODULE} v1.0.0\n");
+    let table: [(&str, String, &str); 11] = [
+        ("go.sum", format!("{right}<<<<<<< HEAD\n{right}=======\n>>>>>>> other\n"), "3: a merge conflict"),
+        ("go.sum", "<html>404</html>\n".to_owned(), "1: a web page"),
+        ("go.sum", right[..right.len() - 9].to_owned(), "2: the sum is not whole"),
+        ("go.sum", format!("{right}{MODULE} v1.1"), "3: no line of a go.sum"),
+        (
+            "go.mod",
+            format!("{requires}require (\n\t{MODULE} v1.0.0\n"),
+            "4: the bracket of \"require (\" is never closed",
+        ),
+        ("go.mod", format!("{requires}nonsense {{\n"), "4: no line of a go.mod: \"nonsense {\""),
+        ("go.mod", format!("{requires}require {MODULE} latest\n"), "4: no canonical version (v1.2.3): \"latest\""),
+        ("go.mod", format!("{requires}require {MODULE} v1\n"), "4: no canonical version (v1.2.3): \"v1\""),
+        ("go.mod", String::new(), "1: there is no module line"),
+        ("go.mod", format!("require {MODULE} v1.0.0\n"), "1: there is no module line"),
+        ("go.mod", "<html>404</html>\n".to_owned(), "1: a web page"),
+    ];
+    let here = format!("{MODULE}@v1.0.0");
+    for (name, text, said) in table {
+        let file = written(&home, name, &text);
+        let ended = warm(&home, &mirror.url(), &["--json", &here, &file]).await;
+        assert_eq!(ended.code, Some(2), "{text}: {ended:?}");
+        assert!(ended.err.contains(&format!("error: {file}:{said}")), "{text}: {ended:?}");
+        assert!(ended.err.contains("\n\nhint: ") && ended.out.is_empty(), "{text}: {ended:?}");
+    }
+    assert_eq!(mirror.origin.heard().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_that_requires_nothing_is_nothing_to_fetch() {
+    let (mirror, home) = (Mirror::of(MODULE, &["v1.0.0"]).await, home());
+    for (name, text) in [("go.sum", ""), ("go.sum", "\n"), ("go.mod", "module x.y/z\n\ngo 1.21\n")] {
+        let file = written(&home, name, text);
+        let ended = warm(&home, &mirror.url(), &[&file]).await;
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert!(ended.err.contains(&format!("goanyway: {file}: nothing to fetch")), "{ended:?}");
+    }
+    assert_eq!(mirror.origin.heard().len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
