@@ -313,7 +313,12 @@ impl Walk {
         self.bytes += done.bytes();
         self.clear_bar();
         if let Some(failure) = &done.failure {
-            anstream::eprintln!("error: {}@{}: {failure}", done.module, done.version);
+            let version = format!("{}@{}", done.module, done.version);
+            match failure.to_string() {
+                // Most tell of which file of the version it is.
+                why if why.starts_with(&format!("{version} ")) => anstream::eprintln!("error: {why}"),
+                why => anstream::eprintln!("error: {version}: {why}"),
+            }
         }
         self.done.push(done);
     }

@@ -159,6 +159,8 @@ pub struct Reply {
     pub served: Served,
     /// How long ago an upstream said so, where that is known.
     pub age: Option<Duration>,
+    /// Of an absence, who said so.
+    pub absence: Option<Failure>,
 }
 
 impl Reply {

@@ -106,7 +106,6 @@ async fn what_cannot_be_had_is_told_by_name_and_by_exit_code() {
         (&true.into(), &3.into(), &false.into())
     );
     assert_eq!((&lines[1]["version"], &lines[1]["held"]), (&"v9.0.0".into(), &false.into()));
-    assert!(ended.err.contains(&format!("error: {absent}: ")), "{ended:?}");
 
     mirror.becomes(Mood::Says(503));
     let ended = warm(&home(), &mirror.url(), &[&here]).await;
@@ -116,6 +115,27 @@ async fn what_cannot_be_had_is_told_by_name_and_by_exit_code() {
     for wrong in [&["nothing.txt"][..], &["nowhere/go.sum"], &[], &["--toolchains", "1.26.0", "--platforms", "x"]] {
         assert_eq!(warm(&home, &mirror.url(), wrong).await.code, Some(2), "{wrong:?}");
     }
+}
+
+/// It said `error: M@V: M@V (go.mod)`: the name twice, and neither whom it had asked nor what that said.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_there_is_told_with_the_mirror_that_says_so() {
+    let (mirror, home) = (Mirror::of(MODULE, &["v1.0.0"]).await, home());
+    let version = format!("{MODULE}@v9.0.0");
+    let reason = format!("{version} (go.mod); {}: 404 Not Found: not found: /{MODULE}/@v/v9.0.0.mod", mirror.url());
+    // Asked for, and then remembered.
+    for _ in 0..2 {
+        let ended = warm(&home, &mirror.url(), &["--json", &version]).await;
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.err.contains(&format!("error: {reason}\n")), "{ended:?}");
+        let told: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+        assert_eq!(told["reason"], reason, "{ended:?}");
+    }
+    assert_eq!(mirror.asked("v9.0.0.mod"), 1);
+    let nobody = warm(&home, &mirror.url(), &["example.com/gone@latest"]).await;
+    let (versions, list) =
+        ("error: example.com/gone@latest: the versions of example.com/gone; ", "/example.com/gone/@v/list");
+    assert!(nobody.err.contains(versions) && nobody.err.contains(list), "{nobody:?}");
 }
 
 /// All of these were `0 versions`, or as many as could be read, and exit code 0.
