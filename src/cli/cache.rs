@@ -588,8 +588,8 @@ fn refuse(from: &Path, files: &[(String, String)]) -> ExitCode {
 }
 
 fn read_go_sum(path: &Path) -> Result<GoSum, Failure> {
-    let failed = |why: String| Failure::Wanted(format!("{}: {why}", path.display()));
-    GoSum::parse(&std::fs::read_to_string(path).map_err(|why| failed(why.to_string()))?).map_err(failed)
+    let text = std::fs::read_to_string(path).map_err(|error| Failure::Read { path: path.to_owned(), error })?;
+    GoSum::parse(&text).map_err(|bad| Failure::Line { path: path.to_owned(), bad })
 }
 
 /// Modules that somebody means, and perhaps one version.

@@ -41,6 +41,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::config::{Many, ROWS, Row, Settings};
 use crate::daemon;
+use crate::goproxy::BadFile;
 use crate::metrics::Registry;
 use crate::resolve::Resolver;
 use crate::service::Inherited;
@@ -354,6 +355,8 @@ enum Failure {
     Wanted(String),
     #[error("cannot read {path}: {error}", path = path.display())]
     Read { path: PathBuf, error: std::io::Error },
+    #[error("{path}:{bad}", path = path.display())]
+    Line { path: PathBuf, bad: BadFile },
     #[error("cannot write {path}: {error}", path = path.display())]
     Write { path: PathBuf, error: std::io::Error },
     #[error("cannot write to standard output: {0}")]
@@ -381,6 +384,7 @@ impl Failure {
                 "a system's store is root's to change: as root, with --ca-dir for the CA's folder; or --system none",
             ),
             Failure::Gateway(error) => error.hint(),
+            Failure::Line { bad, .. } => Some(bad.why.hint()),
             _ => None,
         }
     }

@@ -6,8 +6,11 @@
 //! and, as far as go reads it, what that requires; of MODULE@VERSION, itself and the same. Everything is
 //! verified as the proxy does it; what a go.sum lists is also compared with that, and what differs is named.
 //!
+//! A file that cannot be read to its end names the line and fetches nothing: what is missing from it would be missing
+//! from the build.
+//!
 //! Exit code 0 if all of it is held, 1 if something does not exist or is not what the checksum database or
-//! the go.sum says, 3 if something could not be found out; the highest counts.
+//! the go.sum says, 2 if a file cannot be read, 3 if something could not be found out; the highest counts.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{IsTerminal, Write};
@@ -25,7 +28,9 @@ use crate::accept;
 use crate::admit::Credential;
 use crate::config::Settings;
 use crate::daemon;
-use crate::goproxy::{self, Database, GoMod, Goproxy, Kind, Module, ModuleRequest, Said, Served, Version, Warmed};
+use crate::goproxy::{
+    self, Database, GoMod, GoSum, Goproxy, Kind, Module, ModuleRequest, Said, Served, Version, Warmed,
+};
 use crate::intercept::Mode;
 
 /// Versions at once: as many as go has cores on a large machine.
@@ -62,15 +67,13 @@ enum Need {
 
 type Wanted = (Module, Version);
 
-/// The h1 sums of a go.sum, by what they are of: `MODULE VERSION`, `MODULE VERSION/go.mod`.
-type Hashes = HashMap<String, Vec<String>>;
-
 /// One thing that was typed, read.
 #[derive(Debug)]
 enum Typed {
-    Sums(Vec<(Wanted, Need)>, Hashes),
+    Sums(GoSum),
     Requires(GoMod),
     Version(Module, Version),
+    Toolchains(Vec<(Wanted, Need)>),
 }
 
 /// How one version fared.
@@ -88,7 +91,13 @@ struct Done {
 
 pub(super) fn warm(mut settings: Settings, args: &WarmArgs) -> Result<ExitCode, Failure> {
     let mut typed: Vec<Typed> = args.wanted.iter().map(|text| read_typed(text)).collect::<Result<_, _>>()?;
-    typed.push(Typed::Sums(toolchains(args)?, Hashes::new()));
+    for (text, _) in args.wanted.iter().zip(&typed).filter(|(_, typed)| typed.is_empty()) {
+        anstream::eprintln!("goanyway: {text}: nothing to fetch, it names no module");
+    }
+    typed.push(Typed::Toolchains(toolchains(args)?));
+    if typed.iter().all(Typed::is_empty) {
+        return Ok(ExitCode::SUCCESS);
+    }
     // Bound, for a daemon has a door, and closed to everybody.
     settings.listen = vec![std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0))];
     settings.listen_tls.clear();
@@ -123,43 +132,11 @@ fn read_typed(text: &str) -> Result<Typed, Failure> {
         return read.map_err(|why| Failure::Wanted(format!("{text}: {why}")));
     }
     let read = || std::fs::read_to_string(path).map_err(|error| Failure::Read { path: PathBuf::from(path), error });
+    let bad = |bad| Failure::Line { path: PathBuf::from(path), bad };
     match path.extension().and_then(|extension| extension.to_str()) {
-        Some("sum") => read().map(|text| Typed::Sums(read_sums(&text), read_hashes(&text))),
-        Some("mod") => Ok(Typed::Requires(GoMod::read(&read()?))),
+        Some("sum") => GoSum::parse(&read()?).map(Typed::Sums).map_err(bad),
+        Some("mod") => GoMod::read_whole(&read()?).map(Typed::Requires).map_err(bad),
         _ => Err(Failure::Wanted(format!("{text:?} is no go.sum, no go.mod and no MODULE@VERSION"))),
-    }
-}
-
-/// The lines of a go.sum: `MODULE VERSION h1:…`, `MODULE VERSION/go.mod h1:…`.
-fn read_sums(text: &str) -> Vec<(Wanted, Need)> {
-    let line = |line: &str| {
-        let mut words = line.split_whitespace();
-        let (module, version) = (Module::new(words.next()?).ok()?, words.next()?);
-        let (version, need) = version.strip_suffix("/go.mod").map_or((version, Need::All), |plain| (plain, Need::Mod));
-        Some(((module, Version::new(version).ok().filter(Version::is_canonical)?), need))
-    };
-    text.lines().filter_map(line).collect()
-}
-
-fn read_hashes(text: &str) -> Hashes {
-    let mut hashes = Hashes::new();
-    for line in text.lines() {
-        // go skips what another hash algorithm made (cmd/go/internal/modfetch, readGoSum).
-        if let [module, version, sum] = line.split_whitespace().collect::<Vec<_>>()[..]
-            && sum.starts_with("h1:")
-        {
-            hashes.entry(format!("{module} {version}")).or_default().push(sum.to_owned());
-        }
-    }
-    hashes
-}
-
-/// What a go.sum calls a file.
-fn sum_name(request: &ModuleRequest) -> Option<String> {
-    match request {
-        ModuleRequest::Zip { module, version } => Some(format!("{module} {version}")),
-        ModuleRequest::Mod { module, version } => Some(format!("{module} {version}/go.mod")),
-        _ => None,
     }
 }
 
@@ -206,12 +183,24 @@ struct Walk {
     done: Vec<Done>,
     bytes: u64,
     /// What the go.sum files say.
-    hashes: Hashes,
+    sums: GoSum,
+}
+
+impl Typed {
+    /// As of a module that requires nothing.
+    fn is_empty(&self) -> bool {
+        match self {
+            Typed::Sums(sums) => sums.versions().next().is_none(),
+            Typed::Requires(go_mod) => go_mod.requires.is_empty(),
+            Typed::Toolchains(wanted) => wanted.is_empty(),
+            Typed::Version(..) => false,
+        }
+    }
 }
 
 impl Walk {
     fn new(goproxy: Goproxy, database: Option<Database>) -> Walk {
-        Walk { goproxy, database, seen: HashMap::new(), done: Vec::new(), bytes: 0, hashes: Hashes::new() }
+        Walk { goproxy, database, seen: HashMap::new(), done: Vec::new(), bytes: 0, sums: GoSum::default() }
     }
 
     async fn all(&mut self, typed: Vec<Typed>) -> Vec<Done> {
@@ -224,12 +213,13 @@ impl Walk {
         }
         for typed in typed {
             match typed {
-                Typed::Sums(wanted, hashes) => {
-                    for (name, sums) in hashes {
-                        self.hashes.entry(name).or_default().extend(sums);
-                    }
+                Typed::Sums(sums) => {
+                    let need = |has_zip: bool| if has_zip { Need::All } else { Need::Mod };
+                    let wanted = sums.versions().map(|(wanted, has_zip)| (wanted.clone(), need(has_zip))).collect();
+                    self.sums.extend(sums);
                     self.fetch(wanted, None).await;
                 }
+                Typed::Toolchains(wanted) => drop(self.fetch(wanted, None).await),
                 Typed::Requires(go_mod) => self.graph(&go_mod).await,
                 Typed::Version(module, version) => {
                     if let Some((module, version)) = self.query(module, version).await
@@ -246,7 +236,7 @@ impl Walk {
         let mut done = std::mem::take(&mut self.done);
         for done in &mut done {
             done.unverified = done.count_unverified(&self.goproxy).await;
-            done.differing = done.compare(&self.goproxy, &self.hashes).await;
+            done.differing = done.compare(&self.goproxy, &self.sums).await;
             for differing in &done.differing {
                 anstream::eprintln!("error: {}@{}: {differing}", done.module, done.version);
             }
@@ -323,7 +313,12 @@ impl Walk {
         self.bytes += done.bytes();
         self.clear_bar();
         if let Some(failure) = &done.failure {
-            anstream::eprintln!("error: {}@{}: {failure}", done.module, done.version);
+            let version = format!("{}@{}", done.module, done.version);
+            match failure.to_string() {
+                // Most tell of which file of the version it is.
+                why if why.starts_with(&format!("{version} ")) => anstream::eprintln!("error: {why}"),
+                why => anstream::eprintln!("error: {version}: {why}"),
+            }
         }
         self.done.push(done);
     }
@@ -394,10 +389,13 @@ impl Done {
     }
 
     /// What is held and is not what the go.sum says.
-    async fn compare(&self, goproxy: &Goproxy, hashes: &Hashes) -> Vec<String> {
+    async fn compare(&self, goproxy: &Goproxy, sums: &GoSum) -> Vec<String> {
         let mut differing = Vec::new();
         for (request, _) in &self.files {
-            let Some(wanted) = sum_name(request).and_then(|name| hashes.get(&name)) else { continue };
+            let wanted = sums.sums_of(request);
+            if wanted.is_empty() {
+                continue;
+            }
             let what = if matches!(request, ModuleRequest::Zip { .. }) { "zip" } else { "go.mod" };
             match goproxy.sum_of(request).await {
                 Some(sum) if wanted.contains(&sum) => {}
@@ -498,22 +496,6 @@ mod tests {
 
     fn names(wanted: &[(Wanted, Need)]) -> Vec<String> {
         wanted.iter().map(|((module, version), need)| format!("{module}@{version} {need:?}")).collect()
-    }
-
-    #[test]
-    fn a_go_sum_says_what_of_each_version_is_needed() {
-        let text =
-            "a.b/C v1.0.0 h1:x=\na.b/C v1.0.0/go.mod h1:y=\nd.e/f v2.0.0+incompatible/go.mod h1:z=\nnot a line\n\n";
-        assert_eq!(names(&read_sums(text)), ["a.b/C@v1.0.0 All", "a.b/C@v1.0.0 Mod", "d.e/f@v2.0.0+incompatible Mod"]);
-    }
-
-    #[test]
-    fn a_go_sum_has_a_sum_for_each_file() {
-        let hashes = read_hashes("a.b/c v1.0.0 h1:x=\na.b/c v1.0.0/go.mod h1:y=\na.b/c v1.0.0 h2:z=\nodd\n");
-        let of = |request: &str| hashes.get(&sum_name(&ModuleRequest::parse(request).unwrap()).unwrap()).cloned();
-        assert_eq!(of("/a.b/c/@v/v1.0.0.zip"), Some(vec!["h1:x=".to_owned()]));
-        assert_eq!(of("/a.b/c/@v/v1.0.0.mod"), Some(vec!["h1:y=".to_owned()]));
-        assert_eq!(of("/a.b/c/@v/v1.1.0.mod"), None);
     }
 
     #[test]

@@ -409,9 +409,9 @@ impl House {
             _ => self.produce_small(draft, &request, &ground, now, |text| verify::judge_info(text, None)).await,
         };
         if let Err(failure) = &produced
-            && let (Some((status, text)), Some(key)) = (failure.as_absent(), ground.absent_key(&request))
+            && let Some(key) = ground.absent_key(&request)
         {
-            self.store.put_absence(&key, status, text, policy::millis(now)).await;
+            self.store.put_absence(&key, failure, policy::millis(now)).await;
         }
         if let (ModuleRequest::Mod { .. }, Ok((draft, Verdict::Keep { .. }))) = (&request, &produced) {
             self.follow_requires(draft, &ground, by, is_wanted, now);
@@ -670,7 +670,8 @@ impl Filled {
             Err(failure) => match failure.as_absent() {
                 Some((status, text)) => {
                     let body = Body::Bytes(Bytes::copy_from_slice(text.as_bytes()));
-                    Ok(Reply { content_type: TEXT, ..reply(request, status, body, served, None) })
+                    let absent = reply(request, status, body, served, None);
+                    Ok(Reply { content_type: TEXT, absence: Some(failure), ..absent })
                 }
                 None => Err(failure),
             },
@@ -703,8 +704,9 @@ impl Held {
             }
             Held::Absent(absence) => {
                 let age = policy::age(absence.at_ms, now);
+                let said = absence.as_failure(request);
                 let absent = reply(request, absence.status, Body::Bytes(absence.text), served, Some(age));
-                Reply { content_type: TEXT, ..absent }
+                Reply { content_type: TEXT, absence: Some(said), ..absent }
             }
         }
     }
@@ -765,7 +767,7 @@ pub fn facts_of(mirror: &Mirror) -> Facts {
 const TEXT: &str = "text/plain; charset=utf-8";
 
 fn reply(request: &ModuleRequest, status: StatusCode, body: Body, served: Served, age: Option<Duration>) -> Reply {
-    Reply { status, content_type: request.content_type(), body, served, age }
+    Reply { status, content_type: request.content_type(), body, served, age, absence: None }
 }
 
 /// Nobody is asked for a private module; go's list may go on to `direct`.

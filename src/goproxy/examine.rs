@@ -296,10 +296,14 @@ impl<'a> Ledger<'a> {
 
     /// A tile that is as wide as the tree now is proven; an older, narrower one need only begin it.
     fn judge_tile(&self, data: &[u8], tile: &Tile) -> Finding {
+        self.judge_tile_under(self.head.as_ref(), data, tile)
+    }
+
+    pub(super) fn judge_tile_under(&self, head: Option<&Head>, data: &[u8], tile: &Tile) -> Finding {
         if data.len() != tile.width() as usize * HASH {
             return Finding::Wrong(format!("{} bytes instead of {}", data.len(), tile.width() as usize * HASH));
         }
-        let Some((head, wide)) = self.head.as_ref().and_then(|head| Some((head, widen(tile, head)?))) else {
+        let Some((head, wide)) = head.and_then(|head| Some((head, widen(tile, head)?))) else {
             return Finding::Unproven("no tree head that covers it is held".to_owned());
         };
         if wide == *tile {
@@ -340,6 +344,6 @@ fn read_all(mut file: Box<dyn ReadSeek>) -> Vec<u8> {
 /// No list, record or tile that is kept is longer.
 pub(super) const LONGEST: u64 = 64 << 20;
 /// The bytes of a hash in a tile.
-const HASH: usize = 32;
+pub(super) const HASH: usize = 32;
 /// A proof misses tiles at most once for each level of the tree, and once more.
 const ROUNDS: usize = 8;

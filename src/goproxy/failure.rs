@@ -179,7 +179,10 @@ impl fmt::Display for Failure {
         for complaint in &self.0.asked {
             write!(f, "; {complaint}")?;
         }
-        Ok(())
+        match &self.0.kind {
+            Kind::Said { status, text } if self.0.asked.is_empty() => write!(f, "; {status}{}", after(text)),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -328,6 +331,14 @@ mod tests {
                 "hint: goanyway resolve proxy.golang.org",
             ]
         );
+    }
+
+    #[test]
+    fn an_absence_tells_in_one_line_what_was_said() {
+        let absent = |asked| Failure::absent("x", StatusCode::NOT_FOUND, "not found: gone\n".to_owned(), asked);
+        assert_eq!(absent(vec![]).to_string(), "x; 404 Not Found: not found: gone");
+        let asked = vec![complaint("m.example", status(404, "not found: gone"))];
+        assert_eq!(absent(asked).to_string(), "x; m.example: 404 Not Found: not found: gone");
     }
 
     #[test]

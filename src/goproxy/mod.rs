@@ -20,8 +20,10 @@ mod failure;
 mod files;
 mod frozen;
 mod gomod;
+mod gosum;
 mod joined;
 mod ledger;
+mod lines;
 mod log;
 mod mirrors;
 mod odd;
@@ -47,14 +49,16 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::runtime::Handle;
 
-pub use bundle::{BadBundle, Exported, GoSum, Imported, export, import};
+pub use bundle::{BadBundle, Exported, Imported, export, import};
 pub use defaults::{ASKED, describe as describe_default, hosts as default_hosts, mirrors as default_mirrors};
 pub use examine::{Examiner, Finding, is_vouched};
 pub use failure::{Complaint, Failure, Kind, Said};
 pub use frozen::{Frozen, Sums};
 pub use gomod::GoMod;
+pub use gosum::GoSum;
 pub use joined::is_set_out;
 pub use ledger::{Fetch, Ledger};
+pub use lines::{BadFile, BadLine};
 pub use path::{Database, Module, ModuleRequest, NotOurs, Version, Why};
 pub use places::{Filed, Sort, pin_modules};
 pub use policy::Patterns;
@@ -158,6 +162,8 @@ pub struct Reply {
     pub served: Served,
     /// How long ago an upstream said so, where that is known.
     pub age: Option<Duration>,
+    /// Of an absence, who said so.
+    pub absence: Option<Failure>,
 }
 
 impl Reply {

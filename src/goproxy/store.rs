@@ -7,7 +7,8 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::{ETAG, HeaderMap, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
 
-use super::failure::Failure;
+use super::failure::{Complaint, Failure, Said};
+use super::path::ModuleRequest;
 use super::policy;
 use crate::cache::{Cache, Draft, Found, Key, Note, Verdict};
 use crate::target::Base;
@@ -78,6 +79,17 @@ pub struct Absence {
     pub at_ms: u64,
     pub status: StatusCode,
     pub text: Bytes,
+    /// The names of the mirrors that said so.
+    by: Vec<String>,
+}
+
+impl Absence {
+    /// The same as what is told of it.
+    pub fn as_failure(&self, request: &ModuleRequest) -> Failure {
+        let text = String::from_utf8_lossy(&self.text).into_owned();
+        let said = |by: &String| Complaint { upstream: by.clone(), said: Said::Status(self.status, text.clone()) };
+        Failure::absent(request, self.status, text.clone(), self.by.iter().map(said).collect())
+    }
 }
 
 impl Store {
@@ -107,13 +119,19 @@ impl Store {
     pub async fn absence(&self, key: &Key) -> Option<Absence> {
         let found = self.cache.get(key).await?;
         let status = found.note.facts.get(STATUS)?.parse().ok()?;
+        let by = found.note.facts.get(MIRROR).map(|by| by.split(' ').map(str::to_owned).collect()).unwrap_or_default();
         let at_ms = found.note.at_ms;
-        Some(Absence { at_ms, status, text: read_small(found, 64 << 10).await? })
+        Some(Absence { at_ms, status, text: read_small(found, 64 << 10).await?, by })
     }
 
-    /// Keeps an absence; what cannot be kept is asked again, so a full disk is no failure here.
-    pub async fn put_absence(&self, key: &Key, status: StatusCode, text: &str, at_ms: u64) {
-        let facts = Facts::from([(STATUS.to_owned(), status.as_u16().to_string())]);
+    /// Keeps an absence, where it is one; what cannot be kept is asked again, so a full disk is no failure here.
+    pub async fn put_absence(&self, key: &Key, absence: &Failure, at_ms: u64) {
+        let Some((status, text)) = absence.as_absent() else { return };
+        let said_so = |complaint: &&Complaint| matches!(complaint.said, Said::Status(said, _) if said == status);
+        let by: Vec<&str> =
+            absence.complaints().iter().filter(said_so).map(|complaint| complaint.upstream.as_str()).collect();
+        let mut facts = Facts::from([(STATUS.to_owned(), status.as_u16().to_string())]);
+        facts.extend(Some((MIRROR.to_owned(), by.join(" "))).filter(|_| !by.is_empty()));
         if let Err(why) = self.cache.put(key, Bytes::copy_from_slice(text.as_bytes()), at_ms, facts).await {
             tracing::debug!(key = key.as_str(), %why, "absence not kept");
         }

@@ -28,13 +28,13 @@ impl Goproxy {
     /// ([`Failure::as_absent`]).
     pub async fn warm(&self, request: &ModuleRequest, now: SystemTime) -> Result<Warmed, Failure> {
         let reply = self.serve(request, &Place::Ours { standing: Standing::Local }, now).await?;
-        let (served, status) = (reply.served, reply.status);
+        let (served, status, absence) = (reply.served, reply.status, reply.absence.clone());
         let is_zip = matches!(request, ModuleRequest::Zip { .. });
         let (length, text) =
             drain(reply, is_zip).await.map_err(|why| Failure::fault(format!("{request}: {why}"), ""))?;
         if status != StatusCode::OK {
             let text = String::from_utf8_lossy(&text).into_owned();
-            return Err(Failure::absent(request, status, text, Vec::new()));
+            return Err(absence.unwrap_or_else(|| Failure::absent(request, status, text, Vec::new())));
         }
         Ok(Warmed { served, length, text })
     }

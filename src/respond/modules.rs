@@ -187,7 +187,7 @@ mod tests {
     fn reply(status: u16) -> Reply {
         let body = goproxy::Body::Held(Content::of(Bytes::from_static(TEXT)));
         let status = StatusCode::from_u16(status).unwrap();
-        Reply { status, content_type: "application/zip", body, served: Served::Hit, age: None }
+        Reply { status, content_type: "application/zip", body, served: Served::Hit, age: None, absence: None }
     }
 
     /// Status, `Content-Range`, `Content-Length` and body of what comes of such a request.

@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::binary::{Ended, Home, Served, home};
+use crate::support::book::recorded;
 use crate::support::client::get;
 use crate::support::mirror::{Mirror, files};
 use crate::support::needs::have;
@@ -187,6 +188,39 @@ async fn an_export_is_carried_into_another_cache_and_a_damaged_one_is_not() {
     assert!(refused.code == Some(1) && refused.err.contains("v1.0.0.zip: not a zip"), "{refused:?}");
     assert_eq!(third.cache_json(&["stat"])["files"], 0);
     assert_eq!(third.cache(&["import", third.at("cache").to_str().unwrap()]).code, Some(2), "no tree");
+}
+
+/// With one bit of a tile flipped nothing was compared with the records any more: exit code 0, "0 of them verified".
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_whose_tiles_are_damaged_is_refused_whole() {
+    let (mirror, key) = recorded(MODULE, "v1.0.0").await;
+    let home = home();
+    let served = home.serve(&["--upstream", &format!("http://{}", mirror.address), "--sumdb", &key]);
+    for path in &PATHS[1..4] {
+        assert_eq!(get(served.address, path).await.status, 200, "{path}");
+    }
+    served.tell_to_stop();
+    served.ended();
+    let out = home.at("out").display().to_string();
+    let exported = home.cache_json(&["export", &out, "--sumdb", &key]);
+    assert_eq!((&exported["files"], &exported["records"]), (&3.into(), &1.into()));
+
+    let import = |into: &Home| into.cache(&["import", &out, "--sumdb", &key, "--json"]);
+    let taken = import(&crate::support::binary::home());
+    assert!(taken.code == Some(0) && taken.out.contains("\"verified\":2"), "{taken:?}");
+    let root = home.at("out/sumdb").join(key.split('+').next().unwrap());
+    for harmed in ["tile/8/0/001.p/45", "latest"] {
+        let right = fs::read(root.join(harmed)).unwrap();
+        let mut wrong = right.clone();
+        wrong[0] ^= 1;
+        fs::write(root.join(harmed), wrong).unwrap();
+        let third = crate::support::binary::home();
+        let refused = import(&third);
+        assert_eq!(refused.code, Some(1), "{harmed}: {refused:?}");
+        assert!(refused.err.contains("is damaged, and nothing of it is kept"), "{harmed}: {refused:?}");
+        assert_eq!(third.cache_json(&["stat"])["files"], 0, "{harmed}");
+        fs::write(root.join(harmed), right).unwrap();
+    }
 }
 
 /// A mirror of one module with as many versions as anybody asks for, each with a zip of a quarter MiB.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use goanyway::goproxy::{BadBundle, Database, Module, ModuleRequest, Said, SumdbConfig, Version};
+use goanyway::goproxy::{BadBundle, Database, GoMod, GoSum, Module, ModuleRequest, Said, SumdbConfig, Version};
 use goanyway::target::{BadTarget, Base, Host, Name, Scope, Target};
 use goanyway::{
     accept, admit, cache, classify, config, connect, daemon, fetch, forward, gateway, intercept, resolve, service,
@@ -231,6 +231,21 @@ fn forward() -> Vec<String> {
     told(&[&Failure::Loop, &Failure::Uri("invalid uri character".to_owned())])
 }
 
+/// What is wrong with a line, and what to do about it.
+fn files_of_go() -> Vec<String> {
+    let go_sums = ["<<<<<<< HEAD\n", "<html>\n", "nonsense\n", "a.b/c v1.0.0 h1:AAAA\n", "c v1.0.0 h1:AAAA\n"];
+    let go_mods = [
+        "module x\nrequire a.b/c latest\n",
+        "module x\nnonsense {\n",
+        "module x\nrequire (\n",
+        "module x\nmodule y\n",
+        "",
+    ];
+    let bad = go_sums.into_iter().filter_map(|text| GoSum::parse(text).err());
+    let bad = bad.chain(go_mods.into_iter().filter_map(|text| GoMod::read_whole(text).err()));
+    bad.map(|bad| format!("FILE:{bad} | {}", bad.why.hint())).collect()
+}
+
 fn goproxy() -> Vec<String> {
     let paths = [
         "/golang.org/x/net%2f/@v/list",
@@ -260,7 +275,7 @@ fn goproxy() -> Vec<String> {
         BadBundle::NoTree(path("modules")).to_string(),
         BadBundle::Damaged(vec![("a.b/c/@v/v1.0.0.zip".to_owned(), "its sum is another".to_owned())]).to_string(),
     ];
-    requests.chain(modules).chain(others).collect()
+    requests.chain(modules).chain(others).chain(files_of_go()).collect()
 }
 
 fn intercept() -> Vec<String> {

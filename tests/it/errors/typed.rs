@@ -71,6 +71,8 @@ const LINES: &[&str] = &[
     "warm",
     "warm text",
     "warm missing/go.sum",
+    "warm conflict/go.sum",
+    "warm conflict/go.mod",
     "warm a.b/c@v1/0",
     "warm --toolchains 1.26.0 --platforms amiga",
     "warm --toolchains 1/26",
@@ -102,6 +104,9 @@ pub fn all() -> String {
     fs::write(home.at("wrong.toml"), "listen = \"here\"\n[cache]\nsise = \"1GiB\"\nmemory = \"much\"\n").unwrap();
     fs::write(home.at("sound.toml"), "[cache]\nsize = \"1GiB\"\n").unwrap();
     fs::create_dir(home.at("folder")).unwrap();
+    fs::create_dir(home.at("conflict")).unwrap();
+    fs::write(home.at("conflict/go.sum"), "<<<<<<< HEAD\n=======\n>>>>>>> other\n").unwrap();
+    fs::write(home.at("conflict/go.mod"), "module x\n\nrequire a.b/c latest\n").unwrap();
     let tree = home.at("tree/example.com/m/@v");
     fs::create_dir_all(&tree).unwrap();
     fs::write(tree.join("v1.0.0.mod"), "module example.com/m\n").unwrap();
