@@ -408,7 +408,7 @@ impl Done {
 
     fn exit_code(&self) -> u8 {
         let Some(failure) = &self.failure else { return u8::from(!self.differing.is_empty()) };
-        let is_wrong = |said: &Said| matches!(said, Said::Wrong(_));
+        let is_wrong = |said: &Said| matches!(said, Said::Wrong(_) | Said::Refuted);
         let complaints = failure.complaints();
         let is_no = failure.as_absent().is_some()
             || *failure.kind() == Kind::Policy

@@ -62,6 +62,9 @@ pub enum Said {
     /// A whole answer that is not what it should be.
     #[error("wrong content: {0}")]
     Wrong(String),
+    /// What its database's signed tree does not prove: a fork, or a forgery.
+    #[error("wrong content: the signed tree does not prove it")]
+    Refuted,
     /// Nothing: it was not asked, because nothing may leave.
     #[error("not asked, nothing may leave (--offline)")]
     Closed,
@@ -120,6 +123,11 @@ impl Failure {
             matches!(complaint.said, Said::Unreachable(_) | Said::Silent(_) | Said::Broke(_) | Said::Closed)
         };
         !self.0.asked.is_empty() && self.0.asked.iter().all(is_nothing) && self.as_absent().is_none()
+    }
+
+    /// Whether somebody answered what a checksum database's signed tree does not prove.
+    pub fn is_refuted(&self) -> bool {
+        self.0.asked.iter().any(|complaint| complaint.said == Said::Refuted)
     }
 
     /// The status of the answer to the client.

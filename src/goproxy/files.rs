@@ -27,7 +27,7 @@ use super::path::ModuleRequest;
 use super::policy;
 use super::pools::Ground;
 use super::store::{CHECKED, Facts, VERIFIED, checked_ms, is_verified};
-use super::sumdb::{News, Sumdb};
+use super::sumdb::{News, Sumdb, Word};
 use super::tally::Verified;
 use super::verify::{self, Checked};
 use crate::cache::{self, Draft, Key, Note, Verdict};
@@ -44,8 +44,10 @@ const PIECE: usize = 64 << 10;
 
 /// Sums that are on their way while the file is.
 struct Vouching {
-    asked: Option<JoinHandle<Option<Sums>>>,
+    asked: Option<JoinHandle<Word>>,
     sums: Option<Sums>,
+    /// Whether they were forged: what came beside them is not to last.
+    is_forged: bool,
 }
 
 /// What a whole file is worth.
@@ -189,6 +191,10 @@ impl House {
                 }
                 Tried::Right { is_vouched } => {
                     walk.praise_found(&seated);
+                    if vouching.is_forged {
+                        tracing::error!(%request, mirror = %mirror.name(), "passed on and not kept: its sums were forged");
+                        return Ok((draft, Verdict::PassOn { facts: Facts::new() }));
+                    }
                     self.vouch_late(request, ground, vouching, now);
                     return Ok((draft, keep(now, file_facts(&mirror, is_vouched, now))));
                 }
@@ -269,14 +275,14 @@ impl House {
     }
 
     /// What the database says about a file, however long that takes it.
-    async fn ask_sums(&self, request: &ModuleRequest) -> Option<Sums> {
-        match request {
-            ModuleRequest::Mod { module, version } | ModuleRequest::Zip { module, version }
+    async fn ask_sums(&self, request: &ModuleRequest) -> Word {
+        match (request, self.judge()) {
+            (ModuleRequest::Mod { module, version } | ModuleRequest::Zip { module, version }, Some(judge))
                 if !self.is_unjudged(module) =>
             {
-                self.judge()?.sums(module, version).await
+                judge.sums(module, version).await
             }
-            _ => None,
+            _ => Word::Nothing,
         }
     }
 
@@ -284,7 +290,8 @@ impl House {
     pub async fn sums_in_time(&self, request: &ModuleRequest) -> Option<Sums> {
         let database = self.judge()?;
         match timeout(database.patience(), self.ask_sums(request)).await {
-            Ok(sums) => sums.filter(|sums| !wanted(request, Some(sums)).is_empty()),
+            Ok(Word::Sums(sums)) => Some(sums).filter(|sums| !wanted(request, Some(sums)).is_empty()),
+            Ok(_) => None,
             Err(_) => {
                 database.note_late();
                 None
@@ -299,7 +306,7 @@ impl House {
             Some(_) => None,
             None => Some(self.runtime.spawn(async move { house.ask_sums(&request).await })),
         };
-        Vouching { asked, sums }
+        Vouching { asked, sums, is_forged: false }
     }
 
     /// Puts a file that went out unverified to the database when that answers at last.
@@ -307,7 +314,7 @@ impl House {
         let (Some(asked), Some(key)) = (vouching.asked, ground.key(request)) else { return };
         let (house, request) = (Arc::clone(self), request.clone());
         self.runtime.spawn(async move {
-            let Some(sums) = asked.await.ok().flatten() else { return };
+            let Ok(Word::Sums(sums)) = asked.await else { return };
             if let Some(found) = house.store.cache.get(&key).await {
                 house.settle_kept(&request, &key, Note::clone(&found.note), &sums, now).await;
             }
@@ -500,7 +507,7 @@ impl House {
         if let Err(why) = self.store.cache.annotate(key, note.at_ms, note.facts.clone()).await {
             tracing::warn!(%request, %why, "its note could not be written");
         }
-        if let Some(sums) = self.ask_sums(request).await {
+        if let Word::Sums(sums) = self.ask_sums(request).await {
             self.settle_kept(request, key, note, &sums, now).await;
         }
     }
@@ -557,7 +564,14 @@ impl Vouching {
     async fn wait(&mut self, database: Option<&Arc<Sumdb>>) -> Option<Sums> {
         if let (Some(database), Some(asked)) = (database, &mut self.asked) {
             match timeout(database.patience(), asked).await {
-                Ok(sums) => (self.asked, self.sums) = (None, sums.ok().flatten()),
+                Ok(word) => {
+                    self.asked = None;
+                    match word {
+                        Ok(Word::Sums(sums)) => self.sums = Some(sums),
+                        Ok(Word::Refuted) => self.is_forged = true,
+                        Ok(Word::Nothing) | Err(_) => {}
+                    }
+                }
                 Err(_) => database.note_late(),
             }
         }

@@ -140,6 +140,15 @@ pub struct Sumdb {
     news: UnboundedSender<News>,
 }
 
+/// What a database says about a module version.
+pub enum Word {
+    Sums(Sums),
+    /// It does not know it, or did not answer.
+    Nothing,
+    /// Whoever answered in its name said what its tree does not prove.
+    Refuted,
+}
+
 /// A record that was not known before.
 pub struct News {
     pub database: Database,
@@ -223,16 +232,16 @@ impl Sumdb {
     }
 
     /// What the files of a module version hash to, if the database says so.
-    pub async fn sums(self: &Arc<Self>, module: &Module, version: &Version) -> Option<Sums> {
+    pub async fn sums(self: &Arc<Self>, module: &Module, version: &Version) -> Word {
         match self.record(module, version).await {
-            Ok(record) => return Some(record.sums(module, version)),
-            Err(why) if why.as_absent().is_some() => {}
+            Ok(record) => Word::Sums(record.sums(module, version)),
+            Err(why) if why.as_absent().is_some() => Word::Nothing,
             Err(why) => {
                 tracing::debug!(database = %self.name, %module, %version, %why, "no sums");
                 self.note_late();
+                if why.is_refuted() { Word::Refuted } else { Word::Nothing }
             }
         }
-        None
     }
 
     /// How long a file that is whole waits for its sums.
@@ -346,7 +355,7 @@ impl Sumdb {
             database = %self.name, source = %mirror.name(),
             "{what}: the tree does not prove what was answered (a fork, or a forged record); refused, and nothing of it is kept"
         );
-        Complaint { upstream: mirror.name(), said: Said::Wrong("the signed tree does not prove it".to_owned()) }
+        Complaint { upstream: mirror.name(), said: Said::Refuted }
     }
 
     /// Proves a record under the pinned head, moving the head if the record is beyond it.

@@ -135,7 +135,7 @@ impl Fault {
             Said::Silent(_) => Fault::Silent,
             Said::Unreachable(_) => Fault::Unreachable,
             Said::Broke(_) => Fault::Broke,
-            Said::Wrong(_) => Fault::Wrong,
+            Said::Wrong(_) | Said::Refuted => Fault::Wrong,
             Said::Closed => Fault::Unreachable,
         }
     }

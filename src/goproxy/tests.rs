@@ -1622,6 +1622,31 @@ async fn a_forged_head_and_a_fork_are_refused_and_not_kept() {
     }
 }
 
+/// A judge's finding: a forked database counted as away, so the zip that came beside it was kept.
+#[tokio::test(start_paused = true)]
+async fn what_comes_beside_a_fork_is_not_kept() {
+    let book = book();
+    let stage = Stage::verified(&book);
+    Client::default().look_up(&stage, &book, &numbered(5)).await.unwrap();
+    let (zip, evil) = (format!("{M}/@v/v1.0.0.zip"), zipped(&[("example.com/m@v1.0.0/evil.go", "package evil\n")]));
+    let evil = Bytes::from(evil);
+    let fork = Book::new("sum.test");
+    fork.grow(700);
+    fork.write("example.com/m", "v1.0.0", "h1:evil", "h1:evil");
+    fork.grow(500);
+    serve_book(&stage.net, &fork);
+    let given = evil.clone();
+    for mirror in ["a.test", "b.test"] {
+        let given = given.clone();
+        stage.net.host(mirror, move |_| Act::Give(given.clone()));
+    }
+    assert_eq!(stage.get(&zip).await, (200, evil), "go judges it, too");
+    serve_book(&stage.net, &book);
+    stage.net.host("a.test", good);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(stage.get(&zip).await, (200, file(&zip)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_source_with_wrong_tiles_is_passed_over() {
     let book = Book::new("sum.test");

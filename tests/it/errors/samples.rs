@@ -270,6 +270,7 @@ fn goproxy() -> Vec<String> {
         refused(SumdbConfig::parse("sum.golang.org ftp://x")),
         Said::Status(http::StatusCode::FORBIDDEN, "not for you".to_owned()).to_string(),
         Said::Wrong("the zip has no go.mod".to_owned()).to_string(),
+        Said::Refuted.to_string(),
         Said::Closed.to_string(),
         BadBundle::NotEmpty(path("modules")).to_string(),
         BadBundle::NoTree(path("modules")).to_string(),
