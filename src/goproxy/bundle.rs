@@ -318,6 +318,9 @@ struct Book<'a> {
     told: BTreeMap<(Module, Version), Record>,
 }
 
+/// The tiles by which a proof holds.
+type Used = Vec<(Tile, Vec<u8>)>;
+
 /// The files of a database that can be what they are called.
 #[derive(Default)]
 struct Offered {
@@ -442,7 +445,7 @@ impl<'a> Book<'a> {
     }
 
     /// The tiles that prove a record under the head that is kept; nothing where only the tree's own heads prove it.
-    fn prove_record(&self, record: &Record, beside: &Head) -> Result<Option<Vec<(Tile, Vec<u8>)>>, String> {
+    fn prove_record(&self, record: &Record, beside: &Head) -> Result<Option<Used>, String> {
         let refuted = || format!("the signed tree of {} does not prove it", self.ledger.name);
         if let Some(head) = self.head.as_ref().filter(|head| record.id < head.size) {
             match self.ledger.prove(head, &Claim::Record(record)) {
@@ -461,7 +464,7 @@ impl<'a> Book<'a> {
             }
         }
         // go's own folder has tiles of a tree whose head lies elsewhere (GOPATH/pkg/sumdb).
-        if self.offered.has_latest { Err(format!("{lacking}, which proves it, is not there")) } else { Ok(None) }
+        if self.offered.has_latest { Err(format!("{lacking}, which proves it, is missing or cut")) } else { Ok(None) }
     }
 
     fn sums(&self, module: &Module, version: &Version) -> Option<Sums> {
@@ -749,6 +752,7 @@ mod tests {
     /// taken, "0 of them verified".
     #[test]
     fn a_tree_whose_records_its_tiles_do_not_prove_is_refused_whole() {
+        type Harm = fn(&mut Vec<u8>);
         const ROOT: &str = "sumdb/sum.test";
         let edit = |tree: &Tree, path: &str, edit: fn(&mut Vec<u8>)| {
             let path = format!("{ROOT}/{path}");
@@ -761,7 +765,7 @@ mod tests {
         let junk = |bytes: &mut Vec<u8>| *bytes = b"junk".to_vec();
         let forge = |bytes: &mut Vec<u8>| *bytes.iter_mut().rev().nth(5).unwrap() ^= 1;
         let (edge, lookup) = ("tile/8/0/001.p/46", "lookup/a.example/!m@v1.0.0");
-        let table: [(&str, &str, fn(&mut Vec<u8>), &str, &str); 9] = [
+        let table: [(&str, &str, Harm, &str, &str); 9] = [
             ("a flipped bit at the edge", edge, flip, "latest", "one of them is damaged"),
             ("a flipped bit above", "tile/8/1/000.p/1", flip, "latest", "one of them is damaged"),
             ("a flipped bit within", "tile/8/0/000", flip, "tile/8/0/000", "does not prove it"),
@@ -788,7 +792,7 @@ mod tests {
         let (tree, (_dir, folder)) = (tree(), cache());
         fs::remove_file(tree.dir.path().join(format!("{ROOT}/{edge}"))).unwrap();
         let Err(BadBundle::Damaged(files)) = tree.import(&folder) else { panic!("a tree without a tile was taken") };
-        assert!(files.iter().all(|(_, why)| why.contains("001.p/46, which proves it, is not there")), "{files:?}");
+        assert!(files.iter().all(|(_, why)| why.contains("001.p/46, which proves it, is missing or cut")), "{files:?}");
     }
 
     fn evil_zip() -> Vec<u8> {

@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn a_go_sum_is_read_whole_or_not_at_all() {
-        let table: [(&str, usize, fn(String) -> BadLine); 9] = [
+        type Why = fn(String) -> BadLine;
+        let table: [(&str, usize, Why); 9] = [
             ("a.b/c v1.0.0 h1:x\n<<<<<<< HEAD\na.b/c v1.1.0 h1:y\n", 2, |_| BadLine::Conflict),
             ("a.b/c v1.0.0 h1:x\n=======\n", 2, |_| BadLine::Conflict),
             ("\n<html>404</html>\n", 2, |_| BadLine::WebPage),
