@@ -71,7 +71,8 @@ impl<S: From<Socket>> Listeners<S> {
         let probe = make(address, false)?;
         let bound = probe.local_addr()?.as_socket().unwrap_or(address);
         drop(probe);
-        let sockets = (0..workers).map(|_| make(bound, true).map(S::from)).collect::<io::Result<_>>()?;
+        let make = || make_again(|| make(bound, true));
+        let sockets = (0..workers).map(|_| make().map(S::from)).collect::<io::Result<_>>()?;
         Ok(Listeners { address: bound, both_families: false, sockets })
     }
 
@@ -171,6 +172,19 @@ impl Datagrams {
         let transmit = Transmit { destination: peer, ecn: None, contents: bytes, segment_size: None, src_ip: local };
         self.state.try_send((&self.socket).into(), &transmit)
     }
+}
+
+/// Binds where the probe was just now. A child that another thread makes in that moment has a copy of the probe
+/// until it becomes another program, so that is waited for.
+fn make_again(make: impl Fn() -> io::Result<Socket>) -> io::Result<Socket> {
+    const TRIES: usize = 100;
+    for _ in 1..TRIES {
+        match make() {
+            Err(why) if why.kind() == io::ErrorKind::AddrInUse => std::thread::sleep(Duration::from_millis(10)),
+            made => return made,
+        }
+    }
+    make()
 }
 
 fn listening_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
@@ -536,6 +550,21 @@ impl RuntimeProvider for Provider {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A start beside a program that was just being started once said that its own port was in use.
+    #[test]
+    fn a_childs_copy_of_the_probe_is_waited_for() {
+        let copy = listening_socket("127.0.0.1:0".parse().unwrap(), false).unwrap();
+        let address = copy.local_addr().unwrap().as_socket().unwrap();
+        let bind = || listening_socket(address, true);
+        assert_eq!(bind().unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let child = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(30));
+            drop(copy);
+        });
+        assert!(make_again(bind).is_ok());
+        child.join().unwrap();
+    }
 
     #[test]
     fn a_small_answer_is_written_in_one_piece_and_a_large_one_is_not_copied() {
