@@ -116,6 +116,8 @@ struct Play<'a> {
     scope: Option<String>,
     /// Whose answer is the first is a matter of milliseconds, which real sockets on a busy machine do not keep.
     by_chance: bool,
+    /// A busy machine may read a resolv.conf that was rewritten a second late.
+    rewritten: bool,
     served: Option<Served>,
     /// Names that a handshake is to vouch for, which no client of a name server makes.
     vouched: HashSet<String>,
@@ -140,6 +142,7 @@ impl<'a> Play<'a> {
             system: Vec::new(),
             fallback: Vec::new(),
             settings: Vec::new(),
+            rewritten: false,
             scope: None,
             by_chance: false,
             served: None,
@@ -165,7 +168,10 @@ impl<'a> Play<'a> {
                 self.set("--zone", &format!("{suffix}=udp://{address}"));
             }
             "resolv.conf" if rest == "missing" => return None,
-            "resolv.conf" => self.machine.write("resolv.conf", &(rest.replace(" | ", "\n") + "\n")),
+            "resolv.conf" => {
+                self.machine.write("resolv.conf", &(rest.replace(" | ", "\n") + "\n"));
+                self.rewritten = true;
+            }
             "private" => self.set("--private", rest),
             "known" => self.set("--known", rest),
             "allow" => self.set("--allow-target", rest),
@@ -174,7 +180,10 @@ impl<'a> Play<'a> {
                 self.set("--host", &format!("{name}={address}"));
             }
             "scope" => self.scope = Some(rest.to_owned()),
-            "look" => return Some(self.look_up(rest.strip_prefix("up ").unwrap())),
+            "look" => {
+                self.rewritten = false;
+                return Some(self.look_up(rest.strip_prefix("up ").unwrap()));
+            }
             "report" if rest.ends_with(" verified") => {
                 self.vouched.insert(self.last.clone());
             }
@@ -191,7 +200,7 @@ impl<'a> Play<'a> {
                 if !matches!(unit, "ms" | "s") || passing > LONGEST {
                     return None;
                 }
-                std::thread::sleep(passing);
+                std::thread::sleep(passing + Duration::from_secs(u64::from(self.rewritten) * 2));
             }
             "report" | "next" | "descriptors" => return None,
             _ if line.starts_with("==") => {}

@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -65,7 +66,16 @@ impl Origin {
     }
 
     async fn start(address: &str, tls: Option<TlsAcceptor>, streams: Option<u32>, answer: Arc<Answer>) -> Origin {
-        let listener = TcpListener::bind(address).await.unwrap();
+        let mut bound = TcpListener::bind(address).await;
+        // A program that another test starts in this moment has a copy of whoever listened here before.
+        for _ in 0..100 {
+            if bound.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            bound = TcpListener::bind(address).await;
+        }
+        let listener = bound.unwrap();
         let origin = Origin { address: listener.local_addr().unwrap(), heard: Arc::default() };
         let heard = Arc::clone(&origin.heard);
         tokio::spawn(async move {
