@@ -398,16 +398,13 @@ impl House {
                 Err(why) => return Poured::Cut(read_error(why)),
             };
             let Ok(mut piece) = piece else { continue };
-            if let Some(same) = &mut overlap {
+            if let Some(mut same) = overlap.take() {
                 same.hear(&mut piece);
                 if same.left > 0 {
+                    overlap = Some(same);
                     continue;
                 }
-                let is_met = match overlap.take() {
-                    Some(all) => all.agrees().await,
-                    None => true,
-                };
-                if !is_met {
+                if !same.agrees().await {
                     return Poured::Another(Said::Wrong("another zip than the one that broke off".to_owned()));
                 }
                 tracing::info!(%request, mirror = %mirror.name(), at = draft.written(), "a cut answer is continued");
