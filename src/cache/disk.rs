@@ -4,7 +4,7 @@
 //! layout               the version of all this, a number and a newline
 //! download/…           a GOMODCACHE/cache/download tree, and nothing else: go may read it by file://
 //! hosts/…, sumdb/…     other pools of files; a pool is any folder that has notes
-//! notes/<key>.json     a record for each kept file: key, note, SHA-256, time of change
+//! notes/<key>.json     a record for each kept file: key, note, SHA-256
 //! tmp/…                files being written, each locked by its writer
 //! evict.lock           locked by the process that evicts
 //! removals             a number, another one whenever something was taken out on purpose
@@ -14,15 +14,17 @@
 //! folder, then put the new record beside in the same manner. Whatever moment a crash chooses leaves
 //! nothing, or a file without a record (which nobody is given, and the next fill overwrites), or
 //! both. Should a power cut or another process mix an old record with a new file all the same, the
-//! record's length, time and hash do not fit, and the pair is dropped.
+//! record's length and hash do not fit, and the pair is dropped.
 //!
-//! **Looking** believes a file whose length and time of change are the recorded ones. With another
-//! time (a restored backup, a meddler) the bytes are hashed, and either the record is corrected or
-//! the file is dropped.
+//! **Looking** hashes a file the first time that this process gives it out, and again whenever the file
+//! system says that it was changed since: a disk that rots and a meddler who sets the time back are
+//! noticed before a byte goes out. What is not as recorded is dropped.
 //!
 //! Everything here blocks, and belongs on threads that may.
 
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, File, Metadata, TryLockError};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,6 +49,10 @@ pub(super) struct Disk {
     /// One of them is held while a key's file or record changes, so that within this process the
     /// two always change together.
     writers: [Mutex<()>; 64],
+    /// One of them is held while a file is hashed, so that many who want it wait for one.
+    provers: [Mutex<()>; 16],
+    // Locked for a look, and to note what was hashed.
+    proven: Mutex<Proven>,
     /// The least that the folder had no room for, until it takes as much again; `u64::MAX` while it
     /// is well. A nearly full disk takes small files in between, which is no recovery.
     refused: AtomicU64,
@@ -69,8 +75,23 @@ pub(super) struct Record {
     pub key: String,
     pub note: Note,
     pub sha256: String,
-    /// When the file was last changed: nanoseconds since 1970.
-    pub changed_ns: u64,
+}
+
+/// Which files this process found to be as recorded, and as what the file system knew them then.
+#[derive(Default)]
+struct Proven {
+    salt: RandomState,
+    stamps: HashMap<u64, Stamp>,
+}
+
+/// What the file system says of a file: whoever changes a byte of it makes that another.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    number: u64,
+    /// Of its bytes, as programs may set it; nanoseconds since 1970.
+    modified: u64,
+    /// Of anything about it, as nobody may set it; nanoseconds since 1970.
+    changed: u64,
 }
 
 /// A kept file, open and as recorded.
@@ -83,16 +104,19 @@ pub(super) struct Kept {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Damage {
     Missing,
+    /// Something else lies in its place: a folder, a pipe.
+    Replaced,
     Short,
     Altered,
 }
 
 impl Damage {
-    pub(super) const ALL: [Damage; 3] = [Damage::Missing, Damage::Short, Damage::Altered];
+    pub(super) const ALL: [Damage; 4] = [Damage::Missing, Damage::Replaced, Damage::Short, Damage::Altered];
 
     pub(super) fn describe(self) -> &'static str {
         match self {
             Damage::Missing => "missing",
+            Damage::Replaced => "replaced",
             Damage::Short => "short",
             Damage::Altered => "altered",
         }
@@ -145,6 +169,8 @@ impl Disk {
             total: AtomicU64::new(0),
             added: AtomicU64::new(0),
             writers: std::array::from_fn(|_| Mutex::new(())),
+            provers: std::array::from_fn(|_| Mutex::new(())),
+            proven: Mutex::default(),
             refused: AtomicU64::new(u64::MAX),
             is_own_mount: is_mount(dir),
             #[cfg(test)]
@@ -162,7 +188,7 @@ impl Disk {
     pub(super) fn look(&self, key: &Key) -> Result<Option<Kept>, Damage> {
         for _ in 0..LOOKS {
             let Some(record) = self.read_record(key) else { return Ok(None) };
-            match self.open_recorded(key, &record) {
+            match self.open_proven(key, &record) {
                 Ok(file) => return Ok(file.map(|file| Kept { file: Arc::new(file), record })),
                 Err(damage) if self.drop_damaged(key, &record, damage) => return Err(damage),
                 // The record is another by now: a writer was at work between our two steps.
@@ -180,7 +206,7 @@ impl Disk {
                 return if is_there { Inspected::Unnoted } else { Inspected::Gone };
             };
             let damage = match self.open_recorded(key, &record) {
-                Ok(Some(file)) if hash_file(&file).ok().as_ref() == Some(&record.sha256) => {
+                Ok(Some((file, _))) if hash_file(&file).ok().as_ref() == Some(&record.sha256) => {
                     return Inspected::Right(Kept { file: Arc::new(file), record });
                 }
                 Ok(_) => Damage::Altered,
@@ -222,8 +248,7 @@ impl Disk {
     /// Puts a written file and its record into place.
     pub(super) fn commit(&self, key: &Key, scratch: Scratch, note: &Note, sha256: String) -> io::Result<()> {
         scratch.file.sync_data()?;
-        let changed_ns = since_epoch(scratch.file.metadata()?.modified()?);
-        let record = Record { key: key.to_string(), note: note.clone(), sha256, changed_ns };
+        let record = Record { key: key.to_string(), note: note.clone(), sha256 };
         let _writer = self.lock_writer(key);
         let place = self.dir.join(key.file_path());
         let before = file_length(&place);
@@ -231,6 +256,10 @@ impl Disk {
         rename(scratch.path, &place)?;
         // Windows lets nobody read what another has locked.
         let _ = scratch.file.unlock();
+        if let Ok(metadata) = scratch.file.metadata() {
+            // It was hashed on its way here.
+            self.proven().note(&record, Stamp::of(&metadata));
+        }
         self.account(before, note.length);
         if is_absence(key) {
             // So many of them are to be counted that their bytes would never say.
@@ -287,6 +316,23 @@ impl Disk {
             }
         }
         found
+    }
+
+    /// Every record whose file is not there any more, or is no file.
+    pub(super) fn lost(&self) -> Vec<Record> {
+        let (mut folders, mut lost) = (vec![self.dir.join(NOTES)], Vec::new());
+        let is_there = |key: &Key| fs::metadata(self.dir.join(key.file_path())).is_ok_and(|place| place.is_file());
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    folders.push(entry.path());
+                    continue;
+                }
+                let record = read_record(&entry.path());
+                lost.extend(record.filter(|record| Key::new(&record.key).is_some_and(|key| !is_there(&key))));
+            }
+        }
+        lost
     }
 
     /// Writes a new note for a kept file, if there is one.
@@ -454,9 +500,7 @@ impl Disk {
     }
 
     pub(super) fn read_record(&self, key: &Key) -> Option<Record> {
-        let text = fs::read(self.dir.join(key.note_path())).ok()?;
-        // A record that cannot be read is none: a power cut empties files that were not synced.
-        let record: Record = serde_json::from_slice(&text).ok()?;
+        let record = read_record(&self.dir.join(key.note_path()))?;
         (record.key == key.as_str()).then_some(record)
     }
 
@@ -473,36 +517,40 @@ impl Disk {
         rename(scratch.path, place)
     }
 
-    /// None where the file is there but cannot be opened now (too many are open, say): no damage.
-    fn open_recorded(&self, key: &Key, record: &Record) -> Result<Option<File>, Damage> {
-        let file = match File::open(self.dir.join(key.file_path())) {
+    /// A file as long as recorded. None where it is there but cannot be opened now (too many are open, say): no
+    /// damage.
+    fn open_recorded(&self, key: &Key, record: &Record) -> Result<Option<(File, Metadata)>, Damage> {
+        let file = match open_at_once(&self.dir.join(key.file_path())) {
             Ok(file) => file,
             Err(error) if is_no_such_file(&error) => return Err(Damage::Missing),
             Err(_) => return Ok(None),
         };
-        let metadata = file.metadata().map_err(|_| Damage::Altered)?;
-        if !metadata.is_file() || metadata.len() != record.note.length {
-            return Err(Damage::Short);
+        match file.metadata() {
+            Ok(metadata) if !metadata.is_file() => Err(Damage::Replaced),
+            Ok(metadata) if metadata.len() != record.note.length => Err(Damage::Short),
+            Ok(metadata) => Ok(Some((file, metadata))),
+            Err(_) => Err(Damage::Altered),
         }
-        let changed_ns = metadata.modified().map_or(0, since_epoch);
-        if changed_ns == record.changed_ns {
+    }
+
+    /// A file that this process has hashed as it now is.
+    fn open_proven(&self, key: &Key, record: &Record) -> Result<Option<File>, Damage> {
+        let Some((file, metadata)) = self.open_recorded(key, record)? else { return Ok(None) };
+        let stamp = Stamp::of(&metadata);
+        if self.proven().hold(record, stamp) {
+            return Ok(Some(file));
+        }
+        let _prover = self.provers[stripe(key) % self.provers.len()].lock().unwrap_or_else(PoisonError::into_inner);
+        if self.proven().hold(record, stamp) {
             return Ok(Some(file));
         }
         if hash_file(&file).ok().as_ref() != Some(&record.sha256) {
             return Err(Damage::Altered);
         }
-        self.correct_time(key, record, changed_ns);
-        Ok(Some(file))
-    }
-
-    /// The bytes are right though the time is another: the next look shall not have to hash them.
-    fn correct_time(&self, key: &Key, record: &Record, changed_ns: u64) {
-        // Whoever reads does not wait for a writer.
-        let Ok(_writer) = self.writer(key).try_lock() else { return };
-        if self.read_record(key).is_some_and(|now| now == *record) {
-            // Failing that, the next look hashes again.
-            let _ = self.write_record(key, &Record { changed_ns, ..record.clone() });
+        if !stamp.is_fresh() {
+            self.proven().note(record, stamp);
         }
+        Ok(Some(file))
     }
 
     /// The record goes first: a file without one is nothing, a record without its file an alarm.
@@ -512,6 +560,8 @@ impl Disk {
         let record = self.dir.join(key.note_path());
         remove_if_there(&record)?;
         remove_if_there(&place)?;
+        // An empty folder in its place would keep the next one out.
+        let _ = fs::remove_dir(&place);
         self.account(before, 0);
         self.remove_empty(&place, 1);
         self.remove_empty(&record, 2);
@@ -558,8 +608,11 @@ impl Disk {
     }
 
     fn writer(&self, key: &Key) -> &Mutex<()> {
-        let stripe = key.as_str().bytes().fold(0usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
-        &self.writers[stripe % self.writers.len()]
+        &self.writers[stripe(key) % self.writers.len()]
+    }
+
+    fn proven(&self) -> MutexGuard<'_, Proven> {
+        self.proven.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[cfg(test)]
@@ -567,6 +620,49 @@ impl Disk {
         let spent = self.room.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |room| room.checked_sub(bytes));
         spent.map(|_| ()).map_err(|_| ErrorKind::StorageFull.into())
     }
+}
+
+impl Proven {
+    fn hold(&self, record: &Record, stamp: Stamp) -> bool {
+        self.stamps.get(&self.number(record)) == Some(&stamp)
+    }
+
+    fn note(&mut self, record: &Record, stamp: Stamp) {
+        let number = self.number(record);
+        if self.stamps.len() >= STAMPS && !self.stamps.contains_key(&number) {
+            // What is forgotten is hashed once more, no worse.
+            self.stamps.clear();
+        }
+        self.stamps.insert(number, stamp);
+    }
+
+    fn number(&self, record: &Record) -> u64 {
+        self.salt.hash_one((&record.key, &record.sha256))
+    }
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Stamp {
+        let modified = metadata.modified().map_or(0, since_epoch);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            let changed = Duration::new(metadata.ctime().unsigned_abs(), metadata.ctime_nsec().unsigned_abs() as u32);
+            Stamp { number: metadata.ino(), modified, changed: u64::try_from(changed.as_nanos()).unwrap_or(u64::MAX) }
+        }
+        #[cfg(not(unix))]
+        Stamp { number: 0, modified, changed: modified }
+    }
+
+    /// Whether another change could still go by the same time: file systems count in steps.
+    fn is_fresh(self) -> bool {
+        now().saturating_sub(self.changed) < STEP
+    }
+}
+
+/// Which of a number of locks is a key's.
+fn stripe(key: &Key) -> usize {
+    key.as_str().bytes().fold(0, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()))
 }
 
 /// Whether a folder says what its layout is; an error where it is none that we know.
@@ -637,6 +733,21 @@ pub(super) fn now() -> u64 {
 /// A time as the folder knows it: nanoseconds since 1970.
 pub(super) fn since_epoch(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// A record that cannot be read is none: a power cut empties files that were not synced.
+fn read_record(place: &Path) -> Option<Record> {
+    let mut text = Vec::new();
+    open_at_once(place).ok()?.read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// Opens what lies there to be read; not even a pipe that nobody writes to is waited for.
+fn open_at_once(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    options.read(true).open(path)
 }
 
 fn hash_file(file: &File) -> io::Result<String> {
@@ -746,6 +857,10 @@ pub(super) fn read_exact_at(file: &File, mut piece: &mut [u8], mut at: u64) -> i
 
 /// The layout that is described above.
 const VERSION: u32 = 1;
+/// How many files are remembered to be right; some 50 bytes each.
+const STAMPS: usize = 1 << 16;
+/// No file system counts its times in longer steps: FAT's are of two seconds.
+const STEP: u64 = 2_000_000_000;
 /// What an absence takes up, its record with it: two blocks.
 const ABSENCE: u64 = 8 << 10;
 /// How often a step is tried again that another process or thread can come in between of.

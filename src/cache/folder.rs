@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::disk::{Disk, Inspected, since_epoch, spell};
+use super::disk::{Disk, Inspected, Record, since_epoch, spell};
 use super::evict::{self, Held, Uses};
 use super::growth::Snapshot;
 use super::{Error, Key, Note, ReadSeek};
@@ -99,6 +99,14 @@ impl Folder {
             key: held.key,
         };
         Ok(held.into_iter().map(item).collect())
+    }
+
+    /// What was kept and is not there any more, in the order of the keys.
+    pub fn lost(&self) -> Vec<Item> {
+        let item = |record: Record| Some(Item { key: Key::new(&record.key)?, size: 0, used_ms: 0, note: Some(record.note) });
+        let mut lost: Vec<Item> = self.disk.lost().into_iter().filter_map(item).collect();
+        lost.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        lost
     }
 
     /// Of these, the ones that would leave first to make room for `excess` bytes.
@@ -291,6 +299,24 @@ mod tests {
         assert_eq!(folder.repair(&found).unwrap(), 2);
         assert_eq!(keys(&folder), ["download/right.mod"]);
         assert_ne!(folder.disk.removals(), removals, "those who serve are told");
+    }
+
+    #[test]
+    fn what_was_kept_and_is_not_there_any_more_is_named() {
+        let (dir, folder) = made();
+        for path in ["download/taken.mod", "download/a.json/folder.mod", "download/right.mod"] {
+            keep(&folder, path, b"bytes");
+        }
+        for path in ["download/taken.mod", "download/a.json/folder.mod"] {
+            fs::remove_file(dir.path().join(path)).unwrap();
+        }
+        fs::create_dir(dir.path().join("download/a.json/folder.mod")).unwrap();
+        let lost: Vec<Key> = folder.lost().into_iter().map(|item| item.key).collect();
+        assert_eq!(lost, ["download/a.json/folder.mod", "download/taken.mod"].map(key));
+        assert!(matches!(folder.inspect(&lost[0]), Look::Damaged("replaced")));
+        assert!(matches!(folder.inspect(&lost[1]), Look::Damaged("missing")));
+        assert_eq!(folder.repair(&lost).unwrap(), 2);
+        assert_eq!((folder.lost().len(), keys(&folder)), (0, vec!["download/right.mod".to_owned()]));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use super::content::{Content, Filed, tag};
-use super::disk::{self, Damage, Disk, Kept};
+use super::disk::{self, Disk, Kept};
 use super::draft::Draft;
 use super::evict::{self, Bound, Held, Reason, Uses};
 use super::growth::{Budget, Growth, PIECE, SMALL};
@@ -247,12 +247,12 @@ impl Store {
         if usage.is_due {
             disk.touch(key, usage.at);
         }
-        let content = self.pick_up(disk, key, &kept, ticket, usage.hits)?;
+        let content = self.pick_up(&kept, ticket, usage.hits)?;
         Some(Found { note: Arc::new(kept.record.note), content })
     }
 
     /// Takes a kept file into memory, or opens it to be read in pieces.
-    fn pick_up(&self, disk: &Disk, key: &Key, kept: &Kept, ticket: Option<Ticket>, hits: u32) -> Option<Content> {
+    fn pick_up(&self, kept: &Kept, ticket: Option<Ticket>, hits: u32) -> Option<Content> {
         let length = kept.record.note.length;
         let is_hot = length <= SMALL || hits >= 2 && length <= LARGE;
         let ticket = ticket.filter(|_| is_hot).and_then(|mut ticket| ticket.reserve(length).then_some(ticket));
@@ -260,13 +260,6 @@ impl Store {
             return self.open_filed(kept);
         }
         let bytes = disk::read_piece(&kept.file, 0, length as usize).ok()?;
-        // What is in memory is not looked at again for long, so it is looked at closely now.
-        if disk::hash(&bytes) != kept.record.sha256 {
-            if disk.drop_damaged(key, &kept.record, Damage::Altered) {
-                self.tally.drop_damaged(Damage::Altered);
-            }
-            return None;
-        }
         if let Some(ticket) = ticket {
             ticket.fill(kept.record.note.clone(), bytes.clone(), tag(&kept.record.sha256));
             self.weigh();

@@ -375,7 +375,7 @@ fn verify(folder: &Folder, args: &Verify, databases: &[SumdbConfig]) -> Result<E
         args.patterns.is_empty()
             || filed.module().is_some_and(|module| args.patterns.iter().any(|one| one.covers(module, filed.version())))
     };
-    let items: Vec<Item> = folder.items()?.into_iter().filter(wanted).collect();
+    let items: Vec<Item> = folder.items()?.into_iter().chain(folder.lost()).filter(wanted).collect();
     let findings = examine_all(folder, &items, databases);
     let mut report = Report { checked: items.len(), ..Report::default() };
     let (mut wrong, mut unnoted) = (Vec::new(), Vec::new());

@@ -5,7 +5,8 @@
 //! doubt: real mirrors do, and go does not mind.) So such an `.info` is compared, behind the answers that it gives meanwhile: with the other
 //! mirrors that were named, as soon as it is kept; where there is one mirror alone, with what that says when
 //! it is next asked for after `goproxy.fresh`. What most mirrors say is kept, and of one mirror what it says
-//! now. Once two tellings agree it is never asked for again.
+//! now. Once two tellings agree it is asked for again a day later, and not before: two mirrors that were wrong
+//! alike (one copied from the other) may be right by then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -49,7 +50,7 @@ impl House {
         }
     }
 
-    /// Compares one that is held, was not confirmed yet, and is older than `fresh`.
+    /// Compares one that is held, and was not compared for long: for `fresh`, or for a day where two agreed.
     pub fn recheck_info(self: &Arc<Self>, request: &ModuleRequest, note: &Note, ground: &Ground, now: SystemTime) {
         if self.is_info_due(request, note, now) && !ground.pool.is_unwell() {
             self.begin_comparing(request, ground, now);
@@ -59,10 +60,8 @@ impl House {
     /// Whether a kept `.info` is to be compared with what is told today.
     pub fn is_info_due(&self, request: &ModuleRequest, note: &Note, now: SystemTime) -> bool {
         let is_in_doubt = is_unprovable(request) || note.facts.contains_key(DOUBT);
-        if !is_in_doubt || note.facts.contains_key(AGREED) {
-            return false;
-        }
-        policy::age(checked_ms(note), now) >= self.config.fresh
+        let rest = if note.facts.contains_key(AGREED) { policy::RECHECK } else { self.config.fresh };
+        is_in_doubt && policy::age(checked_ms(note), now) >= rest
     }
 
     fn begin_comparing(self: &Arc<Self>, request: &ModuleRequest, ground: &Ground, now: SystemTime) {

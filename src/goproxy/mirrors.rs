@@ -101,6 +101,8 @@ pub struct Mirror {
 struct Health {
     /// Faults since it last did well.
     faults: u32,
+    /// When the first of them was.
+    since: Option<Instant>,
     /// How often the breaker opened since then.
     rests: u32,
     /// Asked only when there is nobody else, until then.
@@ -158,6 +160,11 @@ impl Mirror {
         self.with(|health| health.rests_until.is_some_and(|until| Instant::now() < until))
     }
 
+    /// Whether its breaker is open, and not since a moment ago.
+    fn is_down(&self) -> bool {
+        self.rests() && self.with(|health| health.since.is_some_and(|since| since.elapsed() >= policy::DOWN))
+    }
+
     /// Whether its rest is over and it has not been well since.
     fn recovers(&self) -> bool {
         self.with(|health| health.rests_until.is_some_and(|until| until <= Instant::now()))
@@ -194,6 +201,7 @@ impl Mirror {
                 health.last = Some(said.to_string());
             }
             health.why = Some(said.to_string());
+            health.since.get_or_insert_with(Instant::now);
             health.faults += if matches!(said, Said::Silent(_)) { 2 } else { 1 };
             if health.faults < FAULTS && health.rests_until.is_none() {
                 return false;
@@ -357,7 +365,7 @@ impl Walk {
         let seat = |mirror: &Arc<Mirror>| Seat {
             mirror: Arc::clone(mirror),
             tries: 0,
-            most: if mirror.rests() { policy::TRIES_AT_REST } else { policy::TRIES },
+            most: if mirror.is_down() { policy::TRIES_AT_REST } else { policy::TRIES },
             wrong: 0,
             ready: now,
             since: None,

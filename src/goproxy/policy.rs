@@ -20,14 +20,16 @@ pub const GRACE: Duration = Duration::from_secs(1);
 pub const ABSENT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long any other answer is replayed while no upstream answers.
 pub const STALE_FOR: Duration = Duration::from_secs(90 * 24 * 3600);
-/// How often the verification of an unverified file is tried again.
+/// How often an unverified file is verified again, and an `.info` on which mirrors agree compared again.
 pub const RECHECK: Duration = Duration::from_secs(24 * 3600);
 /// How long the other configured mirrors have to contradict a 404.
 pub const CONTRADICT: Duration = Duration::from_secs(2);
 /// Tries on one mirror within one request of a client.
-pub const TRIES: u32 = 4;
-/// The same, where its breaker was open when the request came.
+pub const TRIES: u32 = 6;
+/// The same, where it has been down for `DOWN` when the request comes.
 pub const TRIES_AT_REST: u32 = 2;
+/// What is shorter than that is a restart or a hiccup, and waited out; whoever is away for longer is down.
+pub const DOWN: Duration = Duration::from_secs(10);
 /// Tries on one mirror that answers with the wrong bytes: a flipped bit is worth one more.
 pub const WRONG_TRIES: u32 = 2;
 

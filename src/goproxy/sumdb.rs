@@ -52,8 +52,6 @@ const SHORT_VOUCHING: Duration = Duration::from_millis(20);
 const REACH: Duration = Duration::from_secs(8);
 /// How long the tiles that prove a first head may take, where clients ask whether we have one.
 const PROVING: Duration = Duration::from_secs(25);
-/// A database that was just found out of reach is not sought again for so long.
-const UNREACHED_FOR: Duration = Duration::from_secs(30);
 /// A newer head is asked for when somebody wants the latest, at most this often.
 const LATEST: Duration = Duration::from_secs(60);
 
@@ -133,7 +131,7 @@ pub struct Sumdb {
     moving: tokio::sync::Mutex<()>,
     /// When the newest head was last asked for.
     asked_latest: Mutex<Option<Instant>>,
-    /// When no first head of it could be had, and why.
+    /// Until when nobody seeks a first head of it, because one was just sought in vain, and why.
     unreached: Mutex<Option<(Instant, Failure)>>,
     /// Nobody waits long for it, because it did not answer last time.
     struggles: AtomicBool,
@@ -512,20 +510,22 @@ impl Sumdb {
         Ok(newest)
     }
 
-    /// The newest head that the database gives in time. That it gives none is remembered for a while.
+    /// The newest head that the database gives in time. That it gives none is remembered for as long as the
+    /// search took: those who waited for it do not search in turn, and half of the time somebody does.
     async fn seek_latest(&self) -> Result<Head, Failure> {
+        let begun = Instant::now();
         let sought = match timeout(REACH, self.ask_latest()).await {
             Ok(latest) => latest,
             Err(_) => Err(Failure::fault(format!("no tree head of {} within {REACH:?}", self.name), HINT)),
         };
-        let unreached = sought.as_ref().err().map(|why| (Instant::now(), why.clone()));
+        let unreached = sought.as_ref().err().map(|why| (Instant::now() + begun.elapsed(), why.clone()));
         *self.unreached.lock().unwrap_or_else(PoisonError::into_inner) = unreached;
         sought
     }
 
     fn unreached(&self) -> Option<Failure> {
         let unreached = self.unreached.lock().unwrap_or_else(PoisonError::into_inner);
-        unreached.as_ref().filter(|(since, _)| since.elapsed() < UNREACHED_FOR).map(|(_, why)| why.clone())
+        unreached.as_ref().filter(|(until, _)| Instant::now() < *until).map(|(_, why)| why.clone())
     }
 
     async fn ask_latest(&self) -> Result<Head, Failure> {
