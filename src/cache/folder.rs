@@ -103,7 +103,8 @@ impl Folder {
 
     /// What was kept and is not there any more, in the order of the keys.
     pub fn lost(&self) -> Vec<Item> {
-        let item = |record: Record| Some(Item { key: Key::new(&record.key)?, size: 0, used_ms: 0, note: Some(record.note) });
+        let item =
+            |record: Record| Some(Item { key: Key::new(&record.key)?, size: 0, used_ms: 0, note: Some(record.note) });
         let mut lost: Vec<Item> = self.disk.lost().into_iter().filter_map(item).collect();
         lost.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         lost

@@ -873,9 +873,12 @@ mod tests {
     #[cfg(unix)]
     #[tokio::test]
     async fn a_pipe_or_a_folder_in_the_place_of_a_file_holds_nobody_up() {
-        let pipe = |path: &Path| rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let pipe = |path: &Path| {
+            rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap()
+        };
         let bare = |path: &Path| fs::create_dir(path).unwrap();
-        for (put_there, place) in [(&pipe as &dyn Fn(&Path), ZIP), (&bare, ZIP), (&pipe, &format!("notes/{ZIP}.json"))] {
+        for (put_there, place) in [(&pipe as &dyn Fn(&Path), ZIP), (&bare, ZIP), (&pipe, &format!("notes/{ZIP}.json"))]
+        {
             let dir = folder();
             fill_and_settle(&open(&dir), ZIP, &bytes(300_000)).await;
             fs::remove_file(dir.path().join(place)).unwrap();

@@ -440,6 +440,7 @@ impl House {
                 draft.write(doubtful).await?;
                 Ok((draft, keep(now, Facts::from([(DOUBT.to_owned(), "time".to_owned())]))))
             }
+            Err((trouble, Some(odd))) if is_of_another(request, &odd) => Err(trouble.of(request)),
             Err((trouble, Some(odd))) if trouble.absent.is_none() => {
                 tracing::debug!(%request, "no mirror has an answer that parses; passed on as it came");
                 self.keep_odd(request, ground, &odd).await;
@@ -747,6 +748,15 @@ fn database_hosts(config: &SumdbConfig) -> Vec<(Base, Database)> {
 fn is_doubtful(request: &ModuleRequest, text: &[u8]) -> bool {
     matches!(request, ModuleRequest::Info { version, .. }
         if version.is_canonical() && verify::judge_info_loosely(text, version).is_ok())
+}
+
+/// Whether an `.info` is about another version than the one that was asked for, which go refuses too
+/// (modfetch/proxy.go, Stat): it asks for one that does not suit the module to learn which it stands for.
+fn is_of_another(request: &ModuleRequest, text: &[u8]) -> bool {
+    matches!(request, ModuleRequest::Info { module, version }
+        if super::path::is_suited(module, version)
+            && verify::judge_info(text, None).is_ok()
+            && verify::judge_info_loosely(text, version).is_err())
 }
 
 /// Where a file lies that answers for every place.

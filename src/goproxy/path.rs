@@ -523,6 +523,20 @@ fn has_sound_major(path: &str) -> bool {
     }
 }
 
+/// Whether a version may be one of a module, by their majors (module.CheckPathMajor).
+pub fn is_suited(module: &Module, version: &Version) -> bool {
+    let (path, major) = (module.as_str(), version.as_str().split('.').next().unwrap_or_default());
+    let is_gopkg = path.starts_with("gopkg.in/");
+    let suffix =
+        split_digits(path.strip_suffix("-unstable").filter(|_| is_gopkg).unwrap_or(path), |c| c.is_ascii_digit());
+    match suffix {
+        Some((front, number)) if front.ends_with(if is_gopkg { ".v" } else { "/v" }) && !number.is_empty() => {
+            major.strip_prefix('v') == Some(number)
+        }
+        _ => matches!(major, "v0" | "v1") || version.as_str().ends_with("+incompatible"),
+    }
+}
+
 fn split_digits(text: &str, is_digit: impl Fn(char) -> bool) -> Option<(&str, &str)> {
     text.split_at_checked(text.trim_end_matches(is_digit).len())
 }
@@ -533,6 +547,30 @@ mod tests {
 
     fn parsed(path: &str) -> ModuleRequest {
         ModuleRequest::parse(path).unwrap_or_else(|why| panic!("{path}: {why}"))
+    }
+
+    #[test]
+    fn a_version_suits_a_module_by_its_major() {
+        let table = [
+            ("x.y/m", "v0.1.0", true),
+            ("x.y/m", "v1.0.0", true),
+            ("x.y/m", "v2.0.0", false),
+            ("x.y/m", "v2.0.0+incompatible", true),
+            ("x.y/m/v2", "v2.0.0", true),
+            ("x.y/m/v2", "v1.0.0", false),
+            ("x.y/m/v12", "v12.0.0-rc.1", true),
+            ("x.y/rev2", "v1.0.0", true),
+            ("gopkg.in/yaml.v3", "v3.0.1", true),
+            ("gopkg.in/yaml.v3", "v2.0.0", false),
+            ("gopkg.in/yaml.v3-unstable", "v3.0.1", true),
+        ];
+        for (module, version, suits) in table {
+            let ModuleRequest::Info { module: read, version: asked } = parsed(&format!("/{module}/@v/{version}.info"))
+            else {
+                panic!("{module} {version}")
+            };
+            assert_eq!(is_suited(&read, &asked), suits, "{module} {version}");
+        }
     }
 
     /// x/mod/module/module_test.go, `checkPathTests`: path, and whether a module may be called that,
