@@ -24,7 +24,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Body as _;
 
-pub use body::{Seen, abandoned, watched};
+pub use body::{Seen, abandoned, in_records, watched};
 pub use idle::Idle;
 
 use crate::admit::{Admission, Refusal, Standing};

@@ -407,20 +407,23 @@ impl Worker {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let worker = Arc::clone(&self);
-        let serve = move |inside: Inside| {
-            service_fn(move |request| {
-                let (worker, inside) = (Arc::clone(&worker), inside.clone());
-                async move { Ok::<_, Infallible>(worker.answer_inside(inside, request).await) }
-            })
-        };
         let ended = if alpn == Alpn::Http2 {
-            let serving = http2().serve_connection(TokioIo::new(stream), serve(inside));
+            let service = service_fn(move |request| {
+                let (worker, inside) = (Arc::clone(&worker), inside.clone());
+                let answering = worker.answer_inside(inside, request);
+                async move { Ok::<_, Infallible>(answering.await.map(fetch::in_records)) }
+            });
+            let serving = http2().serve_connection(TokioIo::new(stream), service);
             self.until_drained(serving, |serving| serving.graceful_shutdown()).await
         } else {
             let guarded = Guarded::new(stream);
             let side = Side { keeper: Some(guarded.keeper()), ..inside.side };
             let inside = Inside { side, ..inside };
-            let serving = http1().serve_connection(TokioIo::new(guarded), serve(inside)).with_upgrades();
+            let service = service_fn(move |request| {
+                let (worker, inside) = (Arc::clone(&worker), inside.clone());
+                async move { Ok::<_, Infallible>(worker.answer_inside(inside, request).await) }
+            });
+            let serving = http1().serve_connection(TokioIo::new(guarded), service).with_upgrades();
             self.until_drained(serving, |serving| serving.graceful_shutdown()).await
         };
         if let Err(error) = ended {

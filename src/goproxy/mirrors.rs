@@ -510,6 +510,9 @@ impl Walk {
         }
         let seat = &mut self.seats[index];
         tracing::debug!(mirror = %seat.mirror.name(), path = %self.path, %said, "mirror complained of");
+        if matches!(said, Said::Silent(_)) {
+            seat.most = seat.most.min(policy::SILENT_TRIES);
+        }
         if matches!(said, Said::Wrong(_)) {
             seat.wrong += 1;
             seat.done |= seat.wrong >= policy::WRONG_TRIES;

@@ -26,6 +26,8 @@ pub const RECHECK: Duration = Duration::from_secs(24 * 3600);
 pub const CONTRADICT: Duration = Duration::from_secs(2);
 /// Tries on one mirror within one request of a client.
 pub const TRIES: u32 = 6;
+/// The same, where it was silent: whoever waits has waited long by then.
+pub const SILENT_TRIES: u32 = 4;
 /// The same, where it has been down for `DOWN` when the request comes.
 pub const TRIES_AT_REST: u32 = 2;
 /// What is shorter than that is a restart or a hiccup, and waited out; whoever is away for longer is down.
