@@ -16,15 +16,13 @@
 //! both. Should a power cut or another process mix an old record with a new file all the same, the
 //! record's length and hash do not fit, and the pair is dropped.
 //!
-//! **Looking** hashes a file the first time that this process gives it out, and again whenever the file
-//! system says that it was changed since: a disk that rots and a meddler who sets the time back are
-//! noticed before a byte goes out. What is not as recorded is dropped.
+//! **Looking** finds a file as long as recorded; whoever gives it out holds it against the hash. What goes out
+//! whole, or into memory, is hashed each time; what is read in pieces is hashed once, and again when the file
+//! system says that anything about it has changed ([`Proven`]). What is not as recorded is dropped.
 //!
 //! Everything here blocks, and belongs on threads that may.
 
-use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File, Metadata, TryLockError};
-use std::hash::{BuildHasher, RandomState};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,6 +35,7 @@ use tempfile::TempPath;
 
 use super::evict::{Held, Space, is_absence};
 use super::key::{EVICTING, LAYOUT, NOTES, REMOVALS, SCRATCH, shield};
+use super::proven::{Proven, Stamp};
 use super::{Error, Key, Note};
 
 /// The cache folder of one process, perhaps shared with others.
@@ -49,10 +48,7 @@ pub(super) struct Disk {
     /// One of them is held while a key's file or record changes, so that within this process the
     /// two always change together.
     writers: [Mutex<()>; 64],
-    /// One of them is held while a file is hashed, so that many who want it wait for one.
-    provers: [Mutex<()>; 16],
-    // Locked for a look, and to note what was hashed.
-    proven: Mutex<Proven>,
+    pub(super) proven: Proven,
     /// The least that the folder had no room for, until it takes as much again; `u64::MAX` while it
     /// is well. A nearly full disk takes small files in between, which is no recovery.
     refused: AtomicU64,
@@ -77,27 +73,11 @@ pub(super) struct Record {
     pub sha256: String,
 }
 
-/// Which files this process found to be as recorded, and as what the file system knew them then.
-#[derive(Default)]
-struct Proven {
-    salt: RandomState,
-    stamps: HashMap<u64, Stamp>,
-}
-
-/// What the file system says of a file: whoever changes a byte of it makes that another.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    number: u64,
-    /// Of its bytes, as programs may set it; nanoseconds since 1970.
-    modified: u64,
-    /// Of anything about it, as nobody may set it; nanoseconds since 1970.
-    changed: u64,
-}
-
 /// A kept file, open and as recorded.
 pub(super) struct Kept {
     pub file: Arc<File>,
     pub record: Record,
+    stamp: Stamp,
 }
 
 /// In what way a kept file was not as recorded.
@@ -169,8 +149,7 @@ impl Disk {
             total: AtomicU64::new(0),
             added: AtomicU64::new(0),
             writers: std::array::from_fn(|_| Mutex::new(())),
-            provers: std::array::from_fn(|_| Mutex::new(())),
-            proven: Mutex::default(),
+            proven: Proven::default(),
             refused: AtomicU64::new(u64::MAX),
             is_own_mount: is_mount(dir),
             #[cfg(test)]
@@ -188,8 +167,8 @@ impl Disk {
     pub(super) fn look(&self, key: &Key) -> Result<Option<Kept>, Damage> {
         for _ in 0..LOOKS {
             let Some(record) = self.read_record(key) else { return Ok(None) };
-            match self.open_proven(key, &record) {
-                Ok(file) => return Ok(file.map(|file| Kept { file: Arc::new(file), record })),
+            match self.open_recorded(key, &record) {
+                Ok(found) => return Ok(found.map(|(file, stamp)| Kept { file: Arc::new(file), record, stamp })),
                 Err(damage) if self.drop_damaged(key, &record, damage) => return Err(damage),
                 // The record is another by now: a writer was at work between our two steps.
                 Err(_) => (),
@@ -206,8 +185,8 @@ impl Disk {
                 return if is_there { Inspected::Unnoted } else { Inspected::Gone };
             };
             let damage = match self.open_recorded(key, &record) {
-                Ok(Some((file, _))) if hash_file(&file).ok().as_ref() == Some(&record.sha256) => {
-                    return Inspected::Right(Kept { file: Arc::new(file), record });
+                Ok(Some((file, stamp))) if hash_file(&file).ok().as_ref() == Some(&record.sha256) => {
+                    return Inspected::Right(Kept { file: Arc::new(file), record, stamp });
                 }
                 Ok(_) => Damage::Altered,
                 Err(damage) => damage,
@@ -258,7 +237,7 @@ impl Disk {
         let _ = scratch.file.unlock();
         if let Ok(metadata) = scratch.file.metadata() {
             // It was hashed on its way here.
-            self.proven().note(&record, Stamp::of(&metadata));
+            self.proven.note(&record, Stamp::of(&metadata));
         }
         self.account(before, note.length);
         if is_absence(key) {
@@ -519,38 +498,41 @@ impl Disk {
 
     /// A file as long as recorded. None where it is there but cannot be opened now (too many are open, say): no
     /// damage.
-    fn open_recorded(&self, key: &Key, record: &Record) -> Result<Option<(File, Metadata)>, Damage> {
-        let file = match open_at_once(&self.dir.join(key.file_path())) {
+    fn open_recorded(&self, key: &Key, record: &Record) -> Result<Option<(File, Stamp)>, Damage> {
+        let place = self.dir.join(key.file_path());
+        let file = match open_at_once(&place) {
             Ok(file) => file,
             Err(error) if is_no_such_file(&error) => return Err(Damage::Missing),
+            // Not everywhere can a folder be opened.
+            Err(_) if place.is_dir() => return Err(Damage::Replaced),
             Err(_) => return Ok(None),
         };
         match file.metadata() {
             Ok(metadata) if !metadata.is_file() => Err(Damage::Replaced),
             Ok(metadata) if metadata.len() != record.note.length => Err(Damage::Short),
-            Ok(metadata) => Ok(Some((file, metadata))),
+            Ok(metadata) => Ok(Some((file, Stamp::of(&metadata)))),
             Err(_) => Err(Damage::Altered),
         }
     }
 
-    /// A file that this process has hashed as it now is.
-    fn open_proven(&self, key: &Key, record: &Record) -> Result<Option<File>, Damage> {
-        let Some((file, metadata)) = self.open_recorded(key, record)? else { return Ok(None) };
-        let stamp = Stamp::of(&metadata);
-        if self.proven().hold(record, stamp) {
-            return Ok(Some(file));
+    /// Whether a file was hashed as it now is.
+    pub(super) fn is_proven(&self, kept: &Kept) -> bool {
+        self.proven.holds(&kept.record, kept.stamp)
+    }
+
+    /// Hashes a file, unless it was as it now is; false where it cannot be read now, which is no damage.
+    pub(super) fn prove(&self, kept: &Kept) -> Result<bool, Damage> {
+        if self.is_proven(kept) {
+            return Ok(true);
         }
-        let _prover = self.provers[stripe(key) % self.provers.len()].lock().unwrap_or_else(PoisonError::into_inner);
-        if self.proven().hold(record, stamp) {
-            return Ok(Some(file));
+        let is_fresh = kept.stamp.is_fresh();
+        match hash_file(&kept.file) {
+            Ok(sha256) if sha256 != kept.record.sha256 => return Err(Damage::Altered),
+            Ok(_) if !is_fresh => self.proven.note(&kept.record, kept.stamp),
+            Ok(_) => {}
+            Err(_) => return Ok(false),
         }
-        if hash_file(&file).ok().as_ref() != Some(&record.sha256) {
-            return Err(Damage::Altered);
-        }
-        if !stamp.is_fresh() {
-            self.proven().note(record, stamp);
-        }
-        Ok(Some(file))
+        Ok(true)
     }
 
     /// The record goes first: a file without one is nothing, a record without its file an alarm.
@@ -559,9 +541,10 @@ impl Disk {
         let before = file_length(&place);
         let record = self.dir.join(key.note_path());
         remove_if_there(&record)?;
-        remove_if_there(&place)?;
         // An empty folder in its place would keep the next one out.
-        let _ = fs::remove_dir(&place);
+        if fs::remove_dir(&place).is_err() {
+            remove_if_there(&place)?;
+        }
         self.account(before, 0);
         self.remove_empty(&place, 1);
         self.remove_empty(&record, 2);
@@ -608,11 +591,8 @@ impl Disk {
     }
 
     fn writer(&self, key: &Key) -> &Mutex<()> {
-        &self.writers[stripe(key) % self.writers.len()]
-    }
-
-    fn proven(&self) -> MutexGuard<'_, Proven> {
-        self.proven.lock().unwrap_or_else(PoisonError::into_inner)
+        let stripe = key.as_str().bytes().fold(0usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        &self.writers[stripe % self.writers.len()]
     }
 
     #[cfg(test)]
@@ -620,49 +600,6 @@ impl Disk {
         let spent = self.room.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |room| room.checked_sub(bytes));
         spent.map(|_| ()).map_err(|_| ErrorKind::StorageFull.into())
     }
-}
-
-impl Proven {
-    fn hold(&self, record: &Record, stamp: Stamp) -> bool {
-        self.stamps.get(&self.number(record)) == Some(&stamp)
-    }
-
-    fn note(&mut self, record: &Record, stamp: Stamp) {
-        let number = self.number(record);
-        if self.stamps.len() >= STAMPS && !self.stamps.contains_key(&number) {
-            // What is forgotten is hashed once more, no worse.
-            self.stamps.clear();
-        }
-        self.stamps.insert(number, stamp);
-    }
-
-    fn number(&self, record: &Record) -> u64 {
-        self.salt.hash_one((&record.key, &record.sha256))
-    }
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Stamp {
-        let modified = metadata.modified().map_or(0, since_epoch);
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::MetadataExt;
-            let changed = Duration::new(metadata.ctime().unsigned_abs(), metadata.ctime_nsec().unsigned_abs() as u32);
-            Stamp { number: metadata.ino(), modified, changed: u64::try_from(changed.as_nanos()).unwrap_or(u64::MAX) }
-        }
-        #[cfg(not(unix))]
-        Stamp { number: 0, modified, changed: modified }
-    }
-
-    /// Whether another change could still go by the same time: file systems count in steps.
-    fn is_fresh(self) -> bool {
-        now().saturating_sub(self.changed) < STEP
-    }
-}
-
-/// Which of a number of locks is a key's.
-fn stripe(key: &Key) -> usize {
-    key.as_str().bytes().fold(0, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()))
 }
 
 /// Whether a folder says what its layout is; an error where it is none that we know.
@@ -857,10 +794,6 @@ pub(super) fn read_exact_at(file: &File, mut piece: &mut [u8], mut at: u64) -> i
 
 /// The layout that is described above.
 const VERSION: u32 = 1;
-/// How many files are remembered to be right; some 50 bytes each.
-const STAMPS: usize = 1 << 16;
-/// No file system counts its times in longer steps: FAT's are of two seconds.
-const STEP: u64 = 2_000_000_000;
 /// What an absence takes up, its record with it: two blocks.
 const ABSENCE: u64 = 8 << 10;
 /// How often a step is tried again that another process or thread can come in between of.

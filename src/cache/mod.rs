@@ -22,6 +22,7 @@ mod folder;
 mod growth;
 mod key;
 mod memory;
+mod proven;
 mod store;
 mod tally;
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use super::content::{Content, Filed, tag};
-use super::disk::{self, Disk, Kept};
+use super::disk::{self, Damage, Disk, Kept};
 use super::draft::Draft;
 use super::evict::{self, Bound, Held, Reason, Uses};
 use super::growth::{Budget, Growth, PIECE, SMALL};
@@ -43,6 +43,13 @@ pub(super) struct Store {
 struct Removals {
     checked: u64,
     number: Option<String>,
+}
+
+/// What the disk had to say.
+enum Read {
+    Found(Found),
+    /// It is to be read in pieces, and was not hashed as it now is.
+    Unproven(Kept),
 }
 
 /// What memory had to say.
@@ -135,14 +142,23 @@ impl Store {
     pub(super) async fn fetch(self: &Arc<Store>, key: &Key, ticket: Option<Ticket>) -> Option<Found> {
         let found = match self.disk.clone().filter(|_| key.is_keepable()) {
             None => None,
-            Some(disk) => {
-                let (store, key) = (Arc::clone(self), key.clone());
-                // A runtime that goes down has no answers.
-                self.runtime.spawn_blocking(move || store.read(&disk, &key, ticket)).await.ok().flatten()
-            }
+            Some(disk) => self.fetch_from(disk, key, ticket).await,
         };
         self.tally.look_up(if found.is_some() { Lookup::Disk } else { Lookup::Miss });
         found
+    }
+
+    async fn fetch_from(self: &Arc<Store>, disk: Arc<Disk>, key: &Key, ticket: Option<Ticket>) -> Option<Found> {
+        let (store, reading, path) = (Arc::clone(self), Arc::clone(&disk), key.clone());
+        // A runtime that goes down has no answers.
+        let read = self.runtime.spawn_blocking(move || store.read(&reading, &path, ticket)).await;
+        let kept = match read.ok().flatten()? {
+            Read::Found(found) => return Some(found),
+            Read::Unproven(kept) => kept,
+        };
+        let _turn = disk.proven.turn(&kept.record).await;
+        let (store, proving, path) = (Arc::clone(self), Arc::clone(&disk), key.clone());
+        self.runtime.spawn_blocking(move || store.prove(&proving, &path, kept)).await.ok().flatten()
     }
 
     /// The place where a fill's bytes come together.
@@ -235,7 +251,7 @@ impl Store {
         changing.await.unwrap_or(Err(Error::Abandoned))
     }
 
-    fn read(&self, disk: &Disk, key: &Key, ticket: Option<Ticket>) -> Option<Found> {
+    fn read(&self, disk: &Disk, key: &Key, ticket: Option<Ticket>) -> Option<Read> {
         let kept = match disk.look(key) {
             Ok(kept) => kept?,
             Err(damage) => {
@@ -247,31 +263,53 @@ impl Store {
         if usage.is_due {
             disk.touch(key, usage.at);
         }
-        let content = self.pick_up(&kept, ticket, usage.hits)?;
-        Some(Found { note: Arc::new(kept.record.note), content })
+        let length = kept.record.note.length;
+        let is_hot = length <= SMALL || usage.hits >= 2 && length <= LARGE;
+        let ticket = ticket.filter(|_| is_hot).and_then(|mut ticket| ticket.reserve(length).then_some(ticket));
+        match ticket {
+            None if length > SMALL && disk.is_proven(&kept) => self.open_filed(kept).map(Read::Found),
+            None if length > SMALL => Some(Read::Unproven(kept)),
+            ticket => self.pick_up(disk, key, kept, ticket).map(Read::Found),
+        }
     }
 
-    /// Takes a kept file into memory, or opens it to be read in pieces.
-    fn pick_up(&self, kept: &Kept, ticket: Option<Ticket>, hits: u32) -> Option<Content> {
-        let length = kept.record.note.length;
-        let is_hot = length <= SMALL || hits >= 2 && length <= LARGE;
-        let ticket = ticket.filter(|_| is_hot).and_then(|mut ticket| ticket.reserve(length).then_some(ticket));
-        if ticket.is_none() && length > SMALL {
-            return self.open_filed(kept);
+    /// Opens a file to be read in pieces, once it is known to be right.
+    fn prove(&self, disk: &Disk, key: &Key, kept: Kept) -> Option<Found> {
+        match disk.prove(&kept) {
+            Ok(true) => self.open_filed(kept),
+            Ok(false) => None,
+            Err(damage) => self.drop_damaged(disk, key, &kept, damage),
         }
-        let bytes = disk::read_piece(&kept.file, 0, length as usize).ok()?;
+    }
+
+    /// Reads a file whole, and takes it into memory if there is room for it.
+    fn pick_up(&self, disk: &Disk, key: &Key, kept: Kept, ticket: Option<Ticket>) -> Option<Found> {
+        let bytes = disk::read_piece(&kept.file, 0, kept.record.note.length as usize).ok()?;
+        if disk::hash(&bytes) != kept.record.sha256 {
+            return self.drop_damaged(disk, key, &kept, Damage::Altered);
+        }
+        let (note, tag) = (kept.record.note, tag(&kept.record.sha256));
         if let Some(ticket) = ticket {
-            ticket.fill(kept.record.note.clone(), bytes.clone(), tag(&kept.record.sha256));
+            ticket.fill(note.clone(), bytes.clone(), tag.clone());
             self.weigh();
         }
-        Some(Content::whole(bytes, tag(&kept.record.sha256)))
+        Some(Found { note: Arc::new(note), content: Content::whole(bytes, tag) })
     }
 
-    fn open_filed(&self, kept: &Kept) -> Option<Content> {
-        let (file, length) = (Arc::clone(&kept.file), kept.record.note.length);
+    /// Drops what is not as recorded, unless somebody has mended it since; there is nothing to give either way.
+    fn drop_damaged(&self, disk: &Disk, key: &Key, kept: &Kept, damage: Damage) -> Option<Found> {
+        if disk.drop_damaged(key, &kept.record, damage) {
+            self.tally.drop_damaged(damage);
+        }
+        None
+    }
+
+    fn open_filed(&self, kept: Kept) -> Option<Found> {
+        let Kept { file, record, .. } = kept;
+        let length = record.note.length;
         let ahead = disk::read_piece(&file, 0, length.min(PIECE) as usize).ok()?;
         let filed = Filed { file, length, ahead, at: 0, runtime: self.runtime.clone() };
-        Some(Content::filed(filed, tag(&kept.record.sha256)))
+        Some(Found { content: Content::filed(filed, tag(&record.sha256)), note: Arc::new(record.note) })
     }
 
     fn keep_on_disk<F>(&self, key: &Key, note: &Note, write: F) -> Result<(), Error>

@@ -398,7 +398,11 @@ fn verify(folder: &Folder, args: &Verify, databases: &[SumdbConfig]) -> Result<E
     let is_left = SystemTime::now() - LEFT_AFTER;
     let left = unnoted.iter().filter(|item| UNIX_EPOCH + Duration::from_millis(item.used_ms) < is_left);
     if args.repair {
-        let going: Vec<Key> = wrong.iter().cloned().chain(left.map(|item| item.key.clone())).collect();
+        // A daemon may have mended some meanwhile.
+        let examiner = Examiner::new(folder, databases);
+        let is_still_wrong = |key: &&Key| matches!(examiner.examine(key), Finding::Wrong(_));
+        let wrong = wrong.iter().filter(is_still_wrong).cloned();
+        let going: Vec<Key> = wrong.chain(left.map(|item| item.key.clone())).collect();
         report.repaired = folder.repair(&going)?;
     }
     let is_well = wrong.is_empty() || args.repair;

@@ -26,6 +26,8 @@ use crate::cache::{Key, Note};
 
 /// No `.info` is longer.
 const LONGEST: usize = 64 << 10;
+/// How many are compared at once.
+pub const AT_ONCE: usize = 4;
 /// How often mirrors that contradict each other are asked, and how long apart.
 const ROUNDS: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
@@ -68,6 +70,8 @@ impl House {
         let Some(key) = ground.key(request) else { return };
         let (house, request, ground) = (Arc::clone(self), request.clone(), ground.clone());
         self.runtime.spawn(async move {
+            // Whoever waits for a file comes first; a day's first build asks for hundreds of these.
+            let Ok(_turn) = house.comparing.acquire().await else { return };
             if house.compare(&request, &ground, &key, now).await.is_none() {
                 tracing::debug!(%request, "nobody to compare it with for now");
             }
@@ -81,6 +85,10 @@ impl House {
         let mut note = Note::clone(&held.note);
         let text = held.content.bytes(LONGEST).await.ok()?;
         let meant = meaning(&text)?;
+        if note.facts.contains_key(CHECKED) && !self.is_info_due(request, &note, now) {
+            // Somebody was quicker.
+            return None;
+        }
         // Noted first, so that the next request does not begin the same.
         note.facts.insert(CHECKED.to_owned(), policy::millis(now).to_string());
         let _ = self.store.cache.annotate(key, note.at_ms, note.facts.clone()).await;
@@ -102,7 +110,7 @@ impl House {
             sleep(PAUSE * (round + 1)).await;
         }
         let is_alone = tellings.tellers() == 1;
-        // One mirror alone is believed in what it says last, and for good once it has said it twice.
+        // One mirror alone is believed in what it says last, and for a day once it has said it twice.
         let (winner, is_settled) = match tellings.proven(request) {
             Some(proven) => (proven, true),
             None if is_alone && is_same_again => (meant.clone(), true),
@@ -126,6 +134,8 @@ impl House {
         now: SystemTime,
     ) {
         let agreed = is_settled.then(|| (AGREED.to_owned(), "yes".to_owned()));
+        // It may have been agreed on a day ago.
+        note.facts.remove(AGREED);
         if winner == *meant {
             note.facts.extend(agreed);
             let _ = self.store.cache.annotate(key, note.at_ms, note.facts).await;

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::StatusCode;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::early::{Asked, Early};
@@ -52,6 +52,8 @@ pub struct House {
     pub tally: Tally,
     /// What is fetched before anybody asks for it.
     pub early: Early,
+    /// Turns at comparing what mirrors say of an `.info`.
+    pub comparing: Semaphore,
     pools: Pools,
     databases: Vec<Arc<Sumdb>>,
     /// Where the databases answer themselves.
@@ -99,6 +101,7 @@ impl House {
             runtime,
             tally,
             early,
+            comparing: Semaphore::new(super::agree::AT_ONCE),
             pools,
             databases,
             database_hosts,

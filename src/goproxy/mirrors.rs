@@ -101,12 +101,13 @@ pub struct Mirror {
 struct Health {
     /// Faults since it last did well.
     faults: u32,
-    /// When the first of them was.
-    since: Option<Instant>,
-    /// How often the breaker opened since then.
+    /// How often the breaker opened since then, and when it first did.
     rests: u32,
+    since: Option<Instant>,
     /// Asked only when there is nobody else, until then.
     rests_until: Option<Instant>,
+    /// That is how long its one trial may take.
+    on_trial: bool,
     /// What it last did wrong when it did answer, for whoever wonders later.
     last: Option<String>,
     /// What it last did wrong, whatever that was, for whoever looks now.
@@ -160,9 +161,9 @@ impl Mirror {
         self.with(|health| health.rests_until.is_some_and(|until| Instant::now() < until))
     }
 
-    /// Whether its breaker is open, and not since a moment ago.
+    /// Whether it has not been well for long.
     fn is_down(&self) -> bool {
-        self.rests() && self.with(|health| health.since.is_some_and(|since| since.elapsed() >= policy::DOWN))
+        self.with(|health| health.since.is_some_and(|since| since.elapsed() >= policy::DOWN))
     }
 
     /// Whether its rest is over and it has not been well since.
@@ -176,6 +177,7 @@ impl Mirror {
         self.with(|health| {
             if health.rests_until.is_some_and(|until| until <= Instant::now()) {
                 health.rests_until = Some(Instant::now() + FIRST_BYTE);
+                health.on_trial = true;
             }
         });
     }
@@ -201,11 +203,13 @@ impl Mirror {
                 health.last = Some(said.to_string());
             }
             health.why = Some(said.to_string());
-            health.since.get_or_insert_with(Instant::now);
             health.faults += if matches!(said, Said::Silent(_)) { 2 } else { 1 };
-            if health.faults < FAULTS && health.rests_until.is_none() {
+            let is_resting = health.rests_until.is_some_and(|until| Instant::now() < until) && !health.on_trial;
+            if is_resting || health.faults < FAULTS && health.rests_until.is_none() {
                 return false;
             }
+            health.on_trial = false;
+            health.since.get_or_insert_with(Instant::now);
             let rest = SHORTEST_REST.saturating_mul(1 << health.rests.min(8)).min(LONGEST_REST);
             // Between three quarters and the whole, so that many mirrors do not come back together.
             health.rests_until = Some(Instant::now() + rest.mul_f64(0.75 + fastrand::f64() / 4.0));

@@ -750,6 +750,28 @@ async fn a_time_that_two_mirrors_got_wrong_alike_goes_when_they_are_right_again(
     assert_eq!(stage.get_at(&info, 87_001).await.1, file(&info));
 }
 
+/// A day after two had agreed on a wrong time one of them was right, and for want of a third it was left at that
+/// for another day.
+#[tokio::test(start_paused = true)]
+async fn mirrors_that_agree_no_more_are_heard_again_soon() {
+    let info = format!("{M}/@v/v1.0.0.info");
+    let stage = Stage::plain();
+    for host in ["a.test", "b.test"] {
+        stage.net.host(host, |_| Act::Give(wrong_info()));
+    }
+    stage.get(&info).await;
+    sleep(Duration::from_secs(10)).await;
+    stage.net.host("b.test", good);
+    for (later, healed) in [(87_000, false), (87_100, true)] {
+        if healed {
+            stage.net.host("a.test", good);
+        }
+        assert_eq!(stage.get_at(&info, later).await.1, wrong_info(), "compared behind this answer");
+        sleep(Duration::from_secs(10)).await;
+    }
+    assert_eq!(stage.get_at(&info, 87_101).await.1, file(&info));
+}
+
 /// A database that was away for a second was called away for half a minute, and every fresh client failed.
 #[tokio::test(start_paused = true)]
 async fn a_database_that_is_away_for_a_moment_is_waited_for() {
