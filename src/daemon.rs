@@ -49,6 +49,9 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 /// How long a closed house waits for files that are on their way to disk.
 const SETTLE: Duration = Duration::from_secs(5);
 
+/// How often a worker with clients looks up: oftener than any of their timers goes off ([`tick`]).
+const TICK: Duration = Duration::from_secs(1);
+
 /// The settings that a daemon takes on while it serves ([`Running::reload`]); the level of the log is
 /// whoever's that began it. Files that these name are read again whenever they change, too.
 pub const RELOADED: [&str; 14] = [
@@ -547,13 +550,15 @@ impl Fronts {
 
     async fn serve(self, share: Share, heart: Heart) -> usize {
         tokio::spawn(heart.beat());
+        tokio::spawn(tick(self.house.clone()));
         let fetcher = Fetcher::new(&self.rooms.connector, &self.rooms.admission, &self.idle);
         let worker = Arc::new(Worker {
             forwarder: Forwarder::new(fetcher, self.rooms.identity.clone()),
             rooms: Arc::clone(&self.rooms),
             readings: Readings::default(),
             tasks: TaskTracker::new(),
-            drain: self.ends.drain.clone(),
+            // Its own: each of its connections looks at it whenever it is polled.
+            drain: self.ends.drain.child_token(),
         });
         let tasks = worker.tasks.clone();
         self.serve_dns(share.datagrams, share.dns, &tasks);
@@ -601,6 +606,16 @@ impl Fronts {
             let Ok(listener) = socket::accepting(socket) else { continue };
             tasks.spawn(Arc::clone(nameserver).serve_connections(listener, end.clone(), tasks.clone()));
         }
+    }
+}
+
+/// tokio interrupts its own wait, by two calls of the system, for every timer that is due before all others of its
+/// thread. Connections set one at each turn; where another is due sooner, none of them is the first. Nobody is
+/// woken in an empty house.
+async fn tick(house: House) {
+    loop {
+        house.occupied().await;
+        tokio::time::sleep(TICK).await;
     }
 }
 

@@ -17,6 +17,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, split};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::Instant;
 
 use crate::metrics::{By, Counter, Family, Gauge, Label, Registry, Unit};
@@ -68,11 +69,11 @@ impl Tunnels {
         }
     }
 
-    async fn relay_bare(&self, client: TcpStream, origin: TcpStream, early: Bytes) -> Carried {
+    async fn relay_bare(&self, mut client: TcpStream, mut origin: TcpStream, early: Bytes) -> Carried {
         self.open.inc();
         let life = Life::default();
         let ending = match write_all(&origin, early, Direction::Up, &life).await {
-            Ok(()) => run(&client, &origin, &life).await,
+            Ok(()) => run(&mut client, &mut origin, &life).await,
             Err(_) => Ending::Broken,
         };
         if ending == Ending::Reset {
@@ -243,8 +244,11 @@ enum Cut {
     Write,
 }
 
-async fn run(client: &TcpStream, origin: &TcpStream, life: &Life) -> Ending {
-    both(pump(client, origin, Direction::Up, life), pump(origin, client, Direction::Down, life), life).await
+async fn run(client: &mut TcpStream, origin: &mut TcpStream, life: &Life) -> Ending {
+    let ((client_in, client_out), (origin_in, origin_out)) = (client.split(), origin.split());
+    let up = pump(client_in, origin_out, Direction::Up, life);
+    let down = pump(origin_in, client_out, Direction::Down, life);
+    both(up, down, life).await
 }
 
 /// Both directions to their ends.
@@ -328,15 +332,17 @@ async fn write_all(to: &TcpStream, mut bytes: Bytes, direction: Direction, life:
 }
 
 /// One direction, to its end; then the end is passed on.
-async fn pump(from: &TcpStream, to: &TcpStream, direction: Direction, life: &Life) -> Result<(), Cut> {
+async fn pump(mut from: ReadHalf<'_>, to: WriteHalf<'_>, direction: Direction, life: &Life) -> Result<(), Cut> {
+    let to = to.as_ref();
     loop {
-        from.readable().await.map_err(|_| Cut::Read)?;
-        if life.total(direction) >= BULKY && bulk::splice_while_busy(from, to, direction, life).await? == Flow::Ended {
-            break;
+        if life.total(direction) >= BULKY {
+            from.readable().await.map_err(|_| Cut::Read)?;
+            if bulk::splice_while_busy(from.as_ref(), to, direction, life).await? == Flow::Ended {
+                break;
+            }
         }
-        match move_once(from, to)? {
+        match poll_fn(|cx| move_once(&mut from, to, cx)).await? {
             Moved::End => break,
-            Moved::Nothing => {}
             Moved::Some { written, rest } => {
                 life.moved(direction, written as u64);
                 write_all(to, rest, direction, life).await?;
@@ -356,7 +362,6 @@ fn finish_writing(to: &TcpStream) -> io::Result<()> {
 
 enum Moved {
     End,
-    Nothing,
     Some { written: usize, rest: Bytes },
 }
 
@@ -372,21 +377,22 @@ thread_local! {
     static LENT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-fn move_once(from: &TcpStream, to: &TcpStream) -> Result<Moved, Cut> {
+/// Polled, and not tried: a read that leaves room shows tokio that there is no more, without another.
+fn move_once(from: &mut ReadHalf<'_>, to: &TcpStream, cx: &mut Context<'_>) -> Poll<Result<Moved, Cut>> {
     LENT.with_borrow_mut(|scratch| {
         scratch.resize(SCRATCH, 0);
-        let total = match from.try_read(scratch) {
-            Ok(0) => return Ok(Moved::End),
-            Ok(total) => total,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Moved::Nothing),
-            Err(_) => return Err(Cut::Read),
-        };
-        let written = match to.try_write(&scratch[..total]) {
+        let mut room = ReadBuf::new(scratch);
+        ready!(Pin::new(from).poll_read(cx, &mut room)).map_err(|_| Cut::Read)?;
+        let read = room.filled();
+        if read.is_empty() {
+            return Poll::Ready(Ok(Moved::End));
+        }
+        let written = match to.try_write(read) {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(_) => return Err(Cut::Write),
+            Err(_) => return Poll::Ready(Err(Cut::Write)),
         };
-        Ok(Moved::Some { written, rest: Bytes::copy_from_slice(&scratch[written..total]) })
+        Poll::Ready(Ok(Moved::Some { written, rest: Bytes::copy_from_slice(&read[written..]) }))
     })
 }
 
@@ -613,13 +619,13 @@ mod tests {
     #[tokio::test]
     async fn an_answer_before_a_failed_upload_arrives() {
         let life = Life::default();
-        let ((client, mut client_end), (mut origin, origin_end)) = (pair().await, pair().await);
+        let ((mut client, mut client_end), (mut origin, mut origin_end)) = (pair().await, pair().await);
         client_end.write_all(b"upload").await.unwrap();
         origin.write_all(b"413").await.unwrap();
         origin.shutdown().await.unwrap();
         // What the kernel says of a write to a side that is gone, without the race of provoking it.
         socket2::SockRef::from(&origin_end).shutdown(std::net::Shutdown::Write).unwrap();
-        assert_eq!(run(&client, &origin_end, &life).await, Ending::Broken);
+        assert_eq!(run(&mut client, &mut origin_end, &life).await, Ending::Broken);
         drop(client);
         let mut heard = String::new();
         let _ = client_end.read_to_string(&mut heard).await;

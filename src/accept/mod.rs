@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -205,6 +205,8 @@ pub struct House {
     crowd: Crowd,
     ways: Arc<ArcSwap<Ways>>,
     open: Gauge,
+    /// Told when the first one comes into an empty house.
+    entered: Arc<Notify>,
     accepted: Family<By<Accepted>, Counter>,
     /// When the lack of descriptors was last said.
     said_short: Arc<Mutex<Option<Instant>>>,
@@ -221,6 +223,7 @@ impl House {
             crowd: Crowd::default(),
             ways: Arc::new(ArcSwap::from_pointee(Ways::open(config)?)),
             open: Gauge::default(),
+            entered: Arc::default(),
             accepted: Family::default(),
             said_short: Arc::default(),
             restraint: Restraint::default(),
@@ -242,14 +245,24 @@ impl House {
         self.ways.store(Arc::new(ways));
     }
 
+    /// Returns when somebody is here.
+    pub async fn occupied(&self) {
+        let entered = self.entered.notified();
+        if self.open.get() == 0 {
+            entered.await;
+        }
+    }
+
     /// Accepts until `end`, handing each arrival to `serve`, which must not block.
     pub async fn run(&self, listener: TcpListener, manner: Manner, end: CancellationToken, serve: impl Fn(Arrival)) {
+        // Bound to one address, it is what every client connects to.
+        let own = listener.local_addr().ok().filter(|own| manner != Manner::Redirected && !own.ip().is_unspecified());
         loop {
             let arrival = tokio::select! {
                 // Whoever is in the queue at the end is let in first: the queue goes with the socket. It is
                 // bounded by how long tokio lets a task go on.
                 biased;
-                arrival = self.next(&listener, manner) => arrival,
+                arrival = self.next(&listener, own, manner) => arrival,
                 () = end.cancelled() => return,
             };
             match arrival {
@@ -261,11 +274,15 @@ impl House {
     }
 
     /// The next connection; nothing where its client has far too many and it was closed.
-    async fn next(&self, listener: &TcpListener, manner: Manner) -> io::Result<Option<Arrival>> {
+    async fn next(
+        &self,
+        listener: &TcpListener,
+        own: Option<SocketAddr>,
+        manner: Manner,
+    ) -> io::Result<Option<Arrival>> {
         let permit = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
         let (stream, peer) = listener.accept().await?;
-        stream.set_nodelay(true)?;
-        let mut local = stream.local_addr()?;
+        let mut local = own.map_or_else(|| stream.local_addr(), Ok)?;
         let mut destination = local;
         if manner == Manner::Redirected {
             destination = socket::destination(&stream)?;
@@ -274,7 +291,9 @@ impl House {
                 local = listener.local_addr()?;
             }
         }
-        self.open.inc();
+        if self.open.inc() == 0 {
+            self.entered.notify_waiters();
+        }
         let mut place = Place { _permit: permit, _seat: None, open: self.open.clone() };
         let mut unwelcome = None;
         if manner == Manner::Redirected || !self.ways.load().announces(peer.ip()) {
@@ -510,8 +529,13 @@ mod tests {
         let entered = arrival.enter().await.unwrap();
         assert_eq!((entered.peer, entered.local), (client.local_addr().unwrap(), address));
         assert_eq!(house.open.get(), 1);
+        house.occupied().await;
         drop(entered);
         assert_eq!(house.open.get(), 0);
+        let mut next = std::pin::pin!(house.occupied());
+        assert!(futures_util::poll!(next.as_mut()).is_pending(), "nobody is here");
+        let _second = TcpStream::connect(address).await.unwrap();
+        next.await;
         end.cancel();
         run.await.unwrap();
     }
@@ -556,7 +580,7 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         client.write_all(bytes).await.unwrap();
         client.shutdown().await.unwrap();
-        house.next(&listener, Manner::Bare).await.unwrap().unwrap().enter().await
+        house.next(&listener, None, Manner::Bare).await.unwrap().unwrap().enter().await
     }
 
     #[tokio::test]

@@ -191,7 +191,7 @@ mod tests {
 
     fn flights() -> (Arc<Flights<Error>>, impl Fn() -> Arc<Growth>) {
         let grow = || Growth::new(Arc::new(Budget::new(0)), Handle::current(), false);
-        (Flights::new(Tally::default()), grow)
+        (Flights::new(Tally::new(&crate::metrics::Registry::default())), grow)
     }
 
     fn lead(boarding: Boarding<Error>) -> (Seat, Pilot<Error>) {

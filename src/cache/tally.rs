@@ -1,13 +1,13 @@
 //! What this room counts.
 
-use crate::metrics::{By, Counter, Family, Gauge, Label, Registry, Unit, begin_at_zero};
+use crate::metrics::{By, Counter, Every, Family, Gauge, Label, Registry, Unit, begin_at_zero};
 
 use super::disk::Damage;
 
 /// The counters of one cache.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Tally {
-    lookups: Family<By<Lookup>, Counter>,
+    lookups: Every<Lookup>,
     fills: Family<By<Filled>, Counter>,
     dropped: Family<By<Damage>, Counter>,
     evicted: Counter,
@@ -18,11 +18,19 @@ pub(super) struct Tally {
 
 impl Tally {
     pub(super) fn new(registry: &Registry) -> Tally {
-        let tally = Tally::default();
+        let tally = Tally {
+            lookups: Every::of(&Lookup::ALL),
+            fills: Family::default(),
+            dropped: Family::default(),
+            evicted: Counter::default(),
+            evicted_bytes: Counter::default(),
+            disk_bytes: Gauge::default(),
+            memory_bytes: Gauge::default(),
+        };
         begin_at_zero(&tally.dropped, &Damage::ALL);
         let families = tally.clone();
         registry.room("cache", |room| {
-            room.register("lookups", "Looks for a key, by where it was found", families.lookups);
+            room.register("lookups", "Looks for a key, by where it was found", families.lookups.family());
             room.register("fills", "Fills, by what became of them", families.fills);
             room.register("dropped", "Kept files that were not as recorded, by what was wrong", families.dropped);
             room.register("evicted", "Files that left to make room", families.evicted);
@@ -36,7 +44,7 @@ impl Tally {
     }
 
     pub(super) fn look_up(&self, lookup: Lookup) {
-        self.lookups.get_or_create(&By(lookup)).inc();
+        self.lookups.add(&lookup, 1);
     }
 
     pub(super) fn fill(&self, filled: Filled) {
@@ -59,7 +67,7 @@ impl Tally {
 
     #[cfg(test)]
     pub(super) fn looked_up(&self, lookup: Lookup) -> u64 {
-        self.lookups.get_or_create(&By(lookup)).get()
+        self.lookups.get(&lookup)
     }
 
     #[cfg(test)]
@@ -81,6 +89,10 @@ pub(super) enum Lookup {
     Landing,
     Disk,
     Miss,
+}
+
+impl Lookup {
+    const ALL: [Lookup; 4] = [Lookup::Memory, Lookup::Landing, Lookup::Disk, Lookup::Miss];
 }
 
 impl Label for Lookup {

@@ -219,16 +219,14 @@ impl Gate {
 /// How long the next head is waited for.
 #[derive(Default)]
 struct Wait {
-    // Made at the first wait and set anew for each later one.
+    // Made at the first wait. Most waits end long before it goes off: it is then only set back.
     timer: Option<Pin<Box<Sleep>>>,
-    stage: Stage,
+    /// What is waited for, and until when.
+    waits: Option<(Stage, Instant)>,
 }
 
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Nothing is waited for.
-    #[default]
-    Not,
     /// A connection's first head must come as a whole: whoever connects has something to say.
     First,
     /// The next head need not begin yet.
@@ -245,23 +243,26 @@ impl Wait {
             (false, true) => Stage::Head,
             (false, false) => Stage::Idle,
         };
-        let timer = if stage == self.stage { self.timer.as_mut() } else { None };
-        let timer = match timer {
-            Some(timer) => timer,
-            None => {
-                self.stage = stage;
-                let patience = if stage == Stage::Idle { IDLE_PATIENCE } else { HEAD_PATIENCE };
-                let due = Instant::now() + patience;
-                let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
-                timer.as_mut().reset(due);
-                timer
-            }
+        let due = match self.waits {
+            Some((same, due)) if same == stage => due,
+            _ => Instant::now() + if stage == Stage::Idle { IDLE_PATIENCE } else { HEAD_PATIENCE },
         };
-        timer.as_mut().poll(cx).is_ready()
+        self.waits = Some((stage, due));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if timer.deadline() > due {
+            timer.as_mut().reset(due);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if timer.deadline() >= due {
+                return true;
+            }
+            timer.as_mut().reset(due);
+        }
+        false
     }
 
     fn end(&mut self) {
-        self.stage = Stage::Not;
+        self.waits = None;
     }
 }
 
@@ -595,6 +596,33 @@ mod tests {
     }
 
     /// A client that asked, and took nothing of the answer, had its place for ever.
+    /// A timer that stands from an earlier wait is no end of a later one, and a long one hides no short one.
+    #[tokio::test(start_paused = true)]
+    async fn each_wait_has_its_own_end() {
+        let (mut client, mut guarded) = waiting(b"").await;
+        let asking = async {
+            for (pause, said) in [(10, GET), (100, GET), (100, GET), (100, &GET[..5])] {
+                tokio::time::sleep(Duration::from_secs(pause)).await;
+                client.write_all(said).await.unwrap();
+            }
+            std::future::pending::<()>().await;
+        };
+        let begun = Instant::now();
+        let reading = async {
+            let mut heads = 0;
+            while guarded.read_exact(&mut [0; GET.len()]).await.is_ok() && guarded.keeper().refused().is_none() {
+                heads += 1;
+            }
+            heads
+        };
+        let heads = tokio::select! {
+            () = asking => unreachable!("it stays"),
+            heads = reading => heads,
+        };
+        assert_eq!((heads, begun.elapsed()), (3, Duration::from_secs(310) + HEAD_PATIENCE));
+        assert_eq!(guarded.keeper().refused(), Some(Fault::SlowHead));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn whoever_takes_nothing_for_long_is_written_to_no_more() {
         let (mut client, server) = tokio::io::duplex(4);

@@ -188,8 +188,8 @@ impl Connector {
         let running = trace::start(Phase::Connect, || judged.address().to_string());
         let outcome = connect_when_able(judged.address()).await;
         running.end(&outcome);
-        if let Some(local) = outcome.as_ref().ok().and_then(|stream| stream.local_addr().ok()) {
-            self.inner.recent.note(local, Instant::now());
+        if let Ok(stream) = &outcome {
+            self.inner.recent.note(|| stream.local_addr().ok(), Instant::now());
         }
         self.count(outcome.as_ref().map_or_else(Miss::attempt, |_| Attempt::Connected));
         outcome

@@ -31,8 +31,10 @@ impl Recent {
     }
 
     /// A connection of ours begins here.
-    pub(super) fn note(&self, local: SocketAddr, now: Instant) {
-        if let Some(made) = self.made.get() {
+    pub(super) fn note(&self, local: impl FnOnce() -> Option<SocketAddr>, now: Instant) {
+        if let Some(made) = self.made.get()
+            && let Some(local) = local()
+        {
             made.lock().unwrap_or_else(PoisonError::into_inner).put(local, now);
         }
     }
@@ -53,10 +55,10 @@ mod tests {
     async fn a_connection_of_ours_is_known_for_as_long_as_it_may_come_back() {
         let (recent, now) = (Recent::default(), Instant::now());
         let (ours, other) = ("10.7.0.1:4711".parse().unwrap(), "10.7.0.1:4712".parse().unwrap());
-        recent.note(ours, now);
+        recent.note(|| unreachable!("nobody asked"), now);
         assert!(!recent.has(ours, now), "nobody wanted it kept");
         recent.keep();
-        recent.note(ours, now);
+        recent.note(|| Some(ours), now);
         assert!(recent.has(ours, now) && !recent.has(other, now) && !recent.has(ours, now + WAY_BACK));
     }
 }

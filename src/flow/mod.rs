@@ -33,7 +33,7 @@ use crate::classify::{self, Guarded, Intent, Keeper, Left};
 use crate::connect::{self, Connector};
 use crate::fetch::{self, Body};
 use crate::forward::{self, Forwarder, Identity};
-use crate::goproxy::{Goproxy, ModuleRequest, Place, Readings};
+use crate::goproxy::{Goproxy, Place, Reading, Readings};
 use crate::intercept::{Alpn, Interceptor, Replayed, Stance, Terminated};
 use crate::metrics::{Event, Recent, Sort};
 use crate::resolve::Resolver;
@@ -236,12 +236,30 @@ struct Guest {
 }
 
 /// An intercepted connection: whose it is, and the one host that it leads to.
-#[derive(Clone)]
 struct Inside {
     peer: SocketAddr,
-    client: Client,
+    standing: Standing,
     base: Base,
+    /// That host as clients write it.
+    authority: String,
     side: Side,
+}
+
+impl Inside {
+    fn new(peer: SocketAddr, client: &Client, target: Target, place: Arc<accept::Place>) -> Inside {
+        let base = Base { scheme: Scheme::Https, target, path: String::new() };
+        let side = Side { keeper: None, cut: None, place };
+        Inside { peer, standing: client.standing, authority: base.authority(), base, side }
+    }
+
+    /// Whether a request is for the host that was admitted.
+    fn is_meant_by<B>(&self, request: &Request<B>) -> bool {
+        let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+        let authority = request.uri().authority().map(|authority| authority.as_str()).or(host);
+        let port = self.base.scheme.default_port();
+        let is_its = |text| Target::parse_authority(text, port).is_ok_and(|target| target == self.base.target);
+        authority.is_some_and(|text| text == self.authority || is_its(text))
+    }
 }
 
 impl Worker {
@@ -379,10 +397,8 @@ impl Worker {
         let (user, now) = (client.user.clone(), SystemTime::now());
         match self.rooms.interceptor.terminate(stream, &name, client.address, user.as_deref(), now).await {
             Ok(Terminated::Tls { stream, alpn }) => {
-                let target = permit.target().clone();
-                let base = Base { scheme: Scheme::Https, target, path: String::new() };
-                let side = Side { keeper: None, cut: None, place };
-                self.serve_inside(Inside { peer, client, base, side }, stream, alpn).await;
+                let inside = Inside::new(peer, &client, permit.target().clone(), place);
+                self.serve_inside(inside, stream, alpn).await;
             }
             Ok(Terminated::Passed { stream, why }) => {
                 tracing::debug!(%id, host = %name, ?why, "passed on unread");
@@ -402,25 +418,25 @@ impl Worker {
         }
     }
 
-    async fn serve_inside<S>(self: Arc<Self>, inside: Inside, stream: S, alpn: Alpn)
+    async fn serve_inside<S>(self: Arc<Self>, mut inside: Inside, stream: S, alpn: Alpn)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let worker = Arc::clone(&self);
         let ended = if alpn == Alpn::Http2 {
+            let inside = Arc::new(inside);
             let service = service_fn(move |request| {
-                let (worker, inside) = (Arc::clone(&worker), inside.clone());
-                let answering = worker.answer_inside(inside, request);
+                let answering = Arc::clone(&worker).answer_inside(Arc::clone(&inside), request);
                 async move { Ok::<_, Infallible>(answering.await.map(fetch::in_records)) }
             });
             let serving = http2().serve_connection(TokioIo::new(stream), service);
             self.until_drained(serving, |serving| serving.graceful_shutdown()).await
         } else {
             let guarded = Guarded::new(stream);
-            let side = Side { keeper: Some(guarded.keeper()), ..inside.side };
-            let inside = Inside { side, ..inside };
+            inside.side.keeper = Some(guarded.keeper());
+            let inside = Arc::new(inside);
             let service = service_fn(move |request| {
-                let (worker, inside) = (Arc::clone(&worker), inside.clone());
+                let (worker, inside) = (Arc::clone(&worker), Arc::clone(&inside));
                 async move { Ok::<_, Infallible>(worker.answer_inside(inside, request).await) }
             });
             let serving = http1().serve_connection(TokioIo::new(guarded), service).with_upgrades();
@@ -431,12 +447,12 @@ impl Worker {
         }
     }
 
-    async fn answer_inside(self: Arc<Self>, inside: Inside, request: Request<Incoming>) -> Response<Body> {
+    async fn answer_inside(self: Arc<Self>, inside: Arc<Inside>, request: Request<Incoming>) -> Response<Body> {
         // None is ever granted here, and what follows one was not checked.
         let connect = request.method() == Method::CONNECT;
         let line = Line::of(&request, inside.peer, self.rooms.collector.as_ref());
-        let (id, side) = (line.id(), inside.side.clone());
-        let answering = std::pin::pin!(self.dispatch_inside(inside, request));
+        let (id, side) = (line.id(), &inside.side);
+        let answering = std::pin::pin!(self.dispatch_inside(&inside, request));
         let (outcome, trace) = trace::within(id, line.trace(), side.unless_left(answering)).await;
         let outcome = outcome.map_err(|trouble| side.refused().map_or(trouble, Trouble::Request));
         let recorded = self.rooms.record(line, outcome, trace);
@@ -448,19 +464,19 @@ impl Worker {
         response
     }
 
-    async fn dispatch_inside(&self, inside: Inside, request: Request<Incoming>) -> Result<Response<Body>, Trouble> {
+    async fn dispatch_inside(&self, inside: &Inside, request: Request<Incoming>) -> Result<Response<Body>, Trouble> {
         if let Some(fault) = inside.side.refused() {
             return Err(fault.into());
         }
         let Intent::Origin { path } = classify::intent(&request)? else { return Err(Trouble::Misdirected) };
-        if !leads_to(&request, &inside.base) {
+        if !inside.is_meant_by(&request) {
             return Err(Trouble::Misdirected);
         }
-        let place = Place::Host { base: inside.base.clone(), standing: inside.client.standing };
+        let place = Place::Host { base: inside.base.clone(), standing: inside.standing };
         if let Some(wanted) = self.module_request(&request, &place, &path) {
             return self.module(&wanted, &place, &request).await;
         }
-        Box::pin(self.pass(inside.client.standing, &inside.base, &path, request, inside.side)).await
+        Box::pin(self.pass(inside.standing, &inside.base, &path, request, inside.side.clone())).await
     }
 
     /// Passes a request on. Where the answer switches protocols, both ends become a tunnel.
@@ -536,32 +552,30 @@ impl Worker {
                 bundle.ok().flatten().map(certificates).ok_or(no_ca)
             }
             _ => {
-                let reading = self.readings.read(&self.rooms.goproxy, path)?;
-                let conditions = Conditions::of(request.method(), request.headers());
                 let place = Place::Ours { standing };
-                let reply = self.rooms.goproxy.serve_read(&reading, &place, SystemTime::now()).await?;
-                Ok(self.rooms.modules.answer(reply, &conditions))
+                let wanted = self.readings.read(&self.rooms.goproxy, &place, path)?;
+                self.module(&wanted, &place, request).await
             }
         }
     }
 
     /// The module request in this one, if it is one that may be answered from what everybody gets:
     /// with credentials or cookies the answer may be for this client alone.
-    fn module_request<B>(&self, request: &Request<B>, place: &Place, path: &str) -> Option<ModuleRequest> {
+    fn module_request<B>(&self, request: &Request<B>, place: &Place, path: &str) -> Option<Arc<Reading>> {
         let headers = request.headers();
         let readable = request.method() == Method::GET || request.method() == Method::HEAD;
         let personal = headers.contains_key(header::AUTHORIZATION) || headers.contains_key(header::COOKIE);
-        if readable && !personal { self.rooms.goproxy.read(place, path).ok() } else { None }
+        if readable && !personal { self.readings.read(&self.rooms.goproxy, place, path).ok() } else { None }
     }
 
     async fn module<B>(
         &self,
-        wanted: &ModuleRequest,
+        wanted: &Reading,
         place: &Place,
         request: &Request<B>,
     ) -> Result<Response<Body>, Trouble> {
         let conditions = Conditions::of(request.method(), request.headers());
-        let reply = self.rooms.goproxy.serve(wanted, place, SystemTime::now()).await?;
+        let reply = self.rooms.goproxy.serve_read(wanted, place, SystemTime::now()).await?;
         Ok(self.rooms.modules.answer(reply, &conditions))
     }
 
@@ -650,14 +664,6 @@ fn whole(stream: Replayed<Replayed<Conduit>>) -> (Bytes, Conduit) {
 /// A request as the status page shows it: no query string, no credentials.
 fn seen(method: &Method, base: &Base, path: &str) -> String {
     format!("{method} {}{}{}", base.authority(), base.path, path.split('?').next().unwrap_or_default())
-}
-
-/// Whether a request inside an intercepted connection is for the host that was admitted.
-fn leads_to<B>(request: &Request<B>, base: &Base) -> bool {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let authority = request.uri().authority().map(|authority| authority.as_str()).or(host);
-    let port = base.scheme.default_port();
-    authority.is_some_and(|text| Target::parse_authority(text, port).is_ok_and(|target| target == base.target))
 }
 
 fn certificates(pem: String) -> Response<Body> {

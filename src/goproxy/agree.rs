@@ -61,9 +61,9 @@ impl House {
 
     /// Whether a kept `.info` is to be compared with what is told today.
     pub fn is_info_due(&self, request: &ModuleRequest, note: &Note, now: SystemTime) -> bool {
-        let is_in_doubt = is_unprovable(request) || note.facts.contains_key(DOUBT);
         let rest = if note.facts.contains_key(AGREED) { policy::RECHECK } else { self.config.fresh };
-        is_in_doubt && policy::age(checked_ms(note), now) >= rest
+        // Asked with every hit: what costs least comes first.
+        policy::age(checked_ms(note), now) >= rest && (note.facts.contains_key(DOUBT) || is_unprovable(request))
     }
 
     fn begin_comparing(self: &Arc<Self>, request: &ModuleRequest, ground: &Ground, now: SystemTime) {

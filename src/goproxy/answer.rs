@@ -187,7 +187,7 @@ impl House {
 
     /// The answer that lies in memory for a file that never changes, where nothing is left to be found out
     /// about it.
-    pub(super) fn serve_ready(self: &Arc<Self>, reading: &Reading, now: SystemTime) -> Option<Reply> {
+    pub(super) fn serve_ready(self: &Arc<Self>, reading: &Reading, place: &Place, now: SystemTime) -> Option<Reply> {
         // What a summary holds is compared with it each time.
         if self.config.frozen.is_some() {
             return None;
@@ -196,7 +196,7 @@ impl House {
         let found = self.store.cache.at_hand(reading.key.as_ref()?, |note| {
             !self.is_file_due(request, note, now) && !self.is_info_due(request, note, now)
         })?;
-        self.follow_hit(request, || self.pools.origin_ground(), now);
+        self.follow_hit(request, || self.ground(request, place), now);
         Some(Held::There(found).reply(request, now, Served::Hit))
     }
 
@@ -214,7 +214,7 @@ impl House {
     }
 
     /// Where what is served at this place is kept.
-    fn own_key(&self, request: &ModuleRequest, place: &Place) -> Option<Key> {
+    pub(super) fn own_key(&self, request: &ModuleRequest, place: &Place) -> Option<Key> {
         self.ground(request, place)?.key(request)
     }
 
@@ -247,7 +247,7 @@ impl House {
         match held.freshness(request, now, self.config.fresh) {
             Freshness::Fresh => {
                 self.recheck(request, &held, ground, now);
-                self.follow_hit(request, || ground.clone(), now);
+                self.follow_hit(request, || Some(ground.clone()), now);
                 Ok(held.reply(request, now, Served::Hit))
             }
             Freshness::Soon => {

@@ -191,15 +191,22 @@ impl Drop for Turn {
 impl House {
     /// A client was answered out of the store. Where that had been brought for it, the next thing is, from
     /// its ground, which is otherwise not looked for.
-    pub fn follow_hit(self: &Arc<Self>, request: &ModuleRequest, ground: impl FnOnce() -> Ground, now: SystemTime) {
+    pub fn follow_hit(
+        self: &Arc<Self>,
+        request: &ModuleRequest,
+        ground: impl FnOnce() -> Option<Ground>,
+        now: SystemTime,
+    ) {
         self.early.settle(request);
         if !matches!(request, ModuleRequest::Mod { .. } | ModuleRequest::Info { .. })
             || !self.early.take_brought(request)
         {
             return;
         }
-        if let (ModuleRequest::Info { .. }, Some(zip)) = (request, next_of(request)) {
-            self.bring(zip, &ground(), 0, now);
+        if let (ModuleRequest::Info { .. }, Some(zip)) = (request, next_of(request))
+            && let Some(ground) = ground()
+        {
+            self.bring(zip, &ground, 0, now);
         }
     }
 

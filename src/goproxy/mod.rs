@@ -138,6 +138,14 @@ impl Place {
             Place::Ours { standing } | Place::Host { standing, .. } => *standing,
         }
     }
+
+    /// The module host, where that is not us.
+    fn host(&self) -> Option<&Base> {
+        match self {
+            Place::Ours { .. } => None,
+            Place::Host { base, .. } => Some(base),
+        }
+    }
 }
 
 /// The bytes of an answer.
@@ -225,9 +233,9 @@ impl Goproxy {
         self.house.account(with_sums).await
     }
 
-    /// Answers a request in origin form.
+    /// Answers a request whose path was read.
     pub async fn serve_read(&self, reading: &Reading, place: &Place, now: SystemTime) -> Result<Reply, Failure> {
-        match self.house.serve_ready(reading, now) {
+        match self.house.serve_ready(reading, place, now) {
             Some(reply) => self.counted(&reading.request, place, async { Ok(reply) }).await,
             None => self.serve(&reading.request, place, now).await,
         }

@@ -4,7 +4,8 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use crate::metrics::{
-    By, Counter, Event, Family, Histogram, Label, Recent, Registry, Sort, Unit, begin_at_zero, exponential_buckets,
+    By, Counter, Event, Every, Family, Histogram, Label, Recent, Registry, Sort, Unit, begin_at_zero,
+    exponential_buckets,
 };
 
 use super::failure::{Failure, Kind, Said};
@@ -196,8 +197,8 @@ pub struct Totals {
 /// The counters of this room.
 #[derive(Clone)]
 pub struct Tally {
-    served: Family<By<Served>, Counter>,
-    bytes: Family<By<Served>, Counter>,
+    served: Every<Served>,
+    bytes: Every<Served>,
     refused: Family<By<Refused>, Counter>,
     faults: Family<By<Fault>, Counter>,
     verified: Family<By<Verified>, Counter>,
@@ -210,8 +211,8 @@ pub struct Tally {
 impl Tally {
     pub(super) fn new(registry: &Registry) -> Tally {
         let tally = Tally {
-            served: Family::default(),
-            bytes: Family::default(),
+            served: Every::of(&Served::ALL),
+            bytes: Every::of(&Served::ALL),
             refused: Family::default(),
             faults: Family::default(),
             verified: Family::default(),
@@ -222,9 +223,9 @@ impl Tally {
         };
         tally.begin_at_zero();
         registry.room("goproxy", |families| {
-            families.register("served", "Module requests answered, by whence the answer came", tally.served.clone());
+            families.register("served", "Module requests answered, by whence the answer came", tally.served.family());
             let bytes = "Bytes of answers of known length, by whence they came";
-            families.register_with_unit("served", bytes, Unit::Bytes, tally.bytes.clone());
+            families.register_with_unit("served", bytes, Unit::Bytes, tally.bytes.family());
             families.register("refused", "Module requests not answered, by reason", tally.refused.clone());
             families.register("faults", "What mirrors did that made us ask again or elsewhere", tally.faults.clone());
             families.register("verified", "Files put to the checksum database, by its verdict", tally.verified.clone());
@@ -240,8 +241,6 @@ impl Tally {
     }
 
     fn begin_at_zero(&self) {
-        begin_at_zero(&self.served, &Served::ALL);
-        begin_at_zero(&self.bytes, &Served::ALL);
         begin_at_zero(&self.refused, &Refused::ALL);
         begin_at_zero(&self.faults, &Fault::ALL);
         begin_at_zero(&self.verified, &Verified::ALL);
@@ -277,14 +276,12 @@ impl Tally {
     }
 
     pub(super) fn serve(&self, served: Served, length: Option<u64>) {
-        self.served.get_or_create(&By(served)).inc();
-        self.bytes.get_or_create(&By(served)).inc_by(length.unwrap_or(0));
+        self.served.add(&served, 1);
+        self.bytes.add(&served, length.unwrap_or(0));
     }
 
     pub(super) fn totals(&self) -> Totals {
-        let sum = |family: &Family<By<Served>, Counter>, kinds: &[Served]| {
-            kinds.iter().map(|&kind| family.get_or_create(&By(kind)).get()).sum()
-        };
+        let sum = |every: &Every<Served>, kinds: &[Served]| kinds.iter().map(|kind| every.get(kind)).sum();
         Totals {
             from_cache: sum(&self.served, &Served::KEPT),
             bytes_from_cache: sum(&self.bytes, &Served::KEPT),

@@ -287,13 +287,9 @@ impl Stage {
 
     async fn ask_at(&self, place: &Place, path: &str, later: u64) -> Result<Reply, Failure> {
         let now = self.start + Duration::from_secs(later);
-        // As the corridor does: what is read of origin form is remembered.
-        if let Place::Ours { .. } = place {
-            let reading = self.readings.read(&self.proxy, path).unwrap();
-            return self.proxy.serve_read(&reading, place, now).await;
-        }
-        let request = self.proxy.read(place, path).unwrap();
-        self.proxy.serve(&request, place, now).await
+        // As the corridor does: what was read is remembered.
+        let reading = self.readings.read(&self.proxy, place, path).unwrap();
+        self.proxy.serve_read(&reading, place, now).await
     }
 
     async fn ask(&self, path: &str) -> Result<Reply, Failure> {
@@ -531,6 +527,39 @@ async fn another_host_fails_over_to_nobody_and_keeps_its_own() {
     assert_eq!(stage.get(&format!("{M}/@v/v1.0.0.info")).await.0, 200);
     let failed = stage.ask_at(&host("https://curated.test"), &format!("{M}/@v/v1.0.0.info"), 0).await.unwrap_err();
     assert_eq!((failed.status().as_u16(), failed.lines()), (403, vec!["not approved".to_owned()]));
+}
+
+/// Two hosts may have different files by the same path, and so may we.
+#[tokio::test(start_paused = true)]
+async fn what_was_read_for_one_host_answers_for_no_other() {
+    let stage = Stage::plain();
+    let info = format!("{M}/@v/v1.0.0.info");
+    let places = [("a.test", ours()), ("c.test", host("https://c.test")), ("d.test", host("https://d.test"))];
+    let told = |name: &str| Bytes::from(format!(r#"{{"Version":"v1.0.0","Origin":{{"URL":"{name}"}}}}"#));
+    for (name, _) in &places {
+        let told = told(name);
+        stage.net.host(name, move |_| Act::Give(told.clone()));
+    }
+    for served in [Served::Miss, Served::Hit, Served::Hit] {
+        for (name, place) in &places {
+            let reply = stage.ask_at(place, &info, 0).await.unwrap();
+            assert_eq!((reply.served, read(reply).await.unwrap()), (served, told(name)), "{name}");
+        }
+        stage.settle().await;
+    }
+    let elsewhere = [host("http://c.test"), host("https://c.test:8443"), host("https://c.test/x")];
+    for place in elsewhere {
+        assert_eq!(stage.ask_at(&place, &info, 0).await.unwrap().served, Served::Miss, "{place:?}");
+    }
+}
+
+/// A database's own host reads paths in a way of its own.
+#[tokio::test(start_paused = true)]
+async fn what_was_read_for_us_is_not_taken_for_read_at_a_databases_own_host() {
+    let stage = Stage::verified(&Book::new("sum.test"));
+    let list = format!("{M}/@v/list");
+    assert!(stage.readings.read(&stage.proxy, &ours(), &list).is_ok());
+    assert!(stage.readings.read(&stage.proxy, &host("https://sum.test"), &list).is_err());
 }
 
 #[tokio::test(start_paused = true)]

@@ -50,12 +50,32 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Replayed<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::socket::Conduit;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (near, listener.accept().await.unwrap().0)
+    }
 
     #[tokio::test]
     async fn early_bytes_come_first_and_the_stream_follows() {
@@ -73,6 +93,20 @@ mod tests {
         let mut answer = [0; 6];
         far.read_exact(&mut answer).await.unwrap();
         assert_eq!(&answer, b"answer");
+    }
+
+    /// A large answer left one TLS record at a time.
+    #[tokio::test]
+    async fn several_pieces_are_written_together() {
+        let (mut far, near) = pair().await;
+        let mut replayed = Replayed::new(Bytes::new(), Conduit::from(near));
+        assert!(replayed.is_write_vectored());
+        let pieces = [[1; 2048], [2; 2048]];
+        let slices = pieces.each_ref().map(|piece| io::IoSlice::new(piece));
+        assert_eq!(replayed.write_vectored(&slices).await.unwrap(), 4096);
+        let mut heard = vec![0; 4096];
+        far.read_exact(&mut heard).await.unwrap();
+        assert_eq!(heard, pieces.concat());
     }
 
     #[tokio::test]

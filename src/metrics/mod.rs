@@ -104,6 +104,44 @@ impl<A: Label, B: Label> EncodeLabelSet for By2<A, B> {
     }
 }
 
+/// A family whose series are all at hand: what is counted with every request is looked up in no map that others lock.
+#[derive(Clone, Debug)]
+pub struct Every<L> {
+    family: Family<By<L>, Counter>,
+    series: Arc<[(L, Counter)]>,
+}
+
+impl<L: Label> Every<L> {
+    /// One that begins at zero for all of these.
+    pub fn of(all: &[L]) -> Every<L> {
+        let family = Family::<By<L>, Counter>::default();
+        let series = all.iter().map(|label| (label.clone(), family.get_or_create_owned(&By(label.clone()))));
+        Every { series: series.collect(), family }
+    }
+
+    /// The family, to be registered.
+    pub fn family(&self) -> Family<By<L>, Counter> {
+        self.family.clone()
+    }
+
+    /// Counts so many more.
+    pub fn add(&self, label: &L, count: u64) {
+        match self.find(label) {
+            Some(counter) => counter.inc_by(count),
+            None => self.family.get_or_create(&By(label.clone())).inc_by(count),
+        };
+    }
+
+    /// How many there were.
+    pub fn get(&self, label: &L) -> u64 {
+        self.find(label).map_or_else(|| self.family.get_or_create(&By(label.clone())).get(), Counter::get)
+    }
+
+    fn find(&self, label: &L) -> Option<&Counter> {
+        self.series.iter().find(|(known, _)| known == label).map(|(_, counter)| counter)
+    }
+}
+
 /// Lets a family have all its series before the first of them is counted: whoever watches for the first fault
 /// needs to see that there was none before.
 pub fn begin_at_zero<L: Label>(family: &Family<By<L>, Counter>, all: &[L]) {
@@ -139,6 +177,23 @@ mod tests {
             match self {
                 Weather::Fair => "fair",
             }
+        }
+    }
+
+    #[test]
+    fn what_is_at_hand_is_counted_like_any_other() {
+        let registry = Registry::default();
+        let (days, nights) = (Every::of(&[Weather::Fair]), Every::of(&[]));
+        registry.room("garden", |families| {
+            families.register("days", "Days seen", days.family());
+            families.register("nights", "Nights seen", nights.family());
+        });
+        assert!(registry.text().contains("goanyway_garden_days_total{weather=\"fair\"} 0"));
+        days.add(&Weather::Fair, 3);
+        nights.add(&Weather::Fair, 2);
+        assert_eq!((days.get(&Weather::Fair), nights.get(&Weather::Fair)), (3, 2));
+        for line in ["days_total{weather=\"fair\"} 3", "nights_total{weather=\"fair\"} 2"] {
+            assert!(registry.text().contains(line), "{line}");
         }
     }
 

@@ -20,14 +20,14 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub use tally::Subnet;
 
-use super::{Inside, Side, Worker, whole};
+use super::{Inside, Worker, whole};
 use crate::accept::{self, Arrival, Redirected};
 use crate::admit::{Client, Dialect, Ends, Permit, Refusal};
 use crate::connect::{self, Dialed, Miss};
 use crate::intercept::{self, Look, Replayed, Stance, Terminated, Why};
 use crate::metrics::Label;
 use crate::socket::{self, Conduit};
-use crate::target::{Base, Host, Name, Scheme, Target, unwrap_mapped};
+use crate::target::{Host, Name, Target, unwrap_mapped};
 use crate::trace::{Id, Peer};
 use tally::{Shown, Went};
 
@@ -195,9 +195,8 @@ impl Worker {
             Ok(Terminated::Tls { stream, alpn }) => {
                 self.rooms.subnet.count(Went::Intercepted);
                 let target = Target::new(Host::Name(name), caller.destination.port());
-                let base = Base { scheme: Scheme::Https, target, path: String::new() };
-                let side = Side { keeper: None, cut: None, place: caller.place };
-                self.serve_inside(Inside { peer: caller.peer, client: caller.client, base, side }, stream, alpn).await;
+                let inside = Inside::new(caller.peer, &caller.client, target, caller.place);
+                self.serve_inside(inside, stream, alpn).await;
                 None
             }
             Ok(Terminated::Passed { stream, why }) => {

@@ -19,7 +19,7 @@ use super::{Caller, Shown, Tunnel, Went};
 use crate::admit::Client;
 use crate::classify::{self, Guarded, Intent};
 use crate::fetch::Body;
-use crate::goproxy::{ModuleRequest, Place};
+use crate::goproxy::{Place, Reading};
 use crate::intercept::{Replayed, Why};
 use crate::respond::{self, Line, Trouble};
 use crate::socket::Conduit;
@@ -121,7 +121,7 @@ impl Worker {
 
     /// The module request in a plain http one, if it is for a mirror that we know. HTTP/1.0, where the
     /// connection's end is the answer's, is left to the origin.
-    fn module_in<B>(&self, client: &Client, request: &Request<B>) -> Option<(Place, ModuleRequest)> {
+    fn module_in<B>(&self, client: &Client, request: &Request<B>) -> Option<(Place, Arc<Reading>)> {
         let (base, path) = match classify::intent(request).ok()? {
             Intent::Forward { base, path } => (base, path),
             Intent::Origin { path } => (base_of(request)?, path),
