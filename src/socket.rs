@@ -24,8 +24,8 @@ use tokio_rustls::TlsStream;
 
 /// How many connections may wait for `accept`.
 const BACKLOG: i32 = 1024;
-/// How many datagrams are taken from the kernel at once.
-const BATCH: usize = 8;
+/// How many datagrams are taken from the kernel at once, where it gives several.
+const BATCH: usize = if quinn_udp::BATCH_SIZE < 8 { quinn_udp::BATCH_SIZE } else { 8 };
 /// The kernel may hand over several datagrams of one sender as one (UDP_GRO): as much as there is.
 const MOST_BYTES: usize = 64 * 1024;
 
@@ -153,16 +153,26 @@ impl Datagrams {
         Ok(Datagrams { socket: UdpSocket::from_std(socket)?, state })
     }
 
-    /// Waits for datagrams and takes those that are there.
-    pub async fn receive(&self, batch: &mut Batch) -> io::Result<()> {
-        batch.filled = 0;
-        let Batch { bytes, metas, filled } = batch;
-        let taken = self.socket.async_io(Interest::READABLE, || {
-            let mut pieces = bytes.chunks_mut(MOST_BYTES);
-            let mut slices: [_; BATCH] = std::array::from_fn(|_| IoSliceMut::new(pieces.next().unwrap_or_default()));
-            self.state.recv((&self.socket).into(), &mut slices, metas)
-        });
-        *filled = taken.await?;
+    /// Hands over each datagram that comes, until the kernel gives none for another reason than that there
+    /// is none.
+    pub async fn receive(&self, batch: &mut Batch, mut take: impl FnMut(Datagram<'_>)) -> io::Error {
+        loop {
+            let taken = self.socket.async_io(Interest::READABLE, || {
+                self.fill(batch)?;
+                batch.datagrams().for_each(&mut take);
+                // Fewer than there was room for: there are no more, which need not be asked again.
+                if batch.filled < BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            if let Err(error) = taken.await {
+                return error;
+            }
+        }
+    }
+
+    fn fill(&self, batch: &mut Batch) -> io::Result<()> {
+        let mut pieces = batch.bytes.chunks_mut(MOST_BYTES);
+        let mut slices: [_; BATCH] = std::array::from_fn(|_| IoSliceMut::new(pieces.next().unwrap_or_default()));
+        batch.filled = self.state.recv((&self.socket).into(), &mut slices, &mut batch.metas)?;
         Ok(())
     }
 
@@ -625,15 +635,44 @@ mod tests {
         let ours = Datagrams::receiving(sockets.into_sockets().remove(0)).unwrap();
         let client = udp_to(asked).await.unwrap();
         client.send(b"who").await.unwrap();
-        let mut batch = Batch::default();
-        ours.receive(&mut batch).await.unwrap();
-        for Datagram { peer, local, bytes } in batch.datagrams() {
+        let answer = |Datagram { peer, local, bytes }: Datagram<'_>| {
             assert_eq!((local, bytes), (Some(asked.ip()), &b"who"[..]));
             ours.reply(peer, local, b"me").unwrap();
-        }
-        let mut answer = [0; 8];
+        };
+        let mut told = [0; 8];
         // The socket is connected to 127.0.0.7: anything from elsewhere stays out.
-        let length = client.recv(&mut answer).await.unwrap();
-        assert_eq!(&answer[..length], b"me");
+        let length = tokio::select! {
+            error = ours.receive(&mut Batch::default(), answer) => panic!("{error}"),
+            length = client.recv(&mut told) => length.unwrap(),
+        };
+        assert_eq!(&told[..length], b"me");
+    }
+
+    /// However many come at once: a batch that is not full is the last, and one that is may be.
+    #[tokio::test]
+    async fn every_datagram_of_a_burst_is_taken() {
+        let sockets = Listeners::bind_datagrams((Ipv4Addr::LOCALHOST, 0).into(), 1).unwrap();
+        let at = sockets.address;
+        let ours = Datagrams::receiving(sockets.into_sockets().remove(0)).unwrap();
+        let client = udp_to(at).await.unwrap();
+        let (taken, mut batch) = (std::cell::Cell::new(0), Batch::default());
+        let taking = ours.receive(&mut batch, |_| taken.set(taken.get() + 1));
+        let mut taking = std::pin::pin!(taking);
+        for burst in (1..=3 * BATCH).chain([BATCH, 2 * BATCH, 1]) {
+            taken.set(0);
+            for _ in 0..burst {
+                client.send(b"who").await.unwrap();
+            }
+            let all = async {
+                while taken.get() < burst {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::select! {
+                error = &mut taking => panic!("{error}"),
+                came = tokio::time::timeout(Duration::from_secs(20), all) => came.expect("some are left behind"),
+            }
+            assert_eq!(taken.get(), burst);
+        }
     }
 }
