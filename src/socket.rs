@@ -639,10 +639,10 @@ mod tests {
             assert_eq!((local, bytes), (Some(asked.ip()), &b"who"[..]));
             ours.reply(peer, local, b"me").unwrap();
         };
-        let mut told = [0; 8];
+        let (mut told, mut batch) = ([0; 8], Batch::default());
         // The socket is connected to 127.0.0.7: anything from elsewhere stays out.
         let length = tokio::select! {
-            error = ours.receive(&mut Batch::default(), answer) => panic!("{error}"),
+            error = ours.receive(&mut batch, answer) => panic!("{error}"),
             length = client.recv(&mut told) => length.unwrap(),
         };
         assert_eq!(&told[..length], b"me");

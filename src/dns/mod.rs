@@ -265,13 +265,17 @@ impl Nameserver {
             self.count(Said::Stranger);
             return Next::Silence;
         }
-        let usual = Usual::read(packet);
-        let mut known = usual.as_ref().and_then(|usual| self.recall(client, &usual.name));
-        if let (Some(usual), Some(Ok(found))) = (&usual, &known)
-            && let Some(reply) = usual.answer(found, over.limit(usual.payload))
-        {
-            return Next::Reply(reply);
+        let Some(usual) = Usual::read(packet) else { return self.hear_out(client, packet, over, None) };
+        let known = self.recall(client, &usual.name);
+        let found = known.as_ref().and_then(|known| known.as_ref().ok());
+        match found.and_then(|found| usual.answer(found, over.limit(usual.payload))) {
+            Some(reply) => Next::Reply(reply),
+            None => self.hear_out(client, packet, over, known),
         }
+    }
+
+    /// The same for whatever it is, and of what may be `known` already.
+    fn hear_out(&self, client: IpAddr, packet: &[u8], over: Over, known: Option<Result<Found, Failure>>) -> Next {
         let query = match Query::read(packet) {
             Heard::Noise => {
                 self.count(Said::Noise);
@@ -289,13 +293,10 @@ impl Nameserver {
             let message = answer::explained(&query, ResponseCode::Refused, Reason::NotSupported, text);
             return Next::Reply(answer::write(&message, &query, over));
         };
-        if let Some(family) = query.family() {
-            if usual.is_none() {
-                known = self.recall(client, &name);
-            }
-            if let Some(known) = known {
-                return Next::Reply(answer::write(&compose(&query, family, &known), &query, over));
-            }
+        if let Some(family) = query.family()
+            && let Some(known) = known.or_else(|| self.recall(client, &name))
+        {
+            return Next::Reply(answer::write(&compose(&query, family, &known), &query, over));
         }
         if self.crowd.may_ask(client, Instant::now()) {
             return Next::Ask(query, name);

@@ -298,14 +298,9 @@ struct Place {
     kind: RecordType,
 }
 
-const V4: Place =
-    Place { mirror: MIRROR_AT, nameserver: "9.9.9.55:53", ours: "0.0.0.0", kind: RecordType::A };
-const V6: Place = Place {
-    mirror: MIRROR_AT_V6,
-    nameserver: "[2a0a:e5c0:9::55]:53",
-    ours: "::",
-    kind: RecordType::AAAA,
-};
+const V4: Place = Place { mirror: MIRROR_AT, nameserver: "9.9.9.55:53", ours: "0.0.0.0", kind: RecordType::A };
+const V6: Place =
+    Place { mirror: MIRROR_AT_V6, nameserver: "[2a0a:e5c0:9::55]:53", ours: "::", kind: RecordType::AAAA };
 
 impl Place {
     fn at(self, port: u16) -> SocketAddr {
@@ -339,14 +334,7 @@ struct Load {
 impl Load {
     fn new(at: Place) -> Load {
         let none = AtomicUsize::default;
-        Load {
-            over: CancellationToken::new(),
-            at,
-            served: none(),
-            refused: none(),
-            cut: none(),
-            repeated: none(),
-        }
+        Load { over: CancellationToken::new(), at, served: none(), refused: none(), cut: none(), repeated: none() }
     }
 
     /// Asks for the mirror and takes a file from there, again and again.
