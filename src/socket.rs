@@ -17,7 +17,7 @@ use std::time::Duration;
 use hickory_net::runtime::iocompat::AsyncIoTokioAsStd;
 use hickory_net::runtime::{RuntimeProvider, TokioHandle};
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio_rustls::TlsStream;
@@ -110,6 +110,8 @@ pub fn accepting(socket: std::net::TcpListener) -> io::Result<TcpListener> {
 pub struct Datagrams {
     socket: UdpSocket,
     state: UdpSocketState,
+    /// It has one address alone: replies leave from there whatever is said.
+    is_bound: bool,
 }
 
 /// Room for one batch of datagrams, to be used again.
@@ -150,7 +152,8 @@ impl Datagrams {
     /// Hands a bound socket to the runtime that this is called in.
     pub fn receiving(socket: std::net::UdpSocket) -> io::Result<Datagrams> {
         let state = UdpSocketState::new((&socket).into())?;
-        Ok(Datagrams { socket: UdpSocket::from_std(socket)?, state })
+        let is_bound = !socket.local_addr()?.ip().is_unspecified();
+        Ok(Datagrams { socket: UdpSocket::from_std(socket)?, state, is_bound })
     }
 
     /// Hands over each datagram that comes, until the kernel gives none for another reason than that there
@@ -179,6 +182,9 @@ impl Datagrams {
     /// Sends a datagram back from the address that it is the answer to. One that the kernel has no
     /// room for is lost, as datagrams are.
     pub fn reply(&self, peer: SocketAddr, local: Option<IpAddr>, bytes: &[u8]) -> io::Result<()> {
+        if self.is_bound {
+            return SockRef::from(&self.socket).send_to(bytes, &peer.into()).map(drop);
+        }
         let transmit = Transmit { destination: peer, ecn: None, contents: bytes, segment_size: None, src_ip: local };
         self.state.try_send((&self.socket).into(), &transmit)
     }
@@ -303,7 +309,7 @@ pub fn source_to(address: IpAddr) -> io::Result<IpAddr> {
 #[cfg(target_os = "linux")]
 pub fn destination(stream: &TcpStream) -> io::Result<SocketAddr> {
     let local = stream.local_addr()?;
-    let socket = socket2::SockRef::from(stream);
+    let socket = SockRef::from(stream);
     // ENOENT where netfilter did not touch it.
     let remembered = if local.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
     Ok(remembered.ok().and_then(|address| address.as_socket()).unwrap_or(local))
@@ -326,7 +332,7 @@ pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 /// said will not be.
 pub fn reset_on_close(stream: &TcpStream) {
     // A socket that takes no more options is gone already.
-    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 /// A connection to carry bytes over: bare, or within TLS that was set up over it by either side.
@@ -630,8 +636,18 @@ mod tests {
     /// the client dropped it.
     #[tokio::test]
     async fn a_reply_comes_from_the_address_that_was_asked() {
-        let sockets = Listeners::bind_datagrams((Ipv4Addr::UNSPECIFIED, 0).into(), 1).unwrap();
-        let asked = SocketAddr::new(Ipv4Addr::new(127, 0, 0, 7).into(), sockets.address.port());
+        let at = Ipv4Addr::new(127, 0, 0, 7);
+        for bound in [Ipv4Addr::UNSPECIFIED, at] {
+            is_answered_from_there(bound.into(), at.into()).await;
+        }
+        for bound in [Ipv6Addr::UNSPECIFIED, Ipv6Addr::LOCALHOST] {
+            is_answered_from_there(bound.into(), Ipv6Addr::LOCALHOST.into()).await;
+        }
+    }
+
+    async fn is_answered_from_there(bound: IpAddr, at: IpAddr) {
+        let sockets = Listeners::bind_datagrams((bound, 0).into(), 1).unwrap();
+        let asked = SocketAddr::new(at, sockets.address.port());
         let ours = Datagrams::receiving(sockets.into_sockets().remove(0)).unwrap();
         let client = udp_to(asked).await.unwrap();
         client.send(b"who").await.unwrap();
@@ -640,7 +656,7 @@ mod tests {
             ours.reply(peer, local, b"me").unwrap();
         };
         let (mut told, mut batch) = ([0; 8], Batch::default());
-        // The socket is connected to 127.0.0.7: anything from elsewhere stays out.
+        // The socket is connected to that address: anything from elsewhere stays out.
         let length = tokio::select! {
             error = ours.receive(&mut batch, answer) => panic!("{error}"),
             length = client.recv(&mut told) => length.unwrap(),
