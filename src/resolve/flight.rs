@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::counts::Rescue;
 use super::kind::{self, Kind};
 use super::ladder::{Action, Answer, Ask, Candidate, Ladder, Plan, Verdict};
-use super::patience;
+use super::patience::Patience;
 use super::plan::{Start, take_turns};
 use super::reply::{Outcome, Question, Reply};
 use super::server::{Server, Transport};
@@ -102,7 +102,7 @@ impl Shared {
     ) -> Ladder {
         let mut ladder = Ladder::new(plan, Instant::now());
         let mut open = FuturesUnordered::new();
-        let mut end: Option<Instant> = None;
+        let (mut end, mut patience): (Option<Instant>, _) = (None, Patience::default());
         loop {
             while let Some(action) = ladder.poll() {
                 match action {
@@ -132,7 +132,7 @@ impl Shared {
                     None => std::future::pending().await,
                 }
             };
-            match patience::until(wake, next).await {
+            match patience.until(wake, next).await {
                 Some((ask, reply)) => self.take_reply(name, &mut ladder, ask, reply),
                 None if end.is_some_and(|end| Instant::now() >= end) => break,
                 None => ladder.tick(Instant::now()),

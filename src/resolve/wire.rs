@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 use super::ladder::Manner;
 use super::pace::{Pace, TOO_MUCH};
-use super::patience;
+use super::patience::Patience;
 use super::reply::{Outcome, Question, Reply};
 #[cfg(test)]
 use super::scenarios::{Stage, Staged};
@@ -123,7 +123,7 @@ impl Wire {
             return asked.unwrap_or_else(|error| judge_io(&error));
         }
         let end = Instant::now() + STREAM_PATIENCE;
-        match patience::until(end, self.ask_stream(server, transport, &question)).await {
+        match Patience::default().until(end, self.ask_stream(server, transport, &question)).await {
             Some(Ok(reply)) => reply,
             Some(Err(error)) => judge_error(&error),
             None => Reply::bare(Outcome::Timeout),
@@ -150,7 +150,8 @@ impl Wire {
         let kept = self.pick_up(&line, server, transport).await?;
         let reused = kept.reused;
         let end = Instant::now() + if reused { KEPT_PATIENCE } else { STREAM_PATIENCE };
-        let sent = patience::until(end, send(kept.exchange, question)).await.unwrap_or(Err(NetError::Timeout));
+        let sent =
+            Patience::default().until(end, send(kept.exchange, question)).await.unwrap_or(Err(NetError::Timeout));
         if sent.is_err() {
             line.lock().await.hang_up(kept.number);
         }
