@@ -17,15 +17,15 @@ use std::time::Duration;
 use hickory_net::runtime::iocompat::AsyncIoTokioAsStd;
 use hickory_net::runtime::{RuntimeProvider, TokioHandle};
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio_rustls::TlsStream;
 
 /// How many connections may wait for `accept`.
 const BACKLOG: i32 = 1024;
-/// How many datagrams are taken from the kernel at once.
-const BATCH: usize = 8;
+/// How many datagrams are taken from the kernel at once, where it gives several.
+const BATCH: usize = if quinn_udp::BATCH_SIZE < 8 { quinn_udp::BATCH_SIZE } else { 8 };
 /// The kernel may hand over several datagrams of one sender as one (UDP_GRO): as much as there is.
 const MOST_BYTES: usize = 64 * 1024;
 
@@ -112,6 +112,8 @@ pub fn accepting(socket: std::net::TcpListener) -> io::Result<TcpListener> {
 pub struct Datagrams {
     socket: UdpSocket,
     state: UdpSocketState,
+    /// It has one address alone: replies leave from there whatever is said.
+    is_bound: bool,
 }
 
 /// Room for one batch of datagrams, to be used again.
@@ -152,25 +154,39 @@ impl Datagrams {
     /// Hands a bound socket to the runtime that this is called in.
     pub fn receiving(socket: std::net::UdpSocket) -> io::Result<Datagrams> {
         let state = UdpSocketState::new((&socket).into())?;
-        Ok(Datagrams { socket: UdpSocket::from_std(socket)?, state })
+        let is_bound = !socket.local_addr()?.ip().is_unspecified();
+        Ok(Datagrams { socket: UdpSocket::from_std(socket)?, state, is_bound })
     }
 
-    /// Waits for datagrams and takes those that are there.
-    pub async fn receive(&self, batch: &mut Batch) -> io::Result<()> {
-        batch.filled = 0;
-        let Batch { bytes, metas, filled } = batch;
-        let taken = self.socket.async_io(Interest::READABLE, || {
-            let mut pieces = bytes.chunks_mut(MOST_BYTES);
-            let mut slices: [_; BATCH] = std::array::from_fn(|_| IoSliceMut::new(pieces.next().unwrap_or_default()));
-            self.state.recv((&self.socket).into(), &mut slices, metas)
-        });
-        *filled = taken.await?;
+    /// Hands over each datagram that comes, until the kernel gives none for another reason than that there
+    /// is none.
+    pub async fn receive(&self, batch: &mut Batch, mut take: impl FnMut(Datagram<'_>)) -> io::Error {
+        loop {
+            let taken = self.socket.async_io(Interest::READABLE, || {
+                self.fill(batch)?;
+                batch.datagrams().for_each(&mut take);
+                // Fewer than there was room for: there are no more, which need not be asked again.
+                if batch.filled < BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            if let Err(error) = taken.await {
+                return error;
+            }
+        }
+    }
+
+    fn fill(&self, batch: &mut Batch) -> io::Result<()> {
+        let mut pieces = batch.bytes.chunks_mut(MOST_BYTES);
+        let mut slices: [_; BATCH] = std::array::from_fn(|_| IoSliceMut::new(pieces.next().unwrap_or_default()));
+        batch.filled = self.state.recv((&self.socket).into(), &mut slices, &mut batch.metas)?;
         Ok(())
     }
 
     /// Sends a datagram back from the address that it is the answer to. One that the kernel has no
     /// room for is lost, as datagrams are.
     pub fn reply(&self, peer: SocketAddr, local: Option<IpAddr>, bytes: &[u8]) -> io::Result<()> {
+        if self.is_bound {
+            return SockRef::from(&self.socket).send_to(bytes, &peer.into()).map(drop);
+        }
         let transmit = Transmit { destination: peer, ecn: None, contents: bytes, segment_size: None, src_ip: local };
         self.state.try_send((&self.socket).into(), &transmit)
     }
@@ -295,7 +311,7 @@ pub fn source_to(address: IpAddr) -> io::Result<IpAddr> {
 #[cfg(target_os = "linux")]
 pub fn destination(stream: &TcpStream) -> io::Result<SocketAddr> {
     let local = stream.local_addr()?;
-    let socket = socket2::SockRef::from(stream);
+    let socket = SockRef::from(stream);
     // ENOENT where netfilter did not touch it.
     let remembered = if local.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
     Ok(remembered.ok().and_then(|address| address.as_socket()).unwrap_or(local))
@@ -352,7 +368,7 @@ fn is_under_way(error: &io::Error) -> bool {
 /// said will not be.
 pub fn reset_on_close(stream: &TcpStream) {
     // A socket that takes no more options is gone already.
-    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 /// A connection to carry bytes over: bare, or within TLS that was set up over it by either side.
@@ -667,20 +683,61 @@ mod tests {
     /// the client dropped it.
     #[tokio::test]
     async fn a_reply_comes_from_the_address_that_was_asked() {
-        let sockets = Listeners::bind_datagrams((Ipv4Addr::UNSPECIFIED, 0).into(), 1).unwrap();
-        let asked = SocketAddr::new(Ipv4Addr::new(127, 0, 0, 7).into(), sockets.address.port());
+        let at = Ipv4Addr::new(127, 0, 0, 7);
+        for bound in [Ipv4Addr::UNSPECIFIED, at] {
+            is_answered_from_there(bound.into(), at.into()).await;
+        }
+        for bound in [Ipv6Addr::UNSPECIFIED, Ipv6Addr::LOCALHOST] {
+            is_answered_from_there(bound.into(), Ipv6Addr::LOCALHOST.into()).await;
+        }
+    }
+
+    async fn is_answered_from_there(bound: IpAddr, at: IpAddr) {
+        let sockets = Listeners::bind_datagrams((bound, 0).into(), 1).unwrap();
+        let asked = SocketAddr::new(at, sockets.address.port());
         let ours = Datagrams::receiving(sockets.into_sockets().remove(0)).unwrap();
         let client = udp_to(asked).await.unwrap();
         client.send(b"who").await.unwrap();
-        let mut batch = Batch::default();
-        ours.receive(&mut batch).await.unwrap();
-        for Datagram { peer, local, bytes } in batch.datagrams() {
+        let answer = |Datagram { peer, local, bytes }: Datagram<'_>| {
             assert_eq!((local, bytes), (Some(asked.ip()), &b"who"[..]));
             ours.reply(peer, local, b"me").unwrap();
+        };
+        let (mut told, mut batch) = ([0; 8], Batch::default());
+        // The socket is connected to that address: anything from elsewhere stays out.
+        let length = tokio::select! {
+            error = ours.receive(&mut batch, answer) => panic!("{error}"),
+            length = tokio::time::timeout(Duration::from_secs(20), client.recv(&mut told)) => {
+                length.expect("the reply started elsewhere").unwrap()
+            }
+        };
+        assert_eq!(&told[..length], b"me");
+    }
+
+    /// However many come at once: a batch that is not full is the last, and one that is may be.
+    #[tokio::test]
+    async fn every_datagram_of_a_burst_is_taken() {
+        let sockets = Listeners::bind_datagrams((Ipv4Addr::LOCALHOST, 0).into(), 1).unwrap();
+        let at = sockets.address;
+        let ours = Datagrams::receiving(sockets.into_sockets().remove(0)).unwrap();
+        let client = udp_to(at).await.unwrap();
+        let (taken, mut batch) = (std::cell::Cell::new(0), Batch::default());
+        let taking = ours.receive(&mut batch, |_| taken.set(taken.get() + 1));
+        let mut taking = std::pin::pin!(taking);
+        for burst in (1..=3 * BATCH).chain([BATCH, 2 * BATCH, 1]) {
+            taken.set(0);
+            for _ in 0..burst {
+                client.send(b"who").await.unwrap();
+            }
+            let all = async {
+                while taken.get() < burst {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::select! {
+                error = &mut taking => panic!("{error}"),
+                came = tokio::time::timeout(Duration::from_secs(20), all) => came.expect("some are left behind"),
+            }
+            assert_eq!(taken.get(), burst);
         }
-        let mut answer = [0; 8];
-        // The socket is connected to 127.0.0.7: anything from elsewhere stays out.
-        let length = client.recv(&mut answer).await.unwrap();
-        assert_eq!(&answer[..length], b"me");
     }
 }

@@ -12,11 +12,12 @@ use hickory_proto::rr::rdata::opt::EdnsOption;
 use hickory_proto::rr::rdata::{A, AAAA};
 use hickory_proto::rr::{RData, Record};
 
+use super::Over;
 use super::query::Query;
 use crate::resolve::{Failure, Family, Found, Freshness, Relayed};
 
 /// What we take over UDP ourselves.
-const OUR_PAYLOAD: u16 = 1232;
+pub(super) const OUR_PAYLOAD: u16 = 1232;
 
 /// Extended errors that we say (RFC 8914 section 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,11 +95,13 @@ pub(super) fn come_again(query: &Query) -> Message {
     reply
 }
 
-/// Writes a reply that has at most `limit` bytes.
-pub(super) fn write(reply: &Message, query: &Query, limit: usize) -> Option<Vec<u8>> {
+/// Writes a reply that its asker can take.
+pub(super) fn write(reply: &Message, query: &Query, over: Over) -> Vec<u8> {
+    let limit = over.limit(query.payload);
     let fits = |bytes: &Vec<u8>| bytes.len() <= limit;
-    let whole = reply.to_vec().ok();
-    whole.filter(fits).or_else(|| come_again(query).to_vec().ok().filter(fits))
+    let whole = reply.to_vec().ok().filter(fits);
+    // A header and a question that were read can be written, and fit.
+    whole.or_else(|| come_again(query).to_vec().ok()).unwrap_or_default()
 }
 
 fn explain(reply: &mut Message, reason: Reason, text: &str) {
@@ -117,6 +120,6 @@ fn record_data(family: Family, address: IpAddr) -> Option<RData> {
 }
 
 /// A second at least: 0 would be asked again for every connection.
-fn seconds(ttl: Duration) -> u32 {
+pub(super) fn seconds(ttl: Duration) -> u32 {
     u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX).clamp(1, 3600)
 }

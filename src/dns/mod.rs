@@ -2,7 +2,8 @@
 //!
 //! A packet walks down `Nameserver::hear`: whose is it (a stranger's gets silence), what does it
 //! ask (`query`), what does memory say, and where memory says nothing, may this client cause a
-//! look-up (`crowd`) and what does the ladder say. `answer` writes it. The address of every query
+//! look-up (`crowd`) and what does the ladder say. `answer` writes it. The usual question is read and answered
+//! by `usual`, which does the same for less. The address of every query
 //! is judged, not the one that we are bound to: a name server on a router hears strangers too.
 //!
 //! What is known is answered by the worker that heard the question, without a task and without a
@@ -11,12 +12,14 @@
 mod answer;
 mod crowd;
 mod query;
+mod usual;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{SinkExt, StreamExt};
 use hickory_proto::op::{Message, ResponseCode};
@@ -30,11 +33,12 @@ use tokio_util::task::TaskTracker;
 use crate::admit::{Admission, Ends};
 use crate::metrics::{By, Counter, Family, Label, Registry};
 use crate::resolve::{self, Failure, Found, Resolver};
-use crate::socket::{Batch, Datagrams};
+use crate::socket::{Batch, Datagram, Datagrams};
 use crate::target::Name;
 use answer::Reason;
 use crowd::Crowd;
 use query::{Heard, Query};
+use usual::Usual;
 
 /// Look-ups under way for all clients together.
 const MOST_ASKED: usize = 4096;
@@ -108,7 +112,7 @@ impl Label for Said {
 /// What comes of a packet.
 enum Next {
     Silence,
-    Reply(Query, Message),
+    Reply(Vec<u8>),
     Ask(Query, Name),
 }
 
@@ -117,6 +121,16 @@ enum Next {
 enum Over {
     Datagram,
     Stream,
+}
+
+impl Over {
+    /// The most bytes of a reply to whoever can take `payload` in a datagram.
+    fn limit(self, payload: usize) -> usize {
+        match self {
+            Over::Datagram => payload,
+            Over::Stream => LONGEST,
+        }
+    }
 }
 
 impl Nameserver {
@@ -148,32 +162,29 @@ impl Nameserver {
     ) {
         let socket = Arc::new(socket);
         let mut batch = Batch::default();
-        loop {
-            let received = tokio::select! {
-                () = end.cancelled() => return,
-                received = socket.receive(&mut batch) => received,
-            };
-            if let Err(error) = received {
-                // An unreachable client of a moment ago, or memory that is short: neither is a reason to end.
-                tracing::debug!(%error, "no datagram");
-                tokio::time::sleep(Duration::from_millis(1)).await;
-                continue;
-            }
-            for datagram in batch.datagrams() {
-                let ends = Ends { peer: datagram.peer, local: local_end(own, datagram.local), certified: false };
-                let reply = Reply { socket: Arc::clone(&socket), peer: datagram.peer, local: datagram.local };
-                match self.hear(ends, datagram.bytes, Over::Datagram) {
-                    Next::Silence => {}
-                    Next::Reply(query, message) => reply.send(&query, &message),
-                    Next::Ask(query, name) => {
-                        let nameserver = Arc::clone(&self);
-                        tasks.spawn(async move {
-                            let message = nameserver.ask(reply.peer.ip(), &query, &name).await;
-                            reply.send(&query, &message);
-                        });
-                    }
+        let take = |datagram: Datagram<'_>| {
+            let Datagram { peer, local, bytes } = datagram;
+            let ends = Ends { peer, local: local_end(own, local), certified: false };
+            match self.hear(ends, bytes, Over::Datagram) {
+                Next::Silence => {}
+                Next::Reply(reply) => send(&socket, peer, local, &reply),
+                Next::Ask(query, name) => {
+                    let (nameserver, socket) = (Arc::clone(&self), Arc::clone(&socket));
+                    tasks.spawn(async move {
+                        let reply = nameserver.ask(peer.ip(), &query, &name, Over::Datagram).await;
+                        send(&socket, peer, local, &reply);
+                    });
                 }
             }
+        };
+        loop {
+            let error = tokio::select! {
+                () = end.cancelled() => return,
+                error = socket.receive(&mut batch, take) => error,
+            };
+            // An unreachable client of a moment ago, or memory that is short: neither is a reason to end.
+            tracing::debug!(%error, "no datagram");
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
@@ -218,16 +229,16 @@ impl Nameserver {
         let (mut replies, mut queries) = Framed::new(stream, codec).split();
         let mut asked = FuturesUnordered::new();
         loop {
-            let (query, message) = tokio::select! {
-                Some(done) = asked.next() => done,
+            let reply = tokio::select! {
+                Some(reply) = asked.next() => reply,
                 packet = tokio::time::timeout(IDLE, queries.next()), if asked.len() < MOST_PIPELINED => {
                     let packet = match packet {
                         Ok(Some(packet)) => packet?,
                         Ok(None) | Err(_) if asked.is_empty() => return Ok(()),
                         // The client has said all; what it asked is still answered.
                         Ok(None) => {
-                            while let Some((query, message)) = asked.next().await {
-                                send_frame(&mut replies, &query, &message).await?;
+                            while let Some(reply) = asked.next().await {
+                                replies.send(Bytes::from(reply)).await?;
                             }
                             return Ok(());
                         }
@@ -235,27 +246,36 @@ impl Nameserver {
                     };
                     match self.hear(ends, &packet, Over::Stream) {
                         Next::Silence => continue,
-                        Next::Reply(query, message) => (query, message),
+                        Next::Reply(reply) => reply,
                         Next::Ask(query, name) => {
-                            asked.push(async move {
-                                let message = self.ask(peer.ip(), &query, &name).await;
-                                (query, message)
-                            });
+                            asked.push(async move { self.ask(peer.ip(), &query, &name, Over::Stream).await });
                             continue;
                         }
                     }
                 }
             };
-            send_frame(&mut replies, &query, &message).await?;
+            replies.send(Bytes::from(reply)).await?;
         }
     }
 
     /// What is to be done about a packet, as far as that can be said at once.
     fn hear(&self, ends: Ends, packet: &[u8], over: Over) -> Next {
+        let client = ends.peer.ip();
         if ends.peer.port() == 0 || !self.admission.is_neighbour(ends) {
             self.count(Said::Stranger);
             return Next::Silence;
         }
+        let Some(usual) = Usual::read(packet) else { return self.hear_out(client, packet, over, None) };
+        let known = self.recall(client, &usual.name);
+        let found = known.as_ref().and_then(|known| known.as_ref().ok());
+        match found.and_then(|found| usual.answer(found, over.limit(usual.payload))) {
+            Some(reply) => Next::Reply(reply),
+            None => self.hear_out(client, packet, over, known),
+        }
+    }
+
+    /// The same for whatever it is, and of what may be `known` already.
+    fn hear_out(&self, client: IpAddr, packet: &[u8], over: Over, known: Option<Result<Found, Failure>>) -> Next {
         let query = match Query::read(packet) {
             Heard::Noise => {
                 self.count(Said::Noise);
@@ -263,8 +283,7 @@ impl Nameserver {
             }
             Heard::Refused(query, code) => {
                 self.count(Said::Refused);
-                let message = answer::bare(&query, code);
-                return Next::Reply(query, message);
+                return Next::Reply(answer::write(&answer::bare(&query, code), &query, over));
             }
             Heard::Asked(query) => query,
         };
@@ -272,32 +291,32 @@ impl Nameserver {
             self.count(Said::Refused);
             let text = "no host has such a name";
             let message = answer::explained(&query, ResponseCode::Refused, Reason::NotSupported, text);
-            return Next::Reply(query, message);
+            return Next::Reply(answer::write(&message, &query, over));
         };
         if let Some(family) = query.family()
-            && let Some(known) = self.resolver.recall(&name)
+            && let Some(known) = known.or_else(|| self.recall(client, &name))
         {
-            self.known.inc();
-            self.bind(ends.peer.ip(), &name, &known);
-            let message = compose(&query, family, &known);
-            return Next::Reply(query, message);
+            return Next::Reply(answer::write(&compose(&query, family, &known), &query, over));
         }
-        if self.crowd.may_ask(ends.peer.ip(), Instant::now()) {
+        if self.crowd.may_ask(client, Instant::now()) {
             return Next::Ask(query, name);
         }
         self.count(Said::Limited);
-        match over {
+        let message = match over {
             // Whoever is real comes again over TCP, where an address cannot be forged.
-            Over::Datagram if self.is_spared() => Next::Silence,
-            Over::Datagram => {
-                let message = answer::come_again(&query);
-                Next::Reply(query, message)
-            }
-            Over::Stream => {
-                let message = answer::explained(&query, ResponseCode::ServFail, Reason::NotReady, "too many look-ups");
-                Next::Reply(query, message)
-            }
-        }
+            Over::Datagram if self.is_spared() => return Next::Silence,
+            Over::Datagram => answer::come_again(&query),
+            Over::Stream => answer::explained(&query, ResponseCode::ServFail, Reason::NotReady, "too many look-ups"),
+        };
+        Next::Reply(answer::write(&message, &query, over))
+    }
+
+    /// What is known of a name without asking anybody, which this client is told now.
+    fn recall(&self, client: IpAddr, name: &Name) -> Option<Result<Found, Failure>> {
+        let known = self.resolver.recall(name)?;
+        self.known.inc();
+        self.bind(client, name, &known);
+        Some(known)
     }
 
     /// Every second one of those that are over their limit gets nothing at all.
@@ -313,10 +332,12 @@ impl Nameserver {
         }
     }
 
-    async fn ask(&self, client: IpAddr, query: &Query, name: &Name) -> Message {
+    async fn ask(&self, client: IpAddr, query: &Query, name: &Name, over: Over) -> Vec<u8> {
         let Ok(_place) = self.room.try_acquire() else {
             self.count(Said::Limited);
-            return answer::explained(query, ResponseCode::ServFail, Reason::NotReady, "too many look-ups under way");
+            let text = "too many look-ups under way";
+            let message = answer::explained(query, ResponseCode::ServFail, Reason::NotReady, text);
+            return answer::write(&message, query, over);
         };
         let (said, message) = match (query.family(), &query.question) {
             (Some(family), _) => {
@@ -336,7 +357,7 @@ impl Nameserver {
             (None, None) => (Said::Refused, answer::bare(query, ResponseCode::FormErr)),
         };
         self.count(said);
-        message
+        answer::write(&message, query, over)
     }
 
     fn count(&self, said: Said) {
@@ -356,29 +377,9 @@ fn local_end(own: SocketAddr, told: Option<IpAddr>) -> SocketAddr {
     SocketAddr::new(told.unwrap_or(own.ip()), own.port())
 }
 
-/// Where the reply to a datagram goes, and from where.
-struct Reply {
-    socket: Arc<Datagrams>,
-    peer: SocketAddr,
-    local: Option<IpAddr>,
-}
-
-impl Reply {
-    fn send(&self, query: &Query, message: &Message) {
-        let Some(bytes) = answer::write(message, query, query.payload) else { return };
-        if let Err(error) = self.socket.reply(self.peer, self.local, &bytes) {
-            tracing::debug!(peer = %self.peer, %error, "a DNS reply was not sent");
-        }
-    }
-}
-
-async fn send_frame<S>(replies: &mut S, query: &Query, message: &Message) -> io::Result<()>
-where
-    S: SinkExt<bytes::Bytes, Error = io::Error> + Unpin,
-{
-    match answer::write(message, query, LONGEST) {
-        Some(bytes) => replies.send(bytes.into()).await,
-        None => Err(io::ErrorKind::InvalidData.into()),
+fn send(socket: &Datagrams, peer: SocketAddr, local: Option<IpAddr>, reply: &[u8]) {
+    if let Err(error) = socket.reply(peer, local, reply) {
+        tracing::debug!(%peer, %error, "a DNS reply was not sent");
     }
 }
 
@@ -436,9 +437,9 @@ mod tests {
         let asked = (0..2000).filter(|number| matches!(hear(&format!("n{number}.example.com.")), Next::Ask(..)));
         assert_eq!(asked.count(), 500);
         let beyond: Vec<Next> = (0..100).map(|number| hear(&format!("m{number}.example.com."))).collect();
-        let told = beyond.iter().filter(|next| matches!(next, Next::Reply(_, reply) if reply.metadata.truncation));
+        let told = beyond.iter().filter(|next| matches!(next, Next::Reply(reply) if reply[2] & 0x02 != 0));
         assert_eq!(told.count(), 50, "every second one is told to come by TCP, the others nothing");
         assert!(!beyond.iter().any(|next| matches!(next, Next::Ask(..))));
-        assert!(matches!(hear("here.test."), Next::Reply(_, reply) if !reply.answers.is_empty()));
+        assert!(matches!(hear("here.test."), Next::Reply(reply) if reply.ends_with(&[10, 0, 0, 1])));
     }
 }

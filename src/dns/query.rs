@@ -10,9 +10,9 @@ use crate::resolve::Family;
 use crate::target::Name;
 
 /// What a client without EDNS can take over UDP (RFC 1035 section 4.2.1).
-const PLAIN_PAYLOAD: usize = 512;
+pub(super) const PLAIN_PAYLOAD: usize = 512;
 /// The most that we send over UDP, whatever the client could take (DNS flag day 2020).
-const MOST_PAYLOAD: usize = 1232;
+pub(super) const MOST_PAYLOAD: usize = 1232;
 
 /// What is to be done about a packet.
 #[derive(Debug)]

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::counts::Rescue;
 use super::kind::{self, Kind};
 use super::ladder::{Action, Answer, Ask, Candidate, Ladder, Plan, Verdict};
+use super::patience::Patience;
 use super::plan::{Start, take_turns};
 use super::reply::{Outcome, Question, Reply};
 use super::server::{Server, Transport};
@@ -101,7 +102,7 @@ impl Shared {
     ) -> Ladder {
         let mut ladder = Ladder::new(plan, Instant::now());
         let mut open = FuturesUnordered::new();
-        let mut end: Option<Instant> = None;
+        let (mut end, mut patience): (Option<Instant>, _) = (None, Patience::default());
         loop {
             while let Some(action) = ladder.poll() {
                 match action {
@@ -121,14 +122,20 @@ impl Shared {
                 }
             }
             // Somebody who wants to see all of it also waits for what could not be sent yet.
-            let is_idle = open.is_empty() && ladder.deadline(now).is_none();
-            if end.is_some_and(|end| is_idle || now >= end) {
+            if end.is_some() && open.is_empty() && ladder.deadline(now).is_none() {
                 break;
             }
             let wake = [ladder.deadline(now), end].into_iter().flatten().min().unwrap_or(now + LINGER);
-            tokio::select! {
-                Some((ask, reply)) = open.next() => self.take_reply(name, &mut ladder, ask, reply),
-                () = tokio::time::sleep_until(wake) => ladder.tick(Instant::now()),
+            let next = async {
+                match open.next().await {
+                    Some(heard) => heard,
+                    None => std::future::pending().await,
+                }
+            };
+            match patience.until(wake, next).await {
+                Some((ask, reply)) => self.take_reply(name, &mut ladder, ask, reply),
+                None if end.is_some_and(|end| Instant::now() >= end) => break,
+                None => ladder.tick(Instant::now()),
             }
         }
         self.note_silence(&ladder);

@@ -8,8 +8,8 @@
 //!
 //! Inside: `plan` says whom to ask; `ladder` decides and never awaits; `flight` performs what it
 //! says, once however many ask; `shared` is what they have in common; `wire` is the transports; `memory` and `keep` are what is known
-//! from before; `health` is who can be relied on; `pace` is how much is asked of one server; `kind` is
-//! who may be asked; `system`, `network` and `nat64` are the machine and where it stands. A fresh answer
+//! from before; `health` is who can be relied on; `pace` is how much is asked of one server, `patience` how long is
+//! waited for it; `kind` is who may be asked; `system`, `network` and `nat64` are the machine and where it stands. A fresh answer
 //! from memory costs no task and no channel. Whether an address may be dialled is not judged here but in
 //! `admit`; [`Found::tier`] says from whom it was heard.
 
@@ -28,6 +28,7 @@ mod memory;
 mod nat64;
 mod network;
 mod pace;
+mod patience;
 mod plan;
 mod relay;
 mod reply;

@@ -27,6 +27,7 @@ use tokio::time::Instant;
 
 use super::ladder::Manner;
 use super::pace::{Pace, TOO_MUCH};
+use super::patience::Patience;
 use super::reply::{Outcome, Question, Reply};
 #[cfg(test)]
 use super::scenarios::{Stage, Staged};
@@ -121,10 +122,11 @@ impl Wire {
             };
             return asked.unwrap_or_else(|error| judge_io(&error));
         }
-        match tokio::time::timeout(STREAM_PATIENCE, self.ask_stream(server, transport, &question)).await {
-            Ok(Ok(reply)) => reply,
-            Ok(Err(error)) => judge_error(&error),
-            Err(_) => Reply::bare(Outcome::Timeout),
+        let end = Instant::now() + STREAM_PATIENCE;
+        match Patience::default().until(end, self.ask_stream(server, transport, &question)).await {
+            Some(Ok(reply)) => reply,
+            Some(Err(error)) => judge_error(&error),
+            None => Reply::bare(Outcome::Timeout),
         }
     }
 
@@ -147,9 +149,9 @@ impl Wire {
         let line = self.line(server, transport);
         let kept = self.pick_up(&line, server, transport).await?;
         let reused = kept.reused;
-        let patience = if reused { KEPT_PATIENCE } else { STREAM_PATIENCE };
-        let sent = tokio::time::timeout(patience, send(kept.exchange, question)).await;
-        let sent = sent.unwrap_or(Err(NetError::Timeout));
+        let end = Instant::now() + if reused { KEPT_PATIENCE } else { STREAM_PATIENCE };
+        let sent =
+            Patience::default().until(end, send(kept.exchange, question)).await.unwrap_or(Err(NetError::Timeout));
         if sent.is_err() {
             line.lock().await.hang_up(kept.number);
         }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use bytes::Bytes;
 use hickory_proto::rr::RecordType;
 use rustix::process::Signal;
 use rustls::RootCertStore;
+use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
@@ -288,10 +289,39 @@ fn what_was_applied_and_used_is_removed_without_a_trace() {
 
 // Under load, killed and restarted.
 
+/// Where all of one family is: the mirror, the name server that clients ask, our own sockets.
+#[derive(Clone, Copy)]
+struct Place {
+    mirror: &'static str,
+    nameserver: &'static str,
+    ours: &'static str,
+    kind: RecordType,
+}
+
+const V4: Place = Place { mirror: MIRROR_AT, nameserver: "9.9.9.55:53", ours: "0.0.0.0", kind: RecordType::A };
+const V6: Place =
+    Place { mirror: MIRROR_AT_V6, nameserver: "[2a0a:e5c0:9::55]:53", ours: "::", kind: RecordType::AAAA };
+
+impl Place {
+    fn at(self, port: u16) -> SocketAddr {
+        (self.ours.parse::<IpAddr>().unwrap(), port).into()
+    }
+
+    /// A socket of this family alone, as `BindIPv6Only=ipv6-only` in deploy/systemd.
+    fn socket(self, kind: Type, port: u16) -> Socket {
+        let socket = Socket::new(Domain::for_address(self.at(port)), kind, None).unwrap();
+        if self.at(port).is_ipv6() {
+            socket.set_only_v6(true).unwrap();
+        }
+        socket.bind(&self.at(port).into()).unwrap();
+        socket
+    }
+}
+
 /// What became of the visits of clients that do not stop.
-#[derive(Default)]
 struct Load {
     over: CancellationToken,
+    at: Place,
     served: AtomicUsize,
     /// The connection was not taken.
     refused: AtomicUsize,
@@ -302,12 +332,17 @@ struct Load {
 }
 
 impl Load {
+    fn new(at: Place) -> Load {
+        let none = AtomicUsize::default;
+        Load { over: CancellationToken::new(), at, served: none(), refused: none(), cut: none(), repeated: none() }
+    }
+
     /// Asks for the mirror and takes a file from there, again and again.
     async fn visit(&self, ours: RootCertStore) {
         while !self.over.is_cancelled() {
             self.ask().await;
-            let to = format!("{MIRROR_AT}:443");
-            let Ok(stream) = dial(&to).await else {
+            let to = SocketAddr::new(self.at.mirror.parse().unwrap(), 443);
+            let Ok(stream) = dial(&to.to_string()).await else {
                 self.refused.fetch_add(1, Ordering::Relaxed);
                 continue;
             };
@@ -321,9 +356,9 @@ impl Load {
 
     /// As a stub resolver asks: again, where no answer comes.
     async fn ask(&self) {
-        let socket = tokio::net::UdpSocket::bind("0.0.0.0:0").await.unwrap();
-        socket.connect("9.9.9.55:53").await.unwrap();
-        let packet = question(&format!("{MIRROR}."), RecordType::A).to_vec().unwrap();
+        let socket = tokio::net::UdpSocket::bind(self.at.at(0)).await.unwrap();
+        socket.connect(self.at.nameserver).await.unwrap();
+        let packet = question(&format!("{MIRROR}."), self.at.kind).to_vec().unwrap();
         let mut reply = [0; 512];
         loop {
             let asked = socket.send(&packet).await;
@@ -372,18 +407,20 @@ async fn take(stream: tokio::net::TcpStream, ours: RootCertStore) -> std::io::Re
 struct Supervisor<'a> {
     subnet: &'a Subnet,
     home: &'a Home,
-    connections: TcpListener,
-    datagrams: UdpSocket,
+    connections: Socket,
+    datagrams: Socket,
 }
 
 impl<'a> Supervisor<'a> {
-    fn new(subnet: &'a Subnet, home: &'a Home, rules: Rules) -> Supervisor<'a> {
+    fn new(subnet: &'a Subnet, home: &'a Home, rules: Rules, at: Place) -> Supervisor<'a> {
         std::fs::write(home.at("real.pem"), subnet.authority.pem()).unwrap();
-        let bind = || (TcpListener::bind(("0.0.0.0", TRANSPARENT)).unwrap(), UdpSocket::bind("0.0.0.0:53").unwrap());
+        let bind = || (at.socket(Type::STREAM, TRANSPARENT), at.socket(Type::DGRAM, 53));
         let (connections, datagrams) = subnet.gateway.visit(bind);
+        connections.listen(1024).unwrap();
         if rules == Rules::Tproxy {
             // As `Transparent=yes` in deploy/systemd/goanyway-transparent.socket.
-            socket2::SockRef::from(&connections).set_ip_transparent_v4(true).unwrap();
+            let set = if at.at(0).is_ipv4() { Socket::set_ip_transparent_v4 } else { Socket::set_ip_transparent_v6 };
+            set(&connections, true).unwrap();
         }
         Supervisor { subnet, home, connections, datagrams }
     }
@@ -394,26 +431,27 @@ impl<'a> Supervisor<'a> {
         let above = format!("udp://{NAMESERVER_AT}");
         let upstream = format!("https://{MIRROR}");
         let arguments = ["--listen", "127.0.0.1:0", "--admin", "none", "--nameserver", &above, "--upstream", &upstream];
-        let clients = ["--client", "10.7.0.0/16", "--trusted-by", "10.7.0.0/24"];
+        let clients = "--client 10.7.0.0/16 --client fd07::/16 --trusted-by 10.7.0.0/24 --trusted-by fd07::/64";
+        let clients: Vec<&str> = clients.split(' ').collect();
         let mut command = hand_over(self.home, handed, &[&arguments[..], &clients].concat());
         command.env("GOANYWAY_FETCH_EXTRA_ROOTS", self.home.at("real.pem"));
         self.subnet.gateway.visit(|| self.home.spawn_with(command))
     }
 }
 
-fn restarts_refuse_nobody(rules: Rules) {
+fn restarts_refuse_nobody(rules: Rules, at: Place) {
     let (subnet, home) = (Subnet::new(), home());
-    let _mirror = subnet.mirror(MIRROR_AT);
-    let nameserver = subnet.nameserver(NAMESERVER_AT, Says::Address(MIRROR_AT));
+    let _mirror = subnet.mirror(at.mirror);
+    let nameserver = subnet.nameserver(NAMESERVER_AT, Says::Address(at.mirror));
     let _echo = subnet.world.host(|| greeting("9.9.9.66:2222", b""));
     let untouched = settled(&subnet.gateway);
-    let supervisor = Supervisor::new(&subnet, &home, rules);
+    let supervisor = Supervisor::new(&subnet, &home, rules, at);
     let mut served = supervisor.start();
     subnet.apply(rules, &home);
     let ours = roots(&std::fs::read_to_string(home.at("data/goanyway/certs/ca.pem")).unwrap());
     let to: SocketAddr = format!("{ATTACKER_AT}:2222").parse().unwrap();
     let mut standing = subnet.plain.visit(|| std::net::TcpStream::connect(to).unwrap());
-    let load = Load::default();
+    let load = Load::new(at);
     let served = std::thread::scope(|scope| {
         // However this ends, the clients do.
         let _over = load.over.clone().drop_guard();
@@ -455,14 +493,28 @@ fn restarts_refuse_nobody(rules: Rules) {
 #[test]
 fn restarts_and_kills_under_load_refuse_nobody_who_is_redirected() {
     if have("restarts_and_kills_under_load_refuse_nobody_who_is_redirected", &NEEDS) {
-        restarts_refuse_nobody(Rules::Redirect);
+        restarts_refuse_nobody(Rules::Redirect, V4);
+    }
+}
+
+#[test]
+fn restarts_and_kills_under_load_refuse_nobody_who_is_redirected_over_ipv6() {
+    if have("restarts_and_kills_under_load_refuse_nobody_who_is_redirected_over_ipv6", &NEEDS) {
+        restarts_refuse_nobody(Rules::Redirect, V6);
     }
 }
 
 #[test]
 fn restarts_and_kills_under_load_refuse_nobody_who_comes_by_tproxy() {
     if have("restarts_and_kills_under_load_refuse_nobody_who_comes_by_tproxy", &NEEDS) {
-        restarts_refuse_nobody(Rules::Tproxy);
+        restarts_refuse_nobody(Rules::Tproxy, V4);
+    }
+}
+
+#[test]
+fn restarts_and_kills_under_load_refuse_nobody_who_comes_by_tproxy_over_ipv6() {
+    if have("restarts_and_kills_under_load_refuse_nobody_who_comes_by_tproxy_over_ipv6", &NEEDS) {
+        restarts_refuse_nobody(Rules::Tproxy, V6);
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use crate::admission::users;
 use crate::dns::{over_tcp, over_udp, question};
 use crate::support::authority::Authority;
-use crate::support::binary::{Beside, Home, Served, beside, home};
+use crate::support::binary::{Beside, Ended, Home, Served, beside, home};
 use crate::support::client::{connect, get, handshake, read_answer, request};
 use crate::support::nameserver::bind_both;
 use crate::support::needs::have;
@@ -453,6 +453,37 @@ fn only_root_can_become_somebody_else() {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(2) && said.contains("only root can become somebody else"), "{said}");
+}
+
+/// Without either capability a gateway's connections are taken as REDIRECT brings them, and names are answered.
+#[test]
+fn without_privileges_a_subnet_is_served_at_high_ports_and_low_ones_are_refused_in_words() {
+    const TITLE: &str = "without_privileges_a_subnet_is_served_at_high_ports_and_low_ones_are_refused_in_words";
+    if !have(TITLE, &["root", "setpriv"]) {
+        return;
+    }
+    let home = home();
+    let powerless = |arguments: &[&str]| {
+        let mut command = Command::new("setpriv");
+        home.surround(&mut command);
+        let program = env!("CARGO_BIN_EXE_goanyway");
+        command.args(["--bounding-set=-all", program, "serve", "--listen", "127.0.0.1:0", "--admin", "none"]);
+        command.args(arguments);
+        command
+    };
+    let _served = home.spawn(powerless(&["--transparent", "127.0.0.1:0", "--dns", "127.0.0.1:0"]));
+    assert_eq!((home.listeners("transparent").len(), home.listeners("dns").len()), (1, 1));
+    let low = privileged();
+    // A machine may have said that such ports are anybody's.
+    let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+    if first.trim().parse::<u16>().unwrap() <= 443 {
+        return;
+    }
+    for flag in ["--transparent", "--dns"] {
+        let ended = Ended::of(powerless(&[flag, &low]).output().unwrap());
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.err.contains("ports below 1024 want root or CAP_NET_BIND_SERVICE"), "{ended:?}");
+    }
 }
 
 /// A connection that was accepted at the last moment is asked what it came for before it is closed.

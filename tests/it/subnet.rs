@@ -353,7 +353,7 @@ fn our_own_connection_that_comes_back_is_a_loop() {
 
 #[test]
 fn a_hello_in_single_bytes_is_read_and_one_that_never_ends_is_passed_on() {
-    if !have("a_hello_in_single_bytes", &NEEDS) {
+    if !have("a_hello_in_single_bytes_is_read_and_one_that_never_ends_is_passed_on", &NEEDS) {
         return;
     }
     let usual = usual(Rules::Redirect, WEB);
