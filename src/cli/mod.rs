@@ -155,7 +155,9 @@ fn bare() -> Command {
         )
         .subcommand(with_settings(
             run::RunArgs::augment_args(
-                Command::new("run").about("Start a private proxy and run one command through it"),
+                Command::new("run")
+                    .about("Start a private proxy and run one command through it")
+                    .override_usage("goanyway run [OPTIONS] -- COMMAND [ARGUMENT]..."),
             ),
             &["cache", "state_dir", "intercept", "resolve", "goproxy", "connect", "fetch", "admit", "trace", "log"],
         ))
@@ -378,6 +380,9 @@ impl Failure {
         match self {
             Failure::Settings(error) if error.is_of_a_file() => {
                 Some("goanyway config check FILE says all that is wrong with a file at once")
+            }
+            Failure::Settings(error) if error.is_no_file() => {
+                Some("goanyway config show > goanyway.toml makes one of what holds now; none is needed")
             }
             Failure::Settings(_) => Some("goanyway serve --help lists every setting, its default and its flag"),
             Failure::Store(_) => Some(

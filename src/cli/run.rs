@@ -201,8 +201,10 @@ async fn command(args: &RunArgs, variables: Vec<(&'static str, String)>) -> Resu
     let mut child = match group.join(&mut command).spawn() {
         Ok(child) => child,
         Err(error) => {
-            anstream::eprintln!("error: cannot run {}: {error}", program.display());
             let absent = error.kind() == std::io::ErrorKind::NotFound;
+            let is_name = Path::new(program).components().count() == 1;
+            let why = if absent && is_name { "it is not on the PATH".to_owned() } else { error.to_string() };
+            anstream::eprintln!("error: cannot run {}: {why}", program.display());
             return Ok(if absent { NOT_FOUND } else { NOT_RUNNABLE });
         }
     };

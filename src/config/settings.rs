@@ -112,6 +112,11 @@ impl Error {
         }
     }
 
+    /// Whether a file that was named cannot be read.
+    pub fn is_no_file(&self) -> bool {
+        matches!(self, Error::Typed(typed::Error::Unreadable { .. }))
+    }
+
     /// The settings that it is about, but for one value's fault.
     pub(super) fn keys(&self) -> &'static [&'static str] {
         match self {
