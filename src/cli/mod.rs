@@ -320,7 +320,7 @@ fn begin(matches: &ArgMatches, usual: LevelFilter) -> Result<Settings, Failure> 
     say_strangers();
     let typed = Sources::of(matches, &Inherited::default()).read()?;
     let settings = sources::understand(&typed)?;
-    log::begin(settings.log, usual);
+    log::begin(settings.log, usual, log::Times::Untold);
     Ok(settings)
 }
 

@@ -29,13 +29,13 @@ use crate::goproxy::{Fetch, Ledger};
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
     /// Write down every file that the command was served (docs/run.md)
-    #[arg(long, value_name = "FILE.json", env = "GOANYWAY_SUMMARY")]
+    #[arg(long, value_name = "FILE.json", env = "GOANYWAY_SUMMARY", hide_env_values = true)]
     summary: Option<PathBuf>,
     /// Let nothing leave: what is not in the cache is missing, and listed at the end
-    #[arg(long, env = "GOANYWAY_OFFLINE")]
+    #[arg(long, env = "GOANYWAY_OFFLINE", hide_env_values = true)]
     offline: bool,
     /// Serve only what that summary holds, by module, version and h1
-    #[arg(long, value_name = "FILE.json", env = "GOANYWAY_FROZEN")]
+    #[arg(long, value_name = "FILE.json", env = "GOANYWAY_FROZEN", hide_env_values = true)]
     frozen: Option<PathBuf>,
     /// The command and its arguments
     #[arg(

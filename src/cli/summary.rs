@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use super::{Failure, count, size};
-use crate::goproxy::{Fetch, Frozen, Module, ModuleRequest, Sums, Version};
+use crate::goproxy::{Fetch, Frozen, Module, ModuleRequest, Said, Sums, Version};
 use crate::resolve;
 
 /// The form below; a change that an old reader would get wrong has the next number.
@@ -206,13 +206,25 @@ pub(super) fn list_missing(missing: &[Missing]) -> String {
         return String::new();
     }
     let mut lines = format!("goanyway: {} asked for and not served:\n", count(missing.len() as u64, "thing"));
+    let asked_nobody = Said::Closed.to_string();
+    let mut some_offline = false;
     for Missing { what, reason } in missing.iter().take(LISTED) {
+        // Which mirrors were not asked is no news on each line.
+        let told = reason.split("; ").filter(|part| !part.ends_with(&asked_nobody)).collect::<Vec<_>>().join("; ");
+        some_offline |= told != *reason;
         // The reason often begins with what it is about.
-        let told = if reason.starts_with(what.as_str()) { reason.clone() } else { format!("{what}: {reason}") };
+        let told = match told.as_str() {
+            "" => what.clone(),
+            told if told.starts_with(what.as_str()) => told.to_owned(),
+            told => format!("{what}: {told}"),
+        };
         lines.push_str(&format!("  {told}\n"));
     }
     if missing.len() > LISTED {
         lines.push_str(&format!("  and {} more; --summary FILE.json has all\n", missing.len() - LISTED));
+    }
+    if some_offline {
+        lines.push_str("nothing may leave (--offline); once without it, or goanyway warm go.sum, brings them in\n");
     }
     lines
 }
@@ -396,5 +408,18 @@ mod tests {
         assert_eq!(list_missing(&[missing(1)]), "goanyway: 1 thing asked for and not served:\n  m1: not kept\n");
         let long = list_missing(&(0..25).map(missing).collect::<Vec<_>>());
         assert!(long.ends_with("  m19: not kept\n  and 5 more; --summary FILE.json has all\n"), "{long}");
+    }
+
+    #[test]
+    fn that_nobody_was_asked_is_said_once() {
+        let closed = |mirror: &str| format!("{mirror}: {}", Said::Closed);
+        let missing = |what: &str, first: &str| Missing {
+            what: what.to_owned(),
+            reason: [first, &closed("one.example"), &closed("other.example")].join("; "),
+        };
+        let told = list_missing(&[missing("a.b/c@v1 (zip)", "a.b/c@v1 (zip)"), missing("d", "x")]);
+        let expected = "goanyway: 2 things asked for and not served:\n  a.b/c@v1 (zip)\n  d: x\n\
+                        nothing may leave (--offline); once without it, or goanyway warm go.sum, brings them in\n";
+        assert_eq!(told, expected);
     }
 }

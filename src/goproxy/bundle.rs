@@ -182,7 +182,9 @@ pub fn import(
     imported.left_out += read.iter().filter(|(path, request)| request.is_none() && !is_go_s_own(path)).count() as u64;
     let requests: Vec<(String, ModuleRequest)> =
         read.into_iter().filter_map(|(path, request)| Some((path, request?))).collect();
-    if requests.is_empty() {
+    // Our own folder has records of databases beside the tree that is meant.
+    let has_files = requests.iter().any(|(_, request)| request_is_file(request));
+    if requests.is_empty() || !has_files && tree_below(from).is_some() {
         return Err(no_tree(from));
     }
     let kept: Vec<Ledger<'_>> = databases.iter().filter_map(|config| Ledger::kept(folder, config)).collect();
@@ -570,9 +572,11 @@ fn hash(file: &mut (impl Read + Seek)) -> io::Result<String> {
 
 /// Whoever names go's module cache, or our own folder, means what lies below.
 fn no_tree(from: &Path) -> BadBundle {
-    let trees = [from.join("cache").join(TREE), from.join(TREE)];
-    let below = trees.into_iter().find(|place| place.is_dir());
-    BadBundle::NoTree { path: from.to_owned(), below }
+    BadBundle::NoTree { path: from.to_owned(), below: tree_below(from) }
+}
+
+fn tree_below(from: &Path) -> Option<PathBuf> {
+    [from.join("cache").join(TREE), from.join(TREE)].into_iter().find(|place| place.is_dir())
 }
 
 fn or_below(below: &Option<PathBuf>) -> String {

@@ -367,6 +367,7 @@ fn config() -> Vec<String> {
     let (listen, open) = ("listen", "0.0.0.0:3128");
     vec![
         understood(&[("cache.size", "much")]),
+        understood(&[("cache.size", "5")]),
         understood(&[(listen, open)]),
         understood(&[("listen_tls.cert", "cert.pem")]),
         understood(&[("transparent.listen", "0.0.0.0:3129")]),
