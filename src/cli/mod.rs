@@ -405,9 +405,28 @@ fn size(bytes: u64) -> String {
     ByteSize(bytes).display().si().to_string()
 }
 
+/// Whether what stands there is written into, as by a shell's `>`: a device, a pipe, an output of ours. A file that is
+/// renamed would take its place, for everybody on this machine.
+fn is_written_into(path: &Path) -> bool {
+    let is_output = ["/dev/stdout", "/dev/stderr"].map(Path::new).contains(&path);
+    let is_open = ["/dev/fd", "/proc"].iter().any(|folder| path.starts_with(folder));
+    let is_other = || std::fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir());
+    is_output || is_open || is_other()
+}
+
+/// Opens what [`is_written_into`].
+fn open_into(path: &Path) -> std::io::Result<std::fs::File> {
+    std::fs::OpenOptions::new().write(true).append(true).open(path)
+}
+
 /// Writes a small file whole or not at all.
 fn write_aside(path: &Path, content: &[u8]) -> Result<(), Failure> {
     let failed = |error| Failure::Write { path: path.to_owned(), error };
+    if is_written_into(path) {
+        return open_into(path).and_then(|mut file| std::io::Write::write_all(&mut file, content)).map_err(failed);
+    }
+    // Not in the place of a link, but of what it leads to.
+    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
     std::io::Write::write_all(&mut file, content).map_err(failed)?;

@@ -5,13 +5,15 @@
 //! form, or that is damaged, is refused with the reason.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-use super::{Failure, count, size};
+use super::{Failure, count, is_written_into, open_into, size};
 use crate::goproxy::{Fetch, Frozen, Module, ModuleRequest, Said, Sums, Version};
 use crate::resolve;
 
@@ -273,7 +275,13 @@ fn read(text: &[u8]) -> Result<Vec<(ModuleRequest, Sums)>, String> {
 /// heard of before the command ran, not after.
 pub(super) struct Aside {
     path: PathBuf,
-    file: NamedTempFile,
+    file: Draft,
+}
+
+enum Draft {
+    Beside(NamedTempFile),
+    /// What is no file cannot be replaced by one.
+    Into(File),
 }
 
 impl Aside {
@@ -291,18 +299,29 @@ impl Aside {
         if path.is_dir() {
             return Err(failed(std::io::ErrorKind::IsADirectory.into()));
         }
-        Ok(Aside { path: path.to_owned(), file: builder.tempfile_in(folder).map_err(failed)? })
+        if is_written_into(path) {
+            return Ok(Aside { path: path.to_owned(), file: Draft::Into(open_into(path).map_err(failed)?) });
+        }
+        // Not in the place of a link, but of what it leads to.
+        let place = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let folder = place.parent().filter(|_| place.is_absolute()).unwrap_or(folder);
+        let file = Draft::Beside(builder.tempfile_in(folder).map_err(failed)?);
+        Ok(Aside { path: place, file })
     }
 
     /// Writes it.
-    pub fn finish(mut self, summary: &Summary) -> Result<(), Failure> {
+    pub fn finish(self, summary: &Summary) -> Result<(), Failure> {
         let failed = |error| Failure::Write { path: self.path.clone(), error };
         let mut text = serde_json::to_vec_pretty(summary).map_err(|error| failed(error.into()))?;
         text.push(b'\n');
-        std::io::Write::write_all(&mut self.file, &text).map_err(failed)?;
-        self.file.as_file().sync_all().map_err(failed)?;
-        self.file.persist(&self.path).map_err(|error| failed(error.error))?;
-        Ok(())
+        match self.file {
+            Draft::Into(mut file) => file.write_all(&text).map_err(failed),
+            Draft::Beside(mut file) => {
+                file.write_all(&text).map_err(failed)?;
+                file.as_file().sync_all().map_err(failed)?;
+                file.persist(&self.path).map(drop).map_err(|error| failed(error.error))
+            }
+        }
     }
 }
 

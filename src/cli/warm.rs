@@ -360,7 +360,7 @@ impl Walk {
         );
         if unkept > 0 {
             anstream::eprintln!(
-                "error: {} could not be kept on the disk, so no build will find them: goanyway doctor says what is \
+                "goanyway: {} could not be kept on the disk, so no build will find them; goanyway doctor says what is \
                  wrong with the folder",
                 count(unkept as u64, "file"),
             );
