@@ -189,7 +189,9 @@ pub fn settings(environment: &Environment, facts: &Facts) -> Settings {
         Some(trust) => variables.push(("SSL_CERT_FILE", trust.bundle.display().to_string())),
         None if matches!(asked, "direct" | "off") => {}
         None => {
-            warnings.push(Warning::NoTrust(without_tls.clone()));
+            // A secret in front of the paths is for the client, and not for the log that this is read in.
+            let hidden = if facts.module_path.is_empty() { "" } else { "/SECRET" };
+            warnings.push(Warning::NoTrust(replace_mirrors(asked, &format!("http://{}{hidden}", facts.proxy))));
             variables.push(("GOPROXY", without_tls.clone()));
         }
     }
@@ -573,6 +575,9 @@ mod tests {
         );
         assert_eq!(value(&settings(untrusted()), "HTTPS_PROXY").as_deref(), Some("http://go:s3cret@127.0.0.1:3128"));
         assert_eq!(value(&settings(untrusted()), "GOPROXY").as_deref(), Some("http://127.0.0.1:3128/5ecret,direct"));
+        // What a person is told lands in logs.
+        let told = settings(untrusted()).warnings;
+        assert_eq!(told, [Warning::NoTrust("http://127.0.0.1:3128/SECRET,direct".into())]);
     }
 
     #[test]

@@ -32,8 +32,15 @@ pub(super) struct Begun {
     swap: Box<dyn Fn(EnvFilter) -> bool + Send + Sync>,
 }
 
+/// Whether records say when they were: a daemon's are read later, a command's as they come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Times {
+    Told,
+    Untold,
+}
+
 /// Begins the log. A second one in one process (tests) is the first.
-pub(super) fn begin(log: config::Log, usual: LevelFilter) -> Begun {
+pub(super) fn begin(log: config::Log, usual: LevelFilter, times: Times) -> Begun {
     // As for all else that is printed: a terminal that has colours, and nobody who wants none.
     let ansi = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
     let builder = tracing_subscriber::fmt()
@@ -48,7 +55,15 @@ pub(super) fn begin(log: config::Log, usual: LevelFilter) -> Begun {
         let _ = builder.try_init();
         return Begun { usual, swap: Box::new(move |filter| handle.reload(filter).is_ok()) };
     }
-    let builder = builder.with_target(false).fmt_fields(debug_fn(write_field).delimited(" ")).with_filter_reloading();
+    let builder = builder.with_target(false).fmt_fields(debug_fn(write_field).delimited(" "));
+    // Whoever asks for details compares times.
+    if times == Times::Untold && log.level.unwrap_or(usual) <= LevelFilter::INFO {
+        let builder = builder.without_time().with_filter_reloading();
+        let handle = builder.reload_handle();
+        let _ = builder.try_init();
+        return Begun { usual, swap: Box::new(move |filter| handle.reload(filter).is_ok()) };
+    }
+    let builder = builder.with_filter_reloading();
     let handle = builder.reload_handle();
     let _ = builder.try_init();
     Begun { usual, swap: Box::new(move |filter| handle.reload(filter).is_ok()) }

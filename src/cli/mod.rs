@@ -155,7 +155,9 @@ fn bare() -> Command {
         )
         .subcommand(with_settings(
             run::RunArgs::augment_args(
-                Command::new("run").about("Start a private proxy and run one command through it"),
+                Command::new("run")
+                    .about("Start a private proxy and run one command through it")
+                    .override_usage("goanyway run [OPTIONS] -- COMMAND [ARGUMENT]..."),
             ),
             &["cache", "state_dir", "intercept", "resolve", "goproxy", "connect", "fetch", "admit", "trace", "log"],
         ))
@@ -318,7 +320,7 @@ fn begin(matches: &ArgMatches, usual: LevelFilter) -> Result<Settings, Failure> 
     say_strangers();
     let typed = Sources::of(matches, &Inherited::default()).read()?;
     let settings = sources::understand(&typed)?;
-    log::begin(settings.log, usual);
+    log::begin(settings.log, usual, log::Times::Untold);
     Ok(settings)
 }
 
@@ -379,6 +381,9 @@ impl Failure {
             Failure::Settings(error) if error.is_of_a_file() => {
                 Some("goanyway config check FILE says all that is wrong with a file at once")
             }
+            Failure::Settings(error) if error.is_no_file() => {
+                Some("goanyway config show > goanyway.toml makes one of what holds now; none is needed")
+            }
             Failure::Settings(_) => Some("goanyway serve --help lists every setting, its default and its flag"),
             Failure::Store(_) => Some(
                 "a system's store is root's to change: as root, with --ca-dir for the CA's folder; or --system none",
@@ -400,9 +405,28 @@ fn size(bytes: u64) -> String {
     ByteSize(bytes).display().si().to_string()
 }
 
+/// Whether what stands there is written into, as by a shell's `>`: a device, a pipe, an output of ours. A file that is
+/// renamed would take its place, for everybody on this machine.
+fn is_written_into(path: &Path) -> bool {
+    let is_output = ["/dev/stdout", "/dev/stderr"].map(Path::new).contains(&path);
+    let is_open = ["/dev/fd", "/proc"].iter().any(|folder| path.starts_with(folder));
+    let is_other = || std::fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir());
+    is_output || is_open || is_other()
+}
+
+/// Opens what [`is_written_into`].
+fn open_into(path: &Path) -> std::io::Result<std::fs::File> {
+    std::fs::OpenOptions::new().write(true).append(true).open(path)
+}
+
 /// Writes a small file whole or not at all.
 fn write_aside(path: &Path, content: &[u8]) -> Result<(), Failure> {
     let failed = |error| Failure::Write { path: path.to_owned(), error };
+    if is_written_into(path) {
+        return open_into(path).and_then(|mut file| std::io::Write::write_all(&mut file, content)).map_err(failed);
+    }
+    // Not in the place of a link, but of what it leads to.
+    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
     std::io::Write::write_all(&mut file, content).map_err(failed)?;

@@ -90,11 +90,15 @@ pub async fn run(args: &Args, resolver: &Resolver, out: &mut impl Write) -> io::
     let mut terminal = Some(io::stderr()).filter(io::IsTerminal::is_terminal);
     let mut names = args.names.iter();
     let mut code = 0;
+    let mut between = "";
     while let Some(name) = names.next() {
         let what = waited_for(name, names.len());
         let Some(explanation) = watched(coming.next(), &what, terminal.as_mut()).await? else { break };
         code = code.max(exit_code(&explanation));
-        let text = if args.json { json_line(&explanation)? } else { render_within(&explanation, width) };
+        let text = match args.json {
+            true => json_line(&explanation)?,
+            false => std::mem::replace(&mut between, "\n").to_owned() + &render_within(&explanation, width),
+        };
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
             // A reader like head has seen enough: the code tells of what it was given.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
@@ -166,7 +170,6 @@ fn render_within(explanation: &Explanation, screen: usize) -> String {
     // Word for word, so that it can be compared with what a log says.
     note("go alone:", &explanation.would_go, usize::MAX);
     note("advice:", &explanation.advice, screen);
-    text.push('\n');
     text
 }
 
@@ -413,7 +416,6 @@ goproxy.cn (known name): 36.156.94.41 (fresh), 31 ms
 because:  223.5.5.5 found it over udp and overrules 192.168.1.1 (nxdomain)
 go alone: lookup goproxy.cn on 192.168.1.1:53: no such host
 advice:   replace the line \"nameserver 192.168.1.1\" in /etc/resolv.conf
-
 ";
         assert_eq!(render(&explanation()), expected);
     }

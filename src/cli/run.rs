@@ -29,13 +29,13 @@ use crate::goproxy::{Fetch, Ledger};
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
     /// Write down every file that the command was served (docs/run.md)
-    #[arg(long, value_name = "FILE.json", env = "GOANYWAY_SUMMARY")]
+    #[arg(long, value_name = "FILE.json", env = "GOANYWAY_SUMMARY", hide_env_values = true)]
     summary: Option<PathBuf>,
     /// Let nothing leave: what is not in the cache is missing, and listed at the end
-    #[arg(long, env = "GOANYWAY_OFFLINE")]
+    #[arg(long, env = "GOANYWAY_OFFLINE", hide_env_values = true)]
     offline: bool,
     /// Serve only what that summary holds, by module, version and h1
-    #[arg(long, value_name = "FILE.json", env = "GOANYWAY_FROZEN")]
+    #[arg(long, value_name = "FILE.json", env = "GOANYWAY_FROZEN", hide_env_values = true)]
     frozen: Option<PathBuf>,
     /// The command and its arguments
     #[arg(
@@ -201,8 +201,10 @@ async fn command(args: &RunArgs, variables: Vec<(&'static str, String)>) -> Resu
     let mut child = match group.join(&mut command).spawn() {
         Ok(child) => child,
         Err(error) => {
-            anstream::eprintln!("error: cannot run {}: {error}", program.display());
             let absent = error.kind() == std::io::ErrorKind::NotFound;
+            let is_name = Path::new(program).components().count() == 1;
+            let why = if absent && is_name { "it is not on the PATH".to_owned() } else { error.to_string() };
+            anstream::eprintln!("error: cannot run {}: {why}", program.display());
             return Ok(if absent { NOT_FOUND } else { NOT_RUNNABLE });
         }
     };

@@ -26,7 +26,7 @@ pub(super) fn serve(matches: &ArgMatches, ready_file: Option<&PathBuf>) -> Resul
     let sources = Sources::of(matches, &inherited);
     let typed = sources.read()?;
     let mut settings = sources::understand(&typed)?;
-    let log = log::begin(settings.log, LevelFilter::INFO);
+    let log = log::begin(settings.log, LevelFilter::INFO, log::Times::Told);
     let (supervisor, unheard) = Supervisor::find(&around);
     settings.notices.extend(unheard);
     let mut held = Held::new(sources, typed, log, settings.accept.tls.is_some());

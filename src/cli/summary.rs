@@ -5,14 +5,16 @@
 //! form, or that is damaged, is refused with the reason.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-use super::{Failure, count, size};
-use crate::goproxy::{Fetch, Frozen, Module, ModuleRequest, Sums, Version};
+use super::{Failure, count, is_written_into, open_into, size};
+use crate::goproxy::{Fetch, Frozen, Module, ModuleRequest, Said, Sums, Version};
 use crate::resolve;
 
 /// The form below; a change that an old reader would get wrong has the next number.
@@ -206,13 +208,25 @@ pub(super) fn list_missing(missing: &[Missing]) -> String {
         return String::new();
     }
     let mut lines = format!("goanyway: {} asked for and not served:\n", count(missing.len() as u64, "thing"));
+    let asked_nobody = Said::Closed.to_string();
+    let mut some_offline = false;
     for Missing { what, reason } in missing.iter().take(LISTED) {
+        // Which mirrors were not asked is no news on each line.
+        let told = reason.split("; ").filter(|part| !part.ends_with(&asked_nobody)).collect::<Vec<_>>().join("; ");
+        some_offline |= told != *reason;
         // The reason often begins with what it is about.
-        let told = if reason.starts_with(what.as_str()) { reason.clone() } else { format!("{what}: {reason}") };
+        let told = match told.as_str() {
+            "" => what.clone(),
+            told if told.starts_with(what.as_str()) => told.to_owned(),
+            told => format!("{what}: {told}"),
+        };
         lines.push_str(&format!("  {told}\n"));
     }
     if missing.len() > LISTED {
         lines.push_str(&format!("  and {} more; --summary FILE.json has all\n", missing.len() - LISTED));
+    }
+    if some_offline {
+        lines.push_str("nothing may leave (--offline); once without it, or goanyway warm go.sum, brings them in\n");
     }
     lines
 }
@@ -261,7 +275,13 @@ fn read(text: &[u8]) -> Result<Vec<(ModuleRequest, Sums)>, String> {
 /// heard of before the command ran, not after.
 pub(super) struct Aside {
     path: PathBuf,
-    file: NamedTempFile,
+    file: Draft,
+}
+
+enum Draft {
+    Beside(NamedTempFile),
+    /// What is no file cannot be replaced by one.
+    Into(File),
 }
 
 impl Aside {
@@ -279,18 +299,29 @@ impl Aside {
         if path.is_dir() {
             return Err(failed(std::io::ErrorKind::IsADirectory.into()));
         }
-        Ok(Aside { path: path.to_owned(), file: builder.tempfile_in(folder).map_err(failed)? })
+        if is_written_into(path) {
+            return Ok(Aside { path: path.to_owned(), file: Draft::Into(open_into(path).map_err(failed)?) });
+        }
+        // Not in the place of a link, but of what it leads to.
+        let place = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let folder = place.parent().filter(|_| place.is_absolute()).unwrap_or(folder);
+        let file = Draft::Beside(builder.tempfile_in(folder).map_err(failed)?);
+        Ok(Aside { path: place, file })
     }
 
     /// Writes it.
-    pub fn finish(mut self, summary: &Summary) -> Result<(), Failure> {
+    pub fn finish(self, summary: &Summary) -> Result<(), Failure> {
         let failed = |error| Failure::Write { path: self.path.clone(), error };
         let mut text = serde_json::to_vec_pretty(summary).map_err(|error| failed(error.into()))?;
         text.push(b'\n');
-        std::io::Write::write_all(&mut self.file, &text).map_err(failed)?;
-        self.file.as_file().sync_all().map_err(failed)?;
-        self.file.persist(&self.path).map_err(|error| failed(error.error))?;
-        Ok(())
+        match self.file {
+            Draft::Into(mut file) => file.write_all(&text).map_err(failed),
+            Draft::Beside(mut file) => {
+                file.write_all(&text).map_err(failed)?;
+                file.as_file().sync_all().map_err(failed)?;
+                file.persist(&self.path).map(drop).map_err(|error| failed(error.error))
+            }
+        }
     }
 }
 
@@ -396,5 +427,18 @@ mod tests {
         assert_eq!(list_missing(&[missing(1)]), "goanyway: 1 thing asked for and not served:\n  m1: not kept\n");
         let long = list_missing(&(0..25).map(missing).collect::<Vec<_>>());
         assert!(long.ends_with("  m19: not kept\n  and 5 more; --summary FILE.json has all\n"), "{long}");
+    }
+
+    #[test]
+    fn that_nobody_was_asked_is_said_once() {
+        let closed = |mirror: &str| format!("{mirror}: {}", Said::Closed);
+        let missing = |what: &str, first: &str| Missing {
+            what: what.to_owned(),
+            reason: [first, &closed("one.example"), &closed("other.example")].join("; "),
+        };
+        let told = list_missing(&[missing("a.b/c@v1 (zip)", "a.b/c@v1 (zip)"), missing("d", "x")]);
+        let expected = "goanyway: 2 things asked for and not served:\n  a.b/c@v1 (zip)\n  d: x\n\
+                        nothing may leave (--offline); once without it, or goanyway warm go.sum, brings them in\n";
+        assert_eq!(told, expected);
     }
 }

@@ -10,7 +10,8 @@
 //! from the build.
 //!
 //! Exit code 0 if all of it is held, 1 if something does not exist or is not what the checksum database or
-//! the go.sum says, 2 if a file cannot be read, 3 if something could not be found out; the highest counts.
+//! the go.sum says, 2 if a file cannot be read, 3 if something could not be found out, or not be kept; the highest
+//! counts.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{IsTerminal, Write};
@@ -23,7 +24,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::output::print;
-use super::{Failure, run, size};
+use super::{Failure, count, run, size};
 use crate::accept;
 use crate::admit::Credential;
 use crate::config::Settings;
@@ -83,6 +84,8 @@ struct Done {
     files: Vec<(ModuleRequest, Warmed)>,
     /// Of how many of them the checksum database has no word.
     unverified: usize,
+    /// How many of them no disk took.
+    unkept: usize,
     failure: Option<goproxy::Failure>,
     /// What of it is not what the go.sum says.
     differing: Vec<String>,
@@ -236,6 +239,7 @@ impl Walk {
         let mut done = std::mem::take(&mut self.done);
         for done in &mut done {
             done.unverified = done.count_unverified(&self.goproxy).await;
+            done.unkept = done.count_unkept(&self.goproxy).await;
             done.differing = done.compare(&self.goproxy, &self.sums).await;
             for differing in &done.differing {
                 anstream::eprintln!("error: {}@{}: {differing}", done.module, done.version);
@@ -345,15 +349,27 @@ impl Walk {
             (done.iter().map(|done| done.files.len()).sum(), done.iter().map(Done::fetched).sum());
         let unverified: usize = done.iter().map(|done| done.unverified).sum();
         let failed = done.iter().filter(|done| done.failure.is_some()).count();
+        let unkept: usize = done.iter().map(|done| done.unkept).sum();
         let bytes = size(self.bytes);
+        let are = if unkept > 0 { "came" } else { "are held" };
         anstream::eprintln!(
-            "goanyway: {} versions, {files} files ({bytes}) are held, {fetched} of them fetched now, in {:.1} s",
-            done.len() - failed,
+            "goanyway: {}, {} ({bytes}) {are}, {fetched} of them fetched now, in {:.1} s",
+            count((done.len() - failed) as u64, "version"),
+            count(files as u64, "file"),
             begun.elapsed().as_secs_f64(),
         );
+        if unkept > 0 {
+            anstream::eprintln!(
+                "goanyway: {} could not be kept on the disk, so no build will find them; goanyway doctor says what is \
+                 wrong with the folder",
+                count(unkept as u64, "file"),
+            );
+        }
         if unverified > 0 && self.database.is_some() {
             anstream::eprintln!(
-                "goanyway: {unverified} files are unverified: the checksum database has no word on them"
+                "goanyway: {} unverified: the checksum database has no word on {}",
+                if unverified == 1 { "1 file is".to_owned() } else { format!("{unverified} files are") },
+                if unverified == 1 { "it" } else { "them" },
             );
         }
         let differing = done.iter().filter(|done| !done.differing.is_empty()).count();
@@ -361,14 +377,15 @@ impl Walk {
             anstream::eprintln!("goanyway: {differing} versions are not what go.sum says");
         }
         if failed > 0 {
-            anstream::eprintln!("goanyway: {failed} versions could not be had");
+            anstream::eprintln!("goanyway: {} could not be had", count(failed as u64, "version"));
         }
     }
 }
 
 impl Done {
     fn new(module: Module, version: Version) -> Done {
-        Done { module, version, files: Vec::new(), unverified: 0, failure: None, differing: Vec::new(), go_mod: None }
+        let files = Vec::new();
+        Done { module, version, files, unverified: 0, unkept: 0, failure: None, differing: Vec::new(), go_mod: None }
     }
 
     fn bytes(&self) -> u64 {
@@ -386,6 +403,14 @@ impl Done {
             unverified += usize::from(is_file && !goproxy.is_vouched_for(request).await);
         }
         unverified
+    }
+
+    async fn count_unkept(&self, goproxy: &Goproxy) -> usize {
+        let mut unkept = 0;
+        for (request, _) in &self.files {
+            unkept += usize::from(!goproxy.is_kept(request).await);
+        }
+        unkept
     }
 
     /// What is held and is not what the go.sum says.
@@ -407,7 +432,9 @@ impl Done {
     }
 
     fn exit_code(&self) -> u8 {
-        let Some(failure) = &self.failure else { return u8::from(!self.differing.is_empty()) };
+        let Some(failure) = &self.failure else {
+            return if self.unkept > 0 { 3 } else { u8::from(!self.differing.is_empty()) };
+        };
         let is_wrong = |said: &Said| matches!(said, Said::Wrong(_) | Said::Refuted);
         let complaints = failure.complaints();
         let is_no = failure.as_absent().is_some()

@@ -112,6 +112,11 @@ impl Error {
         }
     }
 
+    /// Whether a file that was named cannot be read.
+    pub fn is_no_file(&self) -> bool {
+        matches!(self, Error::Typed(typed::Error::Unreadable { .. }))
+    }
+
     /// The settings that it is about, but for one value's fault.
     pub(super) fn keys(&self) -> &'static [&'static str] {
         match self {
@@ -172,7 +177,7 @@ impl Settings {
             state_dir: read.folder("state_dir", "the state", "state-dir", folders::state(around))?,
             cache: cache::Config {
                 dir: None,
-                size: read.parsed::<Size>("cache.size")?.map_or(defaults::CACHE_SIZE, |size| size.0),
+                size: read.parsed::<Bound>("cache.size")?.map_or(defaults::CACHE_SIZE, |bound| bound.0.0),
                 memory: read.parsed::<Size>("cache.memory")?.map_or_else(folders::cache_memory, |size| size.0),
                 pins: goproxy::pin_modules(&read.patterns("cache.pins")?),
             },
@@ -515,6 +520,25 @@ impl FromStr for Size {
         text.parse::<ByteSize>().map(|size| Size(size.0)).map_err(|_| "expected a size such as 20GiB, 500MB or 0")
     }
 }
+
+/// The same, of a folder that is emptied down to it: `5` was meant for 5 GiB, and read as bytes would take out everything.
+struct Bound(Size);
+
+impl FromStr for Bound {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Bound, &'static str> {
+        let size: Size = text.parse()?;
+        let is_bare = text.trim().bytes().all(|byte| byte.is_ascii_digit());
+        match is_bare && (1..LEAST_BARE).contains(&size.0) {
+            true => Err("a number without a unit is bytes; expected a size such as 20GiB, 500MB or 0"),
+            false => Ok(Bound(size)),
+        }
+    }
+}
+
+/// So many bytes somebody may have counted; nobody writes gigabytes with as many digits.
+const LEAST_BARE: u64 = 1 << 20;
 
 /// `5s`, `1m 30s`, `200ms`.
 struct Span(Duration);

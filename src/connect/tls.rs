@@ -44,12 +44,15 @@ impl Tls {
     /// Loads the roots. What cannot be read is said and left out; a named file that cannot is an error.
     pub fn new(extra_roots: &[PathBuf]) -> Result<Tls, Error> {
         let loaded = rustls_native_certs::load_native_certs();
-        for error in &loaded.errors {
-            tracing::warn!(%error, "a root certificate store could not be read");
-        }
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(loaded.certs);
         roots.add_parsable_certificates(read_roots(extra_roots)?);
+        if roots.is_empty() {
+            tracing::warn!("{NO_ROOTS}");
+        }
+        for error in loaded.errors.iter().filter(|_| !roots.is_empty()) {
+            tracing::warn!(%error, "a root certificate store could not be read");
+        }
         Ok(Tls::trusting(roots))
     }
 
@@ -169,6 +172,10 @@ pub enum Error {
     #[error("roots in {}: {why}", path.display())]
     Roots { path: PathBuf, why: String },
 }
+
+/// Said once, in the place of each store that is missing: what comes of it, and what mends it.
+const NO_ROOTS: &str = "there are no root certificates here, so no mirror's certificate is believed and nothing is \
+                        fetched over https://; install ca-certificates, or name a bundle with SSL_CERT_FILE";
 
 impl Error {
     fn from_io(error: std::io::Error) -> Error {

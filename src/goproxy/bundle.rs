@@ -69,8 +69,8 @@ pub struct Imported {
 pub enum BadBundle {
     #[error("{} is not empty; name a folder that is not there yet", .0.display())]
     NotEmpty(PathBuf),
-    #[error("{} is no folder laid out as a module proxy: it holds no module file", .0.display())]
-    NoTree(PathBuf),
+    #[error("{} is no folder laid out as a module proxy: it holds no module file{}", path.display(), or_below(below))]
+    NoTree { path: PathBuf, below: Option<PathBuf> },
     /// Paths and reasons; nothing was kept.
     #[error("{} of its files are not what they should be", .0.len())]
     Damaged(Vec<(String, String)>),
@@ -172,15 +172,20 @@ pub fn import(
     now: SystemTime,
 ) -> Result<Imported, BadBundle> {
     let mut paths = Vec::new();
-    list(from, "", &mut paths).map_err(at(from))?;
+    match list(from, "", &mut paths) {
+        Err(why) if why.kind() == io::ErrorKind::NotADirectory => return Err(no_tree(from)),
+        listed => listed.map_err(at(from))?,
+    }
     let (mut imported, mut damaged) = (Imported::default(), Vec::new());
     let read: Vec<(String, Option<ModuleRequest>)> =
         paths.into_iter().map(|path| (path.clone(), read(&path))).collect();
     imported.left_out += read.iter().filter(|(path, request)| request.is_none() && !is_go_s_own(path)).count() as u64;
     let requests: Vec<(String, ModuleRequest)> =
         read.into_iter().filter_map(|(path, request)| Some((path, request?))).collect();
-    if requests.is_empty() {
-        return Err(BadBundle::NoTree(from.to_owned()));
+    // Our own folder has records of databases beside the tree that is meant.
+    let has_files = requests.iter().any(|(_, request)| request_is_file(request));
+    if requests.is_empty() || !has_files && tree_below(from).is_some() {
+        return Err(no_tree(from));
     }
     let kept: Vec<Ledger<'_>> = databases.iter().filter_map(|config| Ledger::kept(folder, config)).collect();
     let mut books = Vec::new();
@@ -565,6 +570,19 @@ fn hash(file: &mut (impl Read + Seek)) -> io::Result<String> {
     }
 }
 
+/// Whoever names go's module cache, or our own folder, means what lies below.
+fn no_tree(from: &Path) -> BadBundle {
+    BadBundle::NoTree { path: from.to_owned(), below: tree_below(from) }
+}
+
+fn tree_below(from: &Path) -> Option<PathBuf> {
+    [from.join("cache").join(TREE), from.join(TREE)].into_iter().find(|place| place.is_dir())
+}
+
+fn or_below(below: &Option<PathBuf>) -> String {
+    below.as_ref().map(|place| format!("; did you mean {}?", place.display())).unwrap_or_default()
+}
+
 fn at(path: &Path) -> impl Fn(io::Error) -> BadBundle {
     let path = path.to_owned();
     move |why| BadBundle::Io { path: path.clone(), why }
@@ -840,6 +858,23 @@ mod tests {
         let Err(BadBundle::Damaged(files)) = other.import(&folder) else { panic!("a fork was taken") };
         assert!(files.iter().any(|(path, _)| path == "sumdb/sum.test/latest"), "{files:?}");
         assert_eq!(paths(&folder), held);
+    }
+
+    #[test]
+    fn whoever_names_the_folder_above_or_a_file_is_told_what_is_meant() {
+        let (tree, (dir, folder)) = (tree(), cache());
+        tree.import(&folder).unwrap();
+        let above = tempdir().unwrap();
+        fs::create_dir(above.path().join("cache")).unwrap();
+        fs::rename(tree.dir.path(), above.path().join("cache/download")).unwrap();
+        let told = |from: &Path| import(&folder, from, None, &[], NOW).unwrap_err().to_string();
+        let meant = above.path().join("cache/download").display().to_string();
+        assert!(told(above.path()).ends_with(&format!("; did you mean {meant}?")), "{}", told(above.path()));
+        let own = dir.path().join("download").display().to_string();
+        assert!(told(dir.path()).ends_with(&format!("; did you mean {own}?")), "{}", told(dir.path()));
+        let file = above.path().join("modules.tar");
+        fs::write(&file, "a file").unwrap();
+        assert!(told(&file).ends_with("it holds no module file"), "{}", told(&file));
     }
 
     #[test]

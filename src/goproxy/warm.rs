@@ -46,6 +46,12 @@ impl Goproxy {
         self.house.store.cache.get(&key).await.is_some_and(|found| is_verified(&found.note))
     }
 
+    /// Whether it lies on the disk, where another process finds it: what memory holds ends with this one.
+    pub async fn is_kept(&self, request: &ModuleRequest) -> bool {
+        let (Some(folder), Some(key)) = (self.house.store.cache.folder(), tree_key(request)) else { return false };
+        tokio::task::spawn_blocking(move || folder.path(&key).is_file()).await.unwrap_or(false)
+    }
+
     /// The h1 sum of a `.mod` or zip that is held, as a go.sum has it; none if it is not held, or cannot be read.
     pub async fn sum_of(&self, request: &ModuleRequest) -> Option<String> {
         let content = self.house.store.cache.get(&tree_key(request)?).await?.content;

@@ -278,11 +278,13 @@ impl Record {
         let text = |value: &str| Some(Attribute::Text(value.to_owned()));
         let number = |bytes: &AtomicU64| self.count(bytes).map(Attribute::Number);
         let path = Some(self.path.as_str()).filter(|path| !path.is_empty());
+        let (server, port) = split_port(&self.host);
         let attributes = [
             ("goanyway.request_id", text(&self.trace.id().to_string())),
             ("http.request.method", text(self.method.as_str())),
             ("http.response.status_code", Some(Attribute::Number(self.status.as_u16().into()))),
-            ("server.address", Some(self.host.as_str()).filter(|host| !host.is_empty()).and_then(text)),
+            ("server.address", Some(server).filter(|host| !host.is_empty()).and_then(text)),
+            ("server.port", port.map(Attribute::Number)),
             ("url.path", path.and_then(text)),
             ("client.address", text(&self.peer.ip().to_string())),
             ("goanyway.cache", self.cache.and_then(|cache| text(&cache.to_string()))),
@@ -300,9 +302,33 @@ impl Record {
     }
 }
 
+/// A host and its port, if it has one, apart, as collectors want them.
+fn split_port(host: &str) -> (&str, Option<u64>) {
+    let bare = |host| str::trim_end_matches(str::trim_start_matches(host, '['), ']');
+    match host.rsplit_once(':') {
+        Some((name, port)) if !name.contains(':') || name.ends_with(']') => (bare(name), port.parse().ok()),
+        _ => (bare(host), None),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_and_its_port_are_two_attributes() {
+        let table = [
+            ("goproxy.cn:443", "goproxy.cn", Some(443)),
+            ("goproxy.cn", "goproxy.cn", None),
+            ("[2001:db8::1]:8080", "2001:db8::1", Some(8080)),
+            ("[2001:db8::1]", "2001:db8::1", None),
+            ("2001:db8::1", "2001:db8::1", None),
+            ("", "", None),
+        ];
+        for (host, address, port) in table {
+            assert_eq!(split_port(host), (address, port), "{host}");
+        }
+    }
 
     #[test]
     fn of_what_is_quoted_the_query_is_left_out() {

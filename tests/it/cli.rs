@@ -55,6 +55,16 @@ fn a_wrong_setting_is_told_with_its_place_and_ends_with_2() {
 
 /// `goanyway man >FILE` ended with 0 on a full disk, and a package had half a manual.
 #[cfg(target_os = "linux")]
+/// A minimal image: two lines told of stores, and none of what comes of it.
+#[test]
+fn a_machine_without_roots_is_told_what_to_install() {
+    let home = home();
+    let mut command = home.goanyway(&["run", "--", "true"]);
+    let ended = Ended::of(command.env("SSL_CERT_FILE", home.at("nowhere.pem")).output().unwrap());
+    let told: Vec<&str> = ended.err.lines().filter(|line| line.contains("root certificate")).collect();
+    assert!(told.len() == 1 && told[0].contains("install ca-certificates"), "{}", ended.err);
+}
+
 #[test]
 fn a_full_disk_is_told_by_every_command_that_hands_out_data() {
     let home = home();

@@ -75,6 +75,33 @@ fn a_command_that_is_there_and_cannot_be_run_is_told_from_one_that_is_not() {
     assert_eq!(home.run(&["run", "--", "no-such-program"]).code, Some(127));
 }
 
+/// The summary took the place of /dev/full, for the whole machine.
+#[test]
+fn what_is_no_file_is_written_into_and_stays() {
+    use std::os::unix::fs::FileTypeExt;
+    let home = home();
+    let (pipe, link, file) = (home.at("pipe"), home.at("link.json"), home.at("file.json"));
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    std::fs::write(&file, "").unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || std::fs::read_to_string(pipe).unwrap()
+    });
+    assert_eq!(home.run(&["run", "--summary", pipe.to_str().unwrap(), "--", "true"]).code, Some(0));
+    assert!(std::fs::metadata(&pipe).unwrap().file_type().is_fifo());
+    assert!(reader.join().unwrap().contains("\"schema\": 1"));
+    assert_eq!(home.run(&["run", "--summary", link.to_str().unwrap(), "--", "true"]).code, Some(0));
+    assert!(link.is_symlink() && std::fs::read_to_string(&file).unwrap().contains("\"schema\": 1"));
+    // Not /dev/stdout: were this broken, the machine would lose it.
+    let output = "/proc/self/fd/1";
+    let told = home.run(&["run", "--summary", output, "--", "true"]);
+    assert!(told.code == Some(0) && told.out.contains("\"schema\": 1"), "{told:?}");
+    assert_eq!(home.run(&["ca", "init"]).code, Some(0));
+    let told = home.run(&["ca", "export", "--out", output]);
+    assert!(told.code == Some(0) && told.out.contains("BEGIN CERTIFICATE"), "{told:?}");
+}
+
 #[test]
 fn a_mistyped_flag_is_no_command() {
     let ended = home().run(&["run", "--ofline", "--", "true"]);

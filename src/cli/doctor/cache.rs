@@ -59,7 +59,8 @@ fn try_write(place: &Path) -> io::Result<()> {
 fn judge_refusal(subject: &str, dir: &Path, place: &Path, error: &io::Error, around: &Surroundings) -> Finding {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            let saw = format!("the disk is full: {error}");
+            // Not its words: they name the file of ours that was tried.
+            let saw = format!("the disk is full: {}", error.kind());
             let mend = prune(held(dir), u64::try_from(PROBE).unwrap_or_default() * 4, around);
             let ask = || {
                 let dir = dir.display();

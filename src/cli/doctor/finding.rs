@@ -109,6 +109,12 @@ impl Finding {
         Finding { verdict: Verdict::Fault, mend: Some(mend), ..Finding::ok(check, subject, saw) }
     }
 
+    /// Whether both are well, and alike but for their subjects: a person reads that once.
+    pub(super) fn is_well_like(&self, other: &Finding) -> bool {
+        let told = |finding: &Finding| (finding.verdict == Verdict::Ok).then_some((finding.check, finding.saw.clone()));
+        told(self).is_some() && told(self) == told(other)
+    }
+
     /// The same, no worse than this.
     pub(super) fn at_most(mut self, verdict: Verdict) -> Finding {
         self.verdict = self.verdict.min(verdict);

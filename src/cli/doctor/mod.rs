@@ -108,7 +108,8 @@ async fn run_all(around: &Arc<Surroundings>) -> Vec<Finding> {
         blocking("gateway", gateway::check),
     );
     let local = [place::check(around), trust::check_ca(around), variables::check(around)];
-    let [place, ca, variables] = local;
+    let [place, mut ca, variables] = local;
+    trust::heed_clock(&mut ca, &way_out);
     [place, names, way_out, ca, trust, variables, go, cache, ports, gateway].concat()
 }
 

@@ -59,8 +59,10 @@ impl<'a> Report<'a> {
     /// Colours, if there are any, only repeat what the verdict's word says.
     pub(super) fn text(&self, colour: bool) -> String {
         let mut text = String::new();
-        for finding in self.findings {
-            text.push_str(&paragraph(finding, colour));
+        for alike in self.findings.chunk_by(Finding::is_well_like) {
+            let subjects: Vec<&str> = alike.iter().map(|finding| finding.subject.as_str()).collect();
+            let told = Finding { subject: subjects.join(", "), ..alike[0].clone() };
+            text.push_str(&paragraph(&told, colour));
         }
         let well = self.findings.len() - self.faults - self.warnings;
         let (warnings, faults) = (count(self.warnings as u64, "warning"), count(self.faults as u64, "fault"));
@@ -123,6 +125,7 @@ mod tests {
             Finding::ok("mirror", "https://goproxy.cn", "answers 200 in 41 ms"),
             Finding::ok("trust", "go", "trusts the CA 1a2b3c4d: a handshake was made"),
             Finding::ok("port", "127.0.0.1:3128", "is free"),
+            Finding::ok("port", "127.0.0.1:3127", "is free"),
         ]
     }
 
@@ -166,7 +169,7 @@ mod tests {
         let rotate = serde_json::json!({"command": "goanyway ca rotate --ca-dir '/srv/my certs'", "fixable": true});
         assert_eq!(read["findings"][4]["mend"], rotate);
         assert_eq!(read["findings"][1]["mend"]["fixable"], false);
-        assert!(read["findings"][6]["mend"]["who"].as_str().unwrap().starts_with("whoever runs goproxy.cn"));
+        assert!(read["findings"][7]["mend"]["who"].as_str().unwrap().starts_with("whoever runs goproxy.cn"));
         assert_eq!(read["fixed"], serde_json::json!([{"command": "goanyway ca rotate", "code": 0}]));
     }
 

@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::clients::Client;
-use super::finding::{Finding, Mend, quote};
+use super::finding::{Finding, Mend, Verdict, quote};
 use super::surroundings::{FOR_CA, Surroundings};
 use crate::cli::{env, stores};
 use crate::intercept::{self, Authority, Error, Health, Interceptor, Mode, Terminated, write_date};
@@ -30,6 +30,18 @@ const _: () = assert!(PATIENCE.as_secs() < BOTH.as_secs() && BOTH.as_secs() < su
 const LAST_WORD: Duration = Duration::from_millis(500);
 /// The most of a CONNECT.
 const HEAD: usize = 8 * 1024;
+
+/// The clock says whether a CA has ended, and dates the next one: while it is wrong, that comes first. A CA that was made
+/// under a clock that is ahead counts for nobody once the clock is right.
+pub(super) fn heed_clock(ca: &mut [Finding], others: &[Finding]) {
+    let wrong = others.iter().find(|finding| finding.check == "clock" && finding.verdict == Verdict::Fault);
+    let Some(clock) = wrong.and_then(|finding| finding.mend.clone()) else { return };
+    let makes_one = |finding: &&mut Finding| matches!(&finding.mend, Some(Mend::Run(words)) if words[0] == "goanyway");
+    for finding in ca.iter_mut().filter(makes_one) {
+        finding.saw.push_str("; the clock first, which is wrong");
+        finding.mend = Some(clock.clone());
+    }
+}
 
 /// The CA's own state: made, in time, covering, closed.
 pub(super) fn check_ca(around: &Surroundings) -> Vec<Finding> {

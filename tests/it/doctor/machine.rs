@@ -64,6 +64,28 @@ fn a_full_disk_is_told_and_the_cache_gives_way() {
     Told::of(disk.type_in(&machine, &line)).is_well("cache", place.to_str().unwrap());
 }
 
+/// It said that they are held, which memory did, and ended.
+#[test]
+fn what_a_full_disk_does_not_take_is_not_said_to_be_held() {
+    if !have("what_a_full_disk_does_not_take_is_not_said_to_be_held", &["root", "ip", "unshare", "nsenter"]) {
+        return;
+    }
+    let machine = machine(ONE_SERVER);
+    let _world = (machine.names(&[("127.0.0.1", HONEST)]), machine.mirror(HERE, "mirror.example", Mood::Healthy));
+    let place = machine.at("disk");
+    std::fs::create_dir(&place).unwrap();
+    let machine = machine.set("GOANYWAY_CACHE_DIR", place.to_str().unwrap());
+    let disk = Disk::mount(&machine, &place);
+    let warm = "goanyway warm --sumdb off golang.org/x/mod@v0.1.0";
+    let sound = disk.type_in(&machine, warm);
+    assert!(sound.code == Some(0) && sound.err.contains("1 version, 3 files ("), "{sound:?}");
+    assert!(sound.err.contains(") are held, 3 of them fetched now"), "{}", sound.err);
+    let fill = format!("rm -r {0}/download; dd if=/dev/zero of={0}/other bs=4k 2>/dev/null; {warm}", place.display());
+    let full = disk.type_in(&machine, &fill);
+    assert_eq!(full.code, Some(3), "{full:?}");
+    assert!(full.err.contains(" came, ") && full.err.contains("could not be kept on the disk"), "{}", full.err);
+}
+
 #[test]
 fn a_wrong_clock_is_told_with_the_right_time() {
     if !have("a_wrong_clock_is_told_with_the_right_time", &["root", "ip", "faketime"]) {
@@ -81,6 +103,23 @@ fn a_wrong_clock_is_told_with_the_right_time() {
         Told::of(told).is_well("clock", "");
     }
     machine.doctor().is_well("clock", "");
+}
+
+/// A CA that `--fix` made under a clock that is ahead would count for nobody once the clock is right.
+#[test]
+fn under_a_wrong_clock_no_ca_is_made_or_followed() {
+    if !have("under_a_wrong_clock_no_ca_is_made_or_followed", &["root", "ip", "faketime"]) {
+        return;
+    }
+    let machine = machine(ONE_SERVER).set("FAKETIME_DONT_FAKE_MONOTONIC", "1").set("DONT_FAKE_MONOTONIC", "1");
+    let _world = (machine.names(&[("127.0.0.1", HONEST)]), machine.mirror(HERE, "mirror.example", Mood::Healthy));
+    let later = || Told::of(machine.type_in("faketime -f +900d goanyway doctor --fix --json"));
+    let ca = later().is_bad("warning", "ca", "").saw("the clock first, which is wrong");
+    assert!(ca.command().starts_with("date --utc --set="), "{}", ca.command());
+    assert_eq!(machine.type_in("goanyway ca init").code, Some(0));
+    let ca = later().is_bad("fault", "ca", "").saw("the clock first, which is wrong");
+    assert!(ca.command().starts_with("date --utc --set="), "{}", ca.command());
+    machine.doctor().is_well("ca", "");
 }
 
 #[test]

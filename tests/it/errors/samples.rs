@@ -273,7 +273,8 @@ fn goproxy() -> Vec<String> {
         Said::Refuted.to_string(),
         Said::Closed.to_string(),
         BadBundle::NotEmpty(path("modules")).to_string(),
-        BadBundle::NoTree(path("modules")).to_string(),
+        BadBundle::NoTree { path: path("modules"), below: None }.to_string(),
+        BadBundle::NoTree { path: path("/go/pkg/mod"), below: Some(path("/go/pkg/mod/cache/download")) }.to_string(),
         BadBundle::Damaged(vec![("a.b/c/@v/v1.0.0.zip".to_owned(), "its sum is another".to_owned())]).to_string(),
     ];
     requests.chain(modules).chain(others).chain(files_of_go()).collect()
@@ -366,6 +367,7 @@ fn config() -> Vec<String> {
     let (listen, open) = ("listen", "0.0.0.0:3128");
     vec![
         understood(&[("cache.size", "much")]),
+        understood(&[("cache.size", "5")]),
         understood(&[(listen, open)]),
         understood(&[("listen_tls.cert", "cert.pem")]),
         understood(&[("transparent.listen", "0.0.0.0:3129")]),

@@ -30,6 +30,7 @@ const LINES: &[&str] = &[
     // Values that are none.
     "serve --config missing.toml",
     "serve --config wrong.toml",
+    "serve --cache-size 5",
     "serve --log-level loud",
     "serve --log-format xml",
     "serve --intercept-mode sometimes",
