@@ -416,7 +416,7 @@ fn is_written_into(path: &Path) -> bool {
 
 /// Opens what [`is_written_into`].
 fn open_into(path: &Path) -> std::io::Result<std::fs::File> {
-    std::fs::OpenOptions::new().write(true).append(true).open(path)
+    std::fs::OpenOptions::new().append(true).open(path)
 }
 
 /// Writes a small file whole or not at all.
