@@ -547,6 +547,7 @@ async fn what_was_read_for_one_host_answers_for_no_other() {
         }
         stage.settle().await;
     }
+    stage.net.host("c.test:8443", good);
     let elsewhere = [host("http://c.test"), host("https://c.test:8443"), host("https://c.test/x")];
     for place in elsewhere {
         assert_eq!(stage.ask_at(&place, &info, 0).await.unwrap().served, Served::Miss, "{place:?}");
