@@ -103,7 +103,7 @@ impl<S: From<Socket>> Listeners<S> {
 /// Hands a bound listener to the runtime that this is called in.
 pub fn accepting(socket: std::net::TcpListener) -> io::Result<TcpListener> {
     // What it accepts inherits that.
-    socket2::SockRef::from(&socket).set_tcp_nodelay(true)?;
+    SockRef::from(&socket).set_tcp_nodelay(true)?;
     TcpListener::from_std(socket)
 }
 

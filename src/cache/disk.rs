@@ -34,6 +34,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempPath;
 
 use super::evict::{Held, Space, is_absence};
+use super::growth::SMALL;
 use super::key::{EVICTING, LAYOUT, NOTES, REMOVALS, SCRATCH, shield};
 use super::proven::{Proven, Stamp};
 use super::{Error, Key, Note};
@@ -235,8 +236,10 @@ impl Disk {
         rename(scratch.path, &place)?;
         // Windows lets nobody read what another has locked.
         let _ = scratch.file.unlock();
-        if let Ok(metadata) = scratch.file.metadata() {
-            // It was hashed on its way here.
+        // It was hashed on its way here; a small one will be again.
+        if note.length > SMALL
+            && let Ok(metadata) = scratch.file.metadata()
+        {
             self.proven.note(&record, Stamp::of(&metadata));
         }
         self.account(before, note.length);

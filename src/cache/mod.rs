@@ -858,7 +858,6 @@ mod tests {
         }
     }
 
-    #[cfg(unix)]
     #[tokio::test]
     async fn a_file_whose_time_alone_changed_is_no_damage() {
         let dir = folder();

@@ -595,7 +595,6 @@ mod tests {
         assert_eq!((guarded.keeper().refused(), begun.elapsed()), (Some(Fault::SlowHead), waited));
     }
 
-    /// A client that asked, and took nothing of the answer, had its place for ever.
     /// A timer that stands from an earlier wait is no end of a later one, and a long one hides no short one.
     #[tokio::test(start_paused = true)]
     async fn each_wait_has_its_own_end() {
@@ -623,6 +622,7 @@ mod tests {
         assert_eq!(guarded.keeper().refused(), Some(Fault::SlowHead));
     }
 
+    /// A client that asked, and took nothing of the answer, had its place for ever.
     #[tokio::test(start_paused = true)]
     async fn whoever_takes_nothing_for_long_is_written_to_no_more() {
         let (mut client, server) = tokio::io::duplex(4);

@@ -7,9 +7,10 @@ use std::fmt::Write as _;
 
 use tracing::field::Field;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::fmt::{FormatEvent, FormatFields, MakeWriter, SubscriberBuilder};
+use tracing_subscriber::{EnvFilter, Registry};
 
 use crate::config;
 
@@ -50,19 +51,23 @@ pub(super) fn begin(log: config::Log, usual: LevelFilter, times: Times) -> Begun
         .log_internal_errors(false)
         .with_ansi(ansi);
     if log.json {
-        let builder = builder.json().flatten_event(true).with_filter_reloading();
-        let handle = builder.reload_handle();
-        let _ = builder.try_init();
-        return Begun { usual, swap: Box::new(move |filter| handle.reload(filter).is_ok()) };
+        return install(builder.json().flatten_event(true), usual);
     }
     let builder = builder.with_target(false).fmt_fields(debug_fn(write_field).delimited(" "));
     // Whoever asks for details compares times.
     if times == Times::Untold && log.level.unwrap_or(usual) <= LevelFilter::INFO {
-        let builder = builder.without_time().with_filter_reloading();
-        let handle = builder.reload_handle();
-        let _ = builder.try_init();
-        return Begun { usual, swap: Box::new(move |filter| handle.reload(filter).is_ok()) };
+        return install(builder.without_time(), usual);
     }
+    install(builder, usual)
+}
+
+/// Makes it the log of this process.
+fn install<N, E, W>(builder: SubscriberBuilder<N, E, EnvFilter, W>, usual: LevelFilter) -> Begun
+where
+    N: for<'w> FormatFields<'w> + Send + Sync + 'static,
+    E: FormatEvent<Registry, N> + Send + Sync + 'static,
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
     let builder = builder.with_filter_reloading();
     let handle = builder.reload_handle();
     let _ = builder.try_init();

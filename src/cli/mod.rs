@@ -414,23 +414,39 @@ fn is_written_into(path: &Path) -> bool {
     is_output || is_open || is_other()
 }
 
-/// Opens what [`is_written_into`].
-fn open_into(path: &Path) -> std::io::Result<std::fs::File> {
-    std::fs::OpenOptions::new().append(true).open(path)
+/// Where an output goes.
+enum Destination {
+    /// What is no file cannot be replaced by one.
+    Into(std::fs::File),
+    /// This file's place, once all of it is written.
+    Place(PathBuf),
+}
+
+impl Destination {
+    fn of(path: &Path) -> std::io::Result<Destination> {
+        if is_written_into(path) {
+            return std::fs::OpenOptions::new().append(true).open(path).map(Destination::Into);
+        }
+        // Not in the place of a link, but of what it leads to.
+        Ok(Destination::Place(std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())))
+    }
+}
+
+/// The folder that a file lies in.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Writes a small file whole or not at all.
 fn write_aside(path: &Path, content: &[u8]) -> Result<(), Failure> {
     let failed = |error| Failure::Write { path: path.to_owned(), error };
-    if is_written_into(path) {
-        return open_into(path).and_then(|mut file| std::io::Write::write_all(&mut file, content)).map_err(failed);
-    }
-    // Not in the place of a link, but of what it leads to.
-    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    let place = match Destination::of(path).map_err(failed)? {
+        Destination::Into(mut file) => return std::io::Write::write_all(&mut file, content).map_err(failed),
+        Destination::Place(place) => place,
+    };
+    let mut file = tempfile::NamedTempFile::new_in(folder_of(&place)).map_err(failed)?;
     std::io::Write::write_all(&mut file, content).map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
+    file.persist(place).map_err(|error| failed(error.error))?;
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-use super::{Failure, count, is_written_into, open_into, size};
+use super::{Destination, Failure, count, folder_of, size};
 use crate::goproxy::{Fetch, Frozen, Module, ModuleRequest, Said, Sums, Version};
 use crate::resolve;
 
@@ -275,19 +275,17 @@ fn read(text: &[u8]) -> Result<Vec<(ModuleRequest, Sums)>, String> {
 /// heard of before the command ran, not after.
 pub(super) struct Aside {
     path: PathBuf,
-    file: Draft,
+    draft: Draft,
 }
 
 enum Draft {
     Beside(NamedTempFile),
-    /// What is no file cannot be replaced by one.
     Into(File),
 }
 
 impl Aside {
     /// Beside where it will stand.
     pub fn begin(path: &Path) -> Result<Aside, Failure> {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut builder = tempfile::Builder::new();
         builder.prefix(".goanyway-");
         // As any other file of the user's: what the umask leaves of it.
@@ -295,18 +293,17 @@ impl Aside {
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let failed = |error| Failure::Write { path: path.to_owned(), error };
         // What makes the file would name one that nobody has heard of.
-        std::fs::metadata(folder).map_err(failed)?;
+        std::fs::metadata(folder_of(path)).map_err(failed)?;
         if path.is_dir() {
             return Err(failed(std::io::ErrorKind::IsADirectory.into()));
         }
-        if is_written_into(path) {
-            return Ok(Aside { path: path.to_owned(), file: Draft::Into(open_into(path).map_err(failed)?) });
+        match Destination::of(path).map_err(failed)? {
+            Destination::Into(file) => Ok(Aside { path: path.to_owned(), draft: Draft::Into(file) }),
+            Destination::Place(path) => {
+                let draft = Draft::Beside(builder.tempfile_in(folder_of(&path)).map_err(failed)?);
+                Ok(Aside { path, draft })
+            }
         }
-        // Not in the place of a link, but of what it leads to.
-        let place = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let folder = place.parent().filter(|_| place.is_absolute()).unwrap_or(folder);
-        let file = Draft::Beside(builder.tempfile_in(folder).map_err(failed)?);
-        Ok(Aside { path: place, file })
     }
 
     /// Writes it.
@@ -314,7 +311,7 @@ impl Aside {
         let failed = |error| Failure::Write { path: self.path.clone(), error };
         let mut text = serde_json::to_vec_pretty(summary).map_err(|error| failed(error.into()))?;
         text.push(b'\n');
-        match self.file {
+        match self.draft {
             Draft::Into(mut file) => file.write_all(&text).map_err(failed),
             Draft::Beside(mut file) => {
                 file.write_all(&text).map_err(failed)?;

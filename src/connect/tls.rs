@@ -49,9 +49,10 @@ impl Tls {
         roots.add_parsable_certificates(read_roots(extra_roots)?);
         if roots.is_empty() {
             tracing::warn!("{NO_ROOTS}");
-        }
-        for error in loaded.errors.iter().filter(|_| !roots.is_empty()) {
-            tracing::warn!(%error, "a root certificate store could not be read");
+        } else {
+            for error in &loaded.errors {
+                tracing::warn!(%error, "a root certificate store could not be read");
+            }
         }
         Ok(Tls::trusting(roots))
     }

@@ -8,7 +8,7 @@
 mod subnet;
 mod turns;
 
-use std::convert::Infallible;
+use std::convert::{Infallible, identity};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -423,23 +423,20 @@ impl Worker {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let worker = Arc::clone(&self);
-        let ended = if alpn == Alpn::Http2 {
+        let serve = move |inside: Inside, shape: fn(Body) -> Body| {
             let inside = Arc::new(inside);
-            let service = service_fn(move |request| {
+            service_fn(move |request| {
                 let answering = Arc::clone(&worker).answer_inside(Arc::clone(&inside), request);
-                async move { Ok::<_, Infallible>(answering.await.map(fetch::in_records)) }
-            });
-            let serving = http2().serve_connection(TokioIo::new(stream), service);
+                async move { Ok::<_, Infallible>(answering.await.map(shape)) }
+            })
+        };
+        let ended = if alpn == Alpn::Http2 {
+            let serving = http2().serve_connection(TokioIo::new(stream), serve(inside, fetch::in_records));
             self.until_drained(serving, |serving| serving.graceful_shutdown()).await
         } else {
             let guarded = Guarded::new(stream);
             inside.side.keeper = Some(guarded.keeper());
-            let inside = Arc::new(inside);
-            let service = service_fn(move |request| {
-                let (worker, inside) = (Arc::clone(&worker), Arc::clone(&inside));
-                async move { Ok::<_, Infallible>(worker.answer_inside(inside, request).await) }
-            });
-            let serving = http1().serve_connection(TokioIo::new(guarded), service).with_upgrades();
+            let serving = http1().serve_connection(TokioIo::new(guarded), serve(inside, identity)).with_upgrades();
             self.until_drained(serving, |serving| serving.graceful_shutdown()).await
         };
         if let Err(error) = ended {

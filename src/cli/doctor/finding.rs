@@ -111,8 +111,8 @@ impl Finding {
 
     /// Whether both are well, and alike but for their subjects: a person reads that once.
     pub(super) fn is_well_like(&self, other: &Finding) -> bool {
-        let told = |finding: &Finding| (finding.verdict == Verdict::Ok).then_some((finding.check, finding.saw.clone()));
-        told(self).is_some() && told(self) == told(other)
+        let told = |finding: &Finding| (finding.verdict, finding.check);
+        self.verdict == Verdict::Ok && told(self) == told(other) && self.saw == other.saw
     }
 
     /// The same, no worse than this.
