@@ -370,7 +370,7 @@ pub fn unwrap_mapped(address: IpAddr) -> IpAddr {
 
 /// Whose address it is: a host has a whole /64 of IPv6 to send from (RFC 8981).
 pub fn subscriber(address: IpAddr) -> IpAddr {
-    match address {
+    match unwrap_mapped(address) {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
         v4 => v4,
     }

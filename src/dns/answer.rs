@@ -71,8 +71,9 @@ pub(super) fn relayed(query: &Query, relayed: Relayed) -> Message {
 pub(super) fn failure(query: &Query, failure: &Failure) -> Message {
     let text = failure.to_string();
     match failure {
-        Failure::Absent { exists: true, .. } => bare(query, ResponseCode::NoError),
-        Failure::Absent { confirmed, last_word, .. } if *confirmed || *last_word => bare(query, ResponseCode::NXDomain),
+        Failure::Absent { confirmed, last_word, exists, .. } if *confirmed || *last_word => {
+            bare(query, if *exists { ResponseCode::NoError } else { ResponseCode::NXDomain })
+        }
         Failure::Absent { .. } => explained(query, ResponseCode::ServFail, Reason::Unconfirmed, &text),
         Failure::Blocked { .. } => explained(query, ResponseCode::NXDomain, Reason::Blocked, &text),
         Failure::Unknown { .. } | Failure::Exhausted { .. } => {

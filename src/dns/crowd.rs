@@ -118,6 +118,16 @@ mod tests {
         assert_eq!(spend(&crowd, "fd00:1:2:3::1", now) + spend(&crowd, "fd00:1:2:3:ffff::9", now), 500);
     }
 
+    /// On a socket of both protocols every IPv4 client had one bucket with all others.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_of_ipv4_is_itself_on_a_socket_of_both_protocols() {
+        let crowd = Crowd::default();
+        let now = Instant::now();
+        assert_eq!(spend(&crowd, "::ffff:10.7.0.1", now), 500);
+        assert_eq!(spend(&crowd, "::ffff:10.7.0.2", now), 500);
+        assert_eq!(spend(&crowd, "10.7.0.2", now), 0, "however it comes");
+    }
+
     #[test]
     fn a_client_has_its_share_of_places_and_gives_each_back() {
         let crowd = Crowd::default();

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{Sink, SinkExt, StreamExt};
 use hickory_proto::op::{Message, ResponseCode};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -238,7 +238,7 @@ impl Nameserver {
                         // The client has said all; what it asked is still answered.
                         Ok(None) => {
                             while let Some(reply) = asked.next().await {
-                                replies.send(Bytes::from(reply)).await?;
+                                give(&mut replies, reply).await?;
                             }
                             return Ok(());
                         }
@@ -254,7 +254,7 @@ impl Nameserver {
                     }
                 }
             };
-            replies.send(Bytes::from(reply)).await?;
+            give(&mut replies, reply).await?;
         }
     }
 
@@ -266,7 +266,7 @@ impl Nameserver {
             return Next::Silence;
         }
         let Some(usual) = Usual::read(packet) else { return self.hear_out(client, packet, over, None) };
-        let known = self.recall(client, &usual.name);
+        let known = self.recall(client, &usual.name, usual.family);
         let found = known.as_ref().and_then(|known| known.as_ref().ok());
         match found.and_then(|found| usual.answer(found, over.limit(usual.payload))) {
             Some(reply) => Next::Reply(reply),
@@ -294,7 +294,7 @@ impl Nameserver {
             return Next::Reply(answer::write(&message, &query, over));
         };
         if let Some(family) = query.family()
-            && let Some(known) = known.or_else(|| self.recall(client, &name))
+            && let Some(known) = known.or_else(|| self.recall(client, &name, family))
         {
             return Next::Reply(answer::write(&compose(&query, family, &known), &query, over));
         }
@@ -311,9 +311,10 @@ impl Nameserver {
         Next::Reply(answer::write(&message, &query, over))
     }
 
-    /// What is known of a name without asking anybody, which this client is told now.
-    fn recall(&self, client: IpAddr, name: &Name) -> Option<Result<Found, Failure>> {
-        let known = self.resolver.recall(name)?;
+    /// What is known of a name's addresses of one family without asking anybody, which this client is told now. It
+    /// pays for what is asked to keep that fresh.
+    fn recall(&self, client: IpAddr, name: &Name, family: resolve::Family) -> Option<Result<Found, Failure>> {
+        let known = self.resolver.recall(name, family, || self.crowd.may_ask(client, Instant::now()))?;
         self.known.inc();
         self.bind(client, name, &known);
         Some(known)
@@ -341,7 +342,7 @@ impl Nameserver {
         };
         let (said, message) = match (query.family(), &query.question) {
             (Some(family), _) => {
-                let result = self.resolver.look_up(name).await;
+                let result = self.resolver.look_up_family(name, family).await;
                 self.bind(client, name, &result);
                 (Said::of(&result), compose(query, family, &result))
             }
@@ -363,6 +364,11 @@ impl Nameserver {
     fn count(&self, said: Said) {
         self.replies.get_or_create(&By(said)).inc();
     }
+}
+
+/// Hands a reply over TCP to a client that takes it; one that reads nothing does not keep its place.
+async fn give(replies: &mut (impl Sink<Bytes, Error = io::Error> + Unpin), reply: Vec<u8>) -> io::Result<()> {
+    tokio::time::timeout(IDLE, replies.send(Bytes::from(reply))).await?
 }
 
 fn compose(query: &Query, family: resolve::Family, result: &Result<Found, Failure>) -> Message {
@@ -427,6 +433,29 @@ mod tests {
         for stranger in ["10.8.0.1:4000", "192.0.2.1:53", "[2001:db8::1]:4000", "10.7.3.4:0"] {
             assert!(matches!(hear(stranger), Next::Silence), "{stranger}");
         }
+    }
+
+    /// Eight clients that never read had all places over TCP, for ever.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_nothing_does_not_keep_its_place() {
+        let ours = nameserver();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let packet = question("here.test.");
+        let framed = [&(packet.len() as u16).to_be_bytes()[..], &packet].concat().repeat(10_000);
+        let asking = async {
+            // What is asked without an end, and the end of it: our reset, when we have had enough.
+            loop {
+                client.writable().await?;
+                match client.try_write(&framed) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    written => drop(written?),
+                }
+            }
+        };
+        let (served, _): (_, io::Result<()>) = tokio::join!(ours.serve_stream(stream, peer), asking);
+        assert_eq!(served.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     /// A flood of names that nobody knows would make us flood the site's own servers.

@@ -139,7 +139,7 @@ mod tests {
     fn found(addresses: &[&str]) -> Found {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
         let (tier, freshness) = (Tier::System, Freshness::Cached);
-        Found { addresses, tier, source: None, freshness, ttl: Duration::from_secs(77), doubtful: false }
+        Found { addresses, tier, source: None, freshness, ttl: Duration::from_secs(77), unheard: None, doubtful: false }
     }
 
     fn question(name: &str, kind: RecordType, payload: Option<u16>) -> Vec<u8> {

@@ -19,7 +19,7 @@ use super::kind::{self, Kind};
 use super::ladder::{Action, Answer, Ask, Candidate, Ladder, Plan, Verdict};
 use super::patience::Patience;
 use super::plan::{Start, take_turns};
-use super::reply::{Outcome, Question, Reply};
+use super::reply::{Family, Outcome, Question, Reply};
 use super::server::{Server, Transport};
 use super::shared::{Shared, wall};
 use super::{Failure, Found, Freshness, Source, Tier};
@@ -248,6 +248,7 @@ impl Shared {
             source: Some(Arc::new(Source { server: candidate.server.clone(), transport: answer.transport })),
             freshness: Freshness::Fresh,
             ttl: answer.ttl,
+            unheard: answer.unheard,
             doubtful: answer.doubtful,
         }
     }
@@ -308,11 +309,12 @@ impl Flight {
     }
 
     fn hand_on(&self, verdict: &Verdict, ladder: &Ladder) {
-        let result = match verdict {
-            Verdict::Found(answer) => Ok(self.take_answer(answer, ladder)),
-            Verdict::Spare => self.take_spare(ladder),
-            Verdict::Absent { confirmed: true, .. } if self.withstands() => self.take_spare(ladder),
-            verdict => Err(self.take_failure(verdict, ladder)),
+        let result = match (self.start, verdict) {
+            (Start::Only(family), verdict) => self.take_side(family, verdict, ladder),
+            (_, Verdict::Found(answer)) => Ok(self.take_answer(answer, ladder)),
+            (_, Verdict::Spare) => self.take_spare(ladder),
+            (_, Verdict::Absent { confirmed: true, .. }) if self.withstands() => self.take_spare(ladder),
+            (_, verdict) => Err(self.take_failure(verdict, ladder)),
         };
         if ladder.verdict().is_none() {
             // An older answer for now; the flight goes on.
@@ -333,6 +335,27 @@ impl Flight {
         }
         self.note_rescue(answer, &found, ladder);
         found
+    }
+
+    /// What was found out about one family alone, which the answer for both had said nothing about.
+    fn take_side(&self, family: Family, verdict: &Verdict, ladder: &Ladder) -> Result<Found, Failure> {
+        let Flight { shared, name, .. } = self;
+        let now = Instant::now();
+        if let Verdict::Found(answer) = verdict
+            && !answer.doubtful
+        {
+            let found = shared.found(name, ladder.plan(), answer);
+            shared.memory.complete(name, family, &found.addresses, Some(found.ttl), now);
+            return Ok(found);
+        }
+        let failure = Shared::failure(name, verdict, ladder);
+        match verdict {
+            Verdict::Absent { confirmed, last_word, ttl, .. } if *confirmed || *last_word => {
+                shared.memory.complete(name, family, &[], *ttl, now);
+            }
+            _ => shared.memory.note_unheard(name, failure.clone(), now),
+        }
+        Err(failure)
     }
 
     fn note_rescue(&self, answer: &Answer, found: &Found, ladder: &Ladder) {
@@ -661,7 +684,7 @@ mod tests {
         shared.keep.note_good(&name(), "1.1.1.9".parse().unwrap(), wall());
         let found = fly(&shared).await.unwrap();
         assert_eq!((found.addresses, found.freshness), (ips(&["1.1.1.9"]), Freshness::LastKnownGood));
-        let recall = shared.memory.recall(&name(), Instant::now());
+        let recall = shared.memory.recall(&name(), Instant::now(), || true);
         assert!(matches!(recall, Recall::Troubled { due: false, .. }), "the next check has its time: {recall:?}");
         // As if ten minutes had passed.
         let shared = between(&system, &public);

@@ -15,6 +15,8 @@ use std::time::Duration;
 use lru::{DefaultHasher, LruCache};
 use tokio::time::Instant;
 
+use super::plan::take_turns;
+use super::reply::Family;
 use super::{Failure, Found, Freshness, Source, Tier};
 use crate::target::Name;
 
@@ -45,6 +47,8 @@ const ASKED_OFTEN: u32 = 2;
 /// Pauses between probes while an older answer serves (RFC 8767 section 5 wants 30 s or more
 /// between them; the first is sooner, since most failures are short).
 const RECHECKS: [u64; 6] = [5, 30, 60, 120, 240, 300];
+/// How long nobody is asked again for the one family that an answer lacks.
+const UNHEARD_FOR: Duration = Duration::from_secs(10);
 /// Pauses before a name that failed, with nothing older at hand, is looked up again.
 const FAILURES: [u64; 6] = [1, 2, 4, 8, 16, 30];
 
@@ -61,6 +65,8 @@ struct Record {
     trouble: Option<Trouble>,
     streak: Option<Streak>,
     penalties: Vec<(IpAddr, Penalty)>,
+    /// That the family which the answer lacks was asked for in vain.
+    unheard: Option<(Failure, Instant)>,
 }
 
 struct Kept {
@@ -119,13 +125,13 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// What somebody who asks for the name is to hear.
-    pub(super) fn recall(&self, name: &Name, now: Instant) -> Recall {
+    /// What somebody who asks for the name is to hear. `may_ask`: whether this one may cause a renewal.
+    pub(super) fn recall(&self, name: &Name, now: Instant, may_ask: impl Fn() -> bool) -> Recall {
         let mut names = self.shard(name);
         let Some(record) = names.get_mut(name) else { return Recall::Nothing };
         if let Some(mut found) = record.fresh(now) {
             record.put_in_order(&mut found.addresses, now);
-            return Recall::Fresh { found, renew: record.is_to_renew(now) };
+            return Recall::Fresh { found, renew: record.is_to_renew(now, may_ask) };
         }
         if let Some((failure, _)) = record.denial.as_ref().filter(|(_, until)| now < *until) {
             return Recall::Denied(failure.clone());
@@ -171,6 +177,40 @@ impl Memory {
         let record = names.get_or_insert_mut(name.clone(), Record::default);
         let penalties = std::mem::take(&mut record.penalties);
         *record = Record { positive: Some(kept), penalties, ..Record::default() };
+    }
+
+    /// One family was asked for alone, and this is all that there is of it.
+    pub(super) fn complete(
+        &self,
+        name: &Name,
+        family: Family,
+        addresses: &[IpAddr],
+        ttl: Option<Duration>,
+        now: Instant,
+    ) {
+        let mut names = self.shard(name);
+        let Some(kept) = names.get_mut(name).and_then(|record| record.positive.as_mut()) else { return };
+        if kept.found.unheard != Some(family) {
+            return;
+        }
+        kept.found.unheard = None;
+        kept.found.addresses.extend(addresses);
+        kept.found.addresses = take_turns(&kept.found.addresses);
+        kept.until = kept.until.min(now + ttl.unwrap_or(BELIEVED_DENIAL).clamp(LEAST_TTL, MOST_TTL));
+    }
+
+    /// Nobody said anything about the family that an answer lacks: it is not asked for again at once.
+    pub(super) fn note_unheard(&self, name: &Name, failure: Failure, now: Instant) {
+        if let Some(record) = self.shard(name).get_mut(name) {
+            record.unheard = Some((failure, now + UNHEARD_FOR));
+        }
+    }
+
+    /// Why nothing was found out about it, while that is remembered.
+    pub(super) fn unheard(&self, name: &Name, now: Instant) -> Option<Failure> {
+        let names = self.shard(name);
+        let (failure, until) = names.peek(name)?.unheard.as_ref()?;
+        (now < *until).then(|| failure.clone())
     }
 
     /// Lays what others said beside the answer of `found`'s server, if it is still the one that counts.
@@ -313,11 +353,11 @@ impl Record {
     }
 
     /// Counts one who asks.
-    fn is_to_renew(&mut self, now: Instant) -> bool {
+    fn is_to_renew(&mut self, now: Instant, may_ask: impl Fn() -> bool) -> bool {
         let Some(kept) = &mut self.positive else { return false };
         kept.asked = kept.asked.saturating_add(1);
         let window = (kept.life / 10).max(RENEW_WITHIN).min(kept.life / 2);
-        let is_time = !kept.renewing && kept.asked >= ASKED_OFTEN && now + window >= kept.until;
+        let is_time = !kept.renewing && kept.asked >= ASKED_OFTEN && now + window >= kept.until && may_ask();
         kept.renewing |= is_time;
         is_time
     }
@@ -357,7 +397,15 @@ mod tests {
 
     fn found(ttl: Duration) -> Found {
         let addresses = vec!["1.1.1.9".parse().unwrap()];
-        Found { addresses, tier: Tier::System, source: None, freshness: Freshness::Fresh, ttl, doubtful: false }
+        Found {
+            addresses,
+            tier: Tier::System,
+            source: None,
+            freshness: Freshness::Fresh,
+            ttl,
+            unheard: None,
+            doubtful: false,
+        }
     }
 
     fn absent(name: &Name) -> Failure {
@@ -369,10 +417,10 @@ mod tests {
         let (memory, name, now) = (Memory::default(), name("goproxy.cn"), Instant::now());
         memory.note_found(&name, &found(S), now);
         assert!(
-            matches!(memory.recall(&name, now + 4 * S), Recall::Fresh { found, .. } if found.ttl == S),
+            matches!(memory.recall(&name, now + 4 * S, || true), Recall::Fresh { found, .. } if found.ttl == S),
             "at least 5 s"
         );
-        assert!(matches!(memory.recall(&name, now + 5 * S), Recall::Nothing));
+        assert!(matches!(memory.recall(&name, now + 5 * S, || true), Recall::Nothing));
         assert_eq!(memory.stale(&name, now + 5 * S).unwrap().freshness, Freshness::Stale);
         assert!(memory.stale(&name, now + STALE_FOR + 6 * S).is_none());
     }
@@ -405,7 +453,9 @@ mod tests {
         assert_eq!(told(), std::slice::from_ref(&first.source), "said beside an answer that is none any more");
         memory.note_beside(&name, &first, vec![second.clone()]);
         assert_eq!(told(), [first.source.clone(), second.source.clone()]);
-        assert!(matches!(memory.recall(&name, now), Recall::Fresh { found, .. } if found.addresses == first.addresses));
+        assert!(
+            matches!(memory.recall(&name, now, || true), Recall::Fresh { found, .. } if found.addresses == first.addresses)
+        );
         let third = by("8.8.4.4", "1.1.1.9");
         memory.note_beside(&name, &first, vec![third.clone(), second.clone()]);
         memory.forget_word(&name, third.source.as_deref());
@@ -413,7 +463,7 @@ mod tests {
         memory.forget_word(&name, first.source.as_deref());
         assert_eq!(told(), std::slice::from_ref(&second.source));
         memory.forget_word(&name, second.source.as_deref());
-        assert!(told().is_empty() && matches!(memory.recall(&name, now), Recall::Nothing));
+        assert!(told().is_empty() && matches!(memory.recall(&name, now, || true), Recall::Nothing));
     }
 
     #[test]
@@ -438,9 +488,9 @@ mod tests {
         let (memory, name, now) = (Memory::default(), name("goproxy.cn"), Instant::now());
         memory.note_found(&name, &found(S), now);
         memory.note_denial(&name, absent(&name), Some(600 * S), true, now + 6 * S);
-        assert!(matches!(memory.recall(&name, now + 60 * S), Recall::Denied(_)));
+        assert!(matches!(memory.recall(&name, now + 60 * S, || true), Recall::Denied(_)));
         assert!(memory.stale(&name, now + 60 * S).is_some());
-        assert!(matches!(memory.recall(&name, now + 67 * S), Recall::Nothing), "a minute at most");
+        assert!(matches!(memory.recall(&name, now + 67 * S, || true), Recall::Nothing), "a minute at most");
     }
 
     #[test]
@@ -449,7 +499,7 @@ mod tests {
         for pause in FAILURES {
             let failure = Failure::Unknown { name: name.clone(), tally: Tally::default() };
             memory.note_trouble(&name, Some(failure), false, now);
-            let due = |now| matches!(memory.recall(&name, now), Recall::Troubled { due: true, .. });
+            let due = |now| matches!(memory.recall(&name, now, || true), Recall::Troubled { due: true, .. });
             assert!(!due(now + Duration::from_secs(pause) - S / 2));
             now += Duration::from_secs(pause);
             assert!(due(now));
@@ -477,8 +527,9 @@ mod tests {
     fn renewals(ttl: Duration, asks: &[u32]) -> Vec<bool> {
         let (memory, name, now) = (Memory::default(), name("goproxy.cn"), Instant::now());
         memory.note_found(&name, &found(ttl), now);
-        let is_told =
-            |second: &u32| matches!(memory.recall(&name, now + S * *second), Recall::Fresh { renew: true, .. });
+        let is_told = |second: &u32| {
+            matches!(memory.recall(&name, now + S * *second, || true), Recall::Fresh { renew: true, .. })
+        };
         asks.iter().map(is_told).collect()
     }
 
@@ -499,10 +550,10 @@ mod tests {
         memory.note_denial(&denied, absent(&denied), None, true, now);
         memory.punish(&outside, "1.1.1.9".parse().unwrap(), now);
         memory.move_house(now + S);
-        assert!(matches!(memory.recall(&inside, now + S), Recall::Nothing));
+        assert!(matches!(memory.recall(&inside, now + S, || true), Recall::Nothing));
         assert!(memory.stale(&inside, now + S).is_some());
         assert!(memory.fresh(&outside, now + S).is_some());
-        assert!(matches!(memory.recall(&denied, now + S), Recall::Nothing));
+        assert!(matches!(memory.recall(&denied, now + S, || true), Recall::Nothing));
         let record = memory.shard(&outside).pop(&outside).unwrap();
         assert!(record.penalties.is_empty());
     }

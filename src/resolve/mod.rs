@@ -202,9 +202,18 @@ pub struct Found {
     pub source: Option<Arc<Source>>,
     pub freshness: Freshness,
     pub ttl: Duration,
+    /// The family about which nobody has said anything that counts: that there is no such address is not known.
+    pub unheard: Option<Family>,
     /// Private addresses that a system server gave for a public name: all there is, and only a
     /// verified handshake makes them right.
     pub doubtful: bool,
+}
+
+impl Found {
+    /// Whether it cannot be said yet if there are addresses of a family.
+    pub fn lacks(&self, family: Family) -> bool {
+        self.unheard == Some(family) && !self.addresses.iter().any(|address| Family::of(*address) == family)
+    }
 }
 
 /// How an address fared.
@@ -362,14 +371,20 @@ impl Resolver {
         }
     }
 
-    /// What is known about a name as it stands, without asking anybody.
-    pub fn recall(&self, name: &Name) -> Option<Result<Found, Failure>> {
-        self.shared.recall(name)
+    /// What is known about one family of a name as it stands, without asking anybody. Where a server should be
+    /// asked nevertheless, so that the answer stays fresh, `may_ask` says whether whoever wants to know may cause that.
+    pub fn recall(&self, name: &Name, family: Family, may_ask: impl Fn() -> bool) -> Option<Result<Found, Failure>> {
+        self.shared.recall_side(name, family, may_ask)
     }
 
     /// The addresses of a name as it stands: whoever asks has a search list of its own.
     pub async fn look_up(&self, name: &Name) -> Result<Found, Failure> {
         self.shared.look_up_exactly(name).await
+    }
+
+    /// The same for somebody who wants one family, which is asked for alone where the answer for both lacks it.
+    pub async fn look_up_family(&self, name: &Name, family: Family) -> Result<Found, Failure> {
+        self.shared.look_up_side(name, family).await
     }
 
     /// The answer to a question that is not for addresses, as the server gave it that knows best.
@@ -589,6 +604,7 @@ mod tests {
             source: Some(Arc::new(Source { server: server.parse().unwrap(), transport: Transport::Udp })),
             freshness: Freshness::Fresh,
             ttl: Duration::from_secs(60),
+            unheard: None,
             doubtful: false,
         };
         let first = by("127.0.0.1:1", Tier::System, "1.1.1.7");

@@ -24,13 +24,15 @@ pub(super) enum Start {
     Above(Tier),
     /// The site's own servers, which had not been waited for.
     Inside,
+    /// For one family, about which the answer for both said nothing.
+    Only(Family),
 }
 
 impl Start {
     /// Whether servers of this tier are asked.
     fn includes(self, tier: Tier) -> bool {
         match self {
-            Start::Bottom => true,
+            Start::Bottom | Start::Only(_) => true,
             Start::Above(lowest) => tier > lowest,
             Start::Inside => tier == Tier::System,
         }
@@ -90,9 +92,14 @@ impl Shared {
         let candidates = arrange(inside, outside, kind);
         let hedge =
             candidates.first().map_or(Duration::ZERO, |first| self.health.hedge(&first.server, first.transport));
+        let families = match start {
+            Start::Only(family) => vec![family],
+            _ if self.system.current().resolv.no_aaaa => vec![Family::V4],
+            _ => Family::BOTH.to_vec(),
+        };
         Plan {
             kind,
-            families: if self.system.current().resolv.no_aaaa { vec![Family::V4] } else { Family::BOTH.to_vec() },
+            families,
             candidates,
             hedge,
             spare: start == Start::Bottom && self.spare(name).is_some(),

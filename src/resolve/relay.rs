@@ -17,6 +17,7 @@ use hickory_proto::rr::Record;
 use lru::LruCache;
 use tokio::time::Instant;
 
+use super::kind::Kind;
 use super::ladder::{Candidate, HEDGE, PATIENCE, Plan, QUERY_CAP, TCP_AFTER};
 use super::plan::Start;
 use super::reply::{Outcome, Question, Reply};
@@ -40,8 +41,9 @@ pub struct Relayed {
 
 /// Answers of the last hour.
 pub(super) struct Answers {
-    // Held for one look; keyed by the question in lower case.
-    kept: Mutex<LruCache<Query, (Relayed, Instant)>>,
+    // Held for one look; keyed by the question in lower case, and by whom it was put to: a name that turned
+    // out to be the site's own is asked for anew.
+    kept: Mutex<LruCache<(Query, Kind), (Relayed, Instant)>>,
 }
 
 impl Default for Answers {
@@ -52,18 +54,23 @@ impl Default for Answers {
 
 impl Answers {
     /// The answer with what is left of its life.
-    fn recall(&self, query: &Query, now: Instant) -> Option<Relayed> {
+    fn recall(&self, key: &(Query, Kind), now: Instant) -> Option<Relayed> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let (relayed, until) = kept.get(query)?;
+        let (relayed, until) = kept.get(key)?;
         let left = until.checked_duration_since(now)?.as_secs() as u32;
         let mut relayed = relayed.clone();
         relayed.records.iter_mut().for_each(|record| record.ttl = record.ttl.min(left.max(1)));
         Some(relayed)
     }
 
-    fn keep(&self, query: Query, relayed: &Relayed, ttl: Duration, now: Instant) {
+    /// Other rules or another network: what was heard may be another place's word.
+    pub(super) fn forget(&self) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn keep(&self, key: (Query, Kind), relayed: &Relayed, ttl: Duration, now: Instant) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.put(query, (relayed.clone(), now + ttl.clamp(LEAST_TTL, MOST_TTL)));
+        kept.put(key, (relayed.clone(), now + ttl.clamp(LEAST_TTL, MOST_TTL)));
     }
 }
 
@@ -71,12 +78,15 @@ impl Shared {
     pub(super) async fn relay(self: &Arc<Self>, name: &Name, asked: &Query) -> Result<Relayed, Failure> {
         let mut query = asked.clone();
         query.name = query.name.to_lowercase();
-        if let Some(relayed) = self.answers.recall(&query, Instant::now()) {
+        let now = Instant::now();
+        self.look_around(now);
+        let key = (query, self.kind(name));
+        if let Some(relayed) = self.answers.recall(&key, now) {
             return Ok(relayed);
         }
-        let plan = self.plan(name, self.kind(name), Start::Bottom, Instant::now());
+        let plan = self.plan(name, key.1, Start::Bottom, now);
         let reply =
-            self.pass_on(&query, &plan).await.map_err(|tally| Failure::Unknown { name: name.clone(), tally })?;
+            self.pass_on(&key.0, &plan).await.map_err(|tally| Failure::Unknown { name: name.clone(), tally })?;
         if reply.outcome == Outcome::Nxdomain {
             match self.look_up_exactly(name).await {
                 Ok(_) | Err(Failure::Absent { exists: true, .. }) => {}
@@ -86,7 +96,7 @@ impl Shared {
         let ttl = reply.ttl.unwrap_or(DENIAL_TTL);
         let ttl = if reply.outcome == Outcome::Answer { ttl } else { ttl.min(DENIAL_TTL) };
         let relayed = Relayed { records: reply.records };
-        self.answers.keep(query, &relayed, ttl, Instant::now());
+        self.answers.keep(key, &relayed, ttl, Instant::now());
         Ok(relayed)
     }
 

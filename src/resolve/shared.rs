@@ -35,7 +35,7 @@ use super::reply::Family;
 use super::server::{Server, Transport};
 use super::system::System;
 use super::wire::Wire;
-use super::{Config, Error, Failure, Fate, Found, Freshness, Tier};
+use super::{Config, Error, Failure, Fate, Found, Freshness, Tally, Tier};
 use crate::metrics::Registry;
 use crate::target::{Name, Scope};
 
@@ -43,6 +43,9 @@ use crate::target::{Name, Scope};
 const SAVE_EVERY: Duration = Duration::from_secs(10);
 /// What a client is told about an older answer's life (RFC 8767 section 5.2).
 const SPARE_TTL: Duration = Duration::from_secs(30);
+/// How long somebody who wants IPv6 alone waits for a second look at it. Many servers never answer for AAAA
+/// (RFC 4074), and whoever asks for both families would wait for them each time.
+const SIDE_PATIENCE: Duration = Duration::from_secs(1);
 /// The same while a look-up for a newer one is under way.
 const RENEWING_TTL: Duration = Duration::from_secs(10);
 /// How long an answer waits for the prefix of a NAT64, and how long one that had to be guessed is good.
@@ -161,6 +164,7 @@ impl Shared {
             }
         }
         self.memory.move_house(now);
+        self.answers.forget();
     }
 
     pub(super) fn describe(&self) -> String {
@@ -337,14 +341,61 @@ impl Shared {
         }
     }
 
+    /// What is known of one family without asking anybody: an answer that says nothing about it is none.
+    pub(super) fn recall_side(
+        self: &Arc<Self>,
+        name: &Name,
+        family: Family,
+        may_ask: impl Fn() -> bool,
+    ) -> Option<Result<Found, Failure>> {
+        match self.recall_for(name, may_ask)? {
+            Ok(found) if found.lacks(family) => {
+                let failure = self.memory.unheard(name, Instant::now())?;
+                Some(without_side(found, family, failure))
+            }
+            known => Some(known),
+        }
+    }
+
+    /// The answer for both families, and for this one alone where that says nothing about it.
+    pub(super) async fn look_up_side(self: &Arc<Self>, name: &Name, family: Family) -> Result<Found, Failure> {
+        let found = self.look_up_exactly(name).await?;
+        if !found.lacks(family) {
+            return Ok(found);
+        }
+        let asked = match self.memory.unheard(name, Instant::now()) {
+            Some(failure) => Err(failure),
+            None if family == Family::V6 => {
+                let unknown = Failure::Unknown { name: name.clone(), tally: Tally::default() };
+                let asking = self.fly(name, Start::Only(family));
+                tokio::time::timeout(SIDE_PATIENCE, asking).await.unwrap_or(Err(unknown))
+            }
+            None => self.fly(name, Start::Only(family)).await,
+        };
+        match asked {
+            Ok(side) => {
+                let mut addresses = found.addresses;
+                addresses.extend(side.addresses);
+                dedup(&mut addresses);
+                Ok(Found { addresses, ttl: found.ttl.min(side.ttl), unheard: None, ..found })
+            }
+            Err(failure) => without_side(found, family, failure),
+        }
+    }
+
     /// What is known without asking anybody.
     pub(super) fn recall(self: &Arc<Self>, name: &Name) -> Option<Result<Found, Failure>> {
+        self.recall_for(name, || true)
+    }
+
+    /// The same for somebody who may or may not cause a question that keeps the answer fresh.
+    fn recall_for(self: &Arc<Self>, name: &Name, may_ask: impl Fn() -> bool) -> Option<Result<Found, Failure>> {
         let now = Instant::now();
         self.look_around(now);
         if let Some(found) = self.written_down(name) {
             return Some(Ok(found));
         }
-        match self.memory.recall(name, now) {
+        match self.memory.recall(name, now, &may_ask) {
             Recall::Nothing => None,
             Recall::Fresh { found, renew } => {
                 if renew {
@@ -356,7 +407,7 @@ impl Shared {
             Recall::Troubled { failure, due } => match (self.spare(name), failure) {
                 (Some(spare), _) => {
                     self.counts.served(spare.freshness, name);
-                    if !due {
+                    if !due || !may_ask() {
                         return Some(Ok(spare));
                     }
                     // The probe; nobody waits for it.
@@ -377,7 +428,15 @@ impl Shared {
             self.written().by_hand.get(name).cloned().or_else(|| self.system.host(name))?
         };
         let freshness = Freshness::Static;
-        Some(Found { addresses, tier: Tier::Static, source: None, freshness, ttl: SPARE_TTL, doubtful: false })
+        Some(Found {
+            addresses,
+            tier: Tier::Static,
+            source: None,
+            freshness,
+            ttl: SPARE_TTL,
+            unheard: None,
+            doubtful: false,
+        })
     }
 
     /// An older answer: what a handshake vouched for, then what is stale.
@@ -401,6 +460,9 @@ impl Shared {
                 source: None,
                 freshness: Freshness::LastKnownGood,
                 ttl: SPARE_TTL,
+                // One address is as much as a handshake vouches for. That of IPv6 is no reason to say that
+                // there is none of IPv4, which may be all that a client can reach.
+                unheard: Some(Family::V4),
                 doubtful: false,
             },
         };
@@ -504,6 +566,7 @@ impl Shared {
             *self.nat64.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
         }
         self.memory.move_house(now);
+        self.answers.forget();
         // The one before was in use until now, however long ago it was read.
         self.learn_search_list(&news.before.resolv.search);
         self.learn_search_list(&resolv.search);
@@ -629,6 +692,18 @@ impl Drop for Shared {
     }
 }
 
+/// An answer that says nothing about one family, after that was asked for alone. That there is none is said where
+/// somebody said so; and of IPv6 also where nobody did, since a failure to say it is most often all that its server
+/// can do (RFC 4074 section 4), and clients that are told so take the whole name to fail.
+fn without_side(found: Found, family: Family, failure: Failure) -> Result<Found, Failure> {
+    let is_told = match &failure {
+        Failure::Absent { confirmed, last_word, .. } => *confirmed || *last_word,
+        Failure::Blocked { .. } => true,
+        Failure::Unknown { .. } | Failure::Exhausted { .. } => false,
+    };
+    if is_told || family == Family::V6 { Ok(Found { unheard: None, ..found }) } else { Err(failure) }
+}
+
 fn is_two_labels(name: &Name) -> bool {
     name.as_str().matches('.').count() == 1
 }
@@ -672,9 +747,11 @@ mod tests {
         Silence,
         /// Addresses, but late.
         Late(Duration, &'static [&'static str]),
+        /// One thing to who asks for IPv4, another to everybody else.
+        ByFamily(&'static Says, &'static Says),
     }
 
-    use Says::{Addresses, Code, Late, Silence};
+    use Says::{Addresses, ByFamily, Code, Late, Silence};
 
     const DENIED: Says = Code(ResponseCode::NXDomain);
     const FAILS: Says = Code(ResponseCode::ServFail);
@@ -743,13 +820,17 @@ mod tests {
             // Public servers are asked in mixed case.
             let name = query.name().to_ascii().trim_end_matches('.').to_ascii_lowercase();
             heard.lock().unwrap().push(Heard { id: message.metadata.id, name: name.clone(), kind: query.query_type() });
-            let says = (script.lock().unwrap())(&name);
+            let says = match (script.lock().unwrap())(&name) {
+                ByFamily(v4, _) if query.query_type() == RecordType::A => v4.clone(),
+                ByFamily(_, others) => others.clone(),
+                says => says,
+            };
             message.metadata.message_type = MessageType::Response;
             message.metadata.recursion_available = true;
             message.edns = None;
             let mut wait = Duration::ZERO;
             match says {
-                Silence => continue,
+                Silence | ByFamily(..) => continue,
                 Code(code) => message.metadata.response_code = code,
                 Addresses(ttl, texts) => add_addresses(&mut message, ttl, texts),
                 Late(time, texts) => {
@@ -825,7 +906,110 @@ mod tests {
         all
     }
 
+    // One family of two.
+
+    const BOTH: [&str; 2] = ["2606:4700::9", "1.1.1.9"];
+    const V6: Says = Addresses(60, &["2606:4700::9"]);
+    const V4: Says = Addresses(60, &["1.1.1.9"]);
+
+    /// Of a name that one server told about IPv6 at once, and about IPv4 a moment later, a client that asked for IPv4
+    /// was told for as long as that lived that there is no such address: "no such host", where it could reach no other.
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_came_late_is_not_said_to_be_none() {
+        const LATE: Says = Late(Duration::from_millis(200), &["1.1.1.9"]);
+        let system = Nameserver::saying(ByFamily(&LATE, &V6)).await;
+        let resolver = resolver(config(&system, None));
+        let goproxy = name("goproxy.cn");
+        let first = find(&resolver, "goproxy.cn").await.unwrap();
+        assert_eq!(first.addresses, ips(&["2606:4700::9"]), "who can take either does not wait");
+        assert!(resolver.recall(&goproxy, Family::V4, || true).is_none(), "that there is none is not known");
+        assert!(resolver.recall(&goproxy, Family::V6, || true).is_some());
+        let found = resolver.look_up_family(&goproxy, Family::V4).await.unwrap();
+        assert_eq!(found.addresses, ips(&BOTH));
+        let known = resolver.recall(&goproxy, Family::V4, || true).unwrap().unwrap();
+        assert_eq!(known.addresses, ips(&BOTH), "and everybody knows it from now on");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_nobody_could_tell_is_not_that_there_is_none_and_is_tried_again() {
+        let system = Nameserver::saying(ByFamily(&FAILS, &V6)).await;
+        let resolver = resolver(config(&system, None));
+        let goproxy = name("goproxy.cn");
+        let told = resolver.look_up_family(&goproxy, Family::V4).await;
+        assert!(matches!(told, Err(Failure::Unknown { .. })), "{told:?}");
+        let asked = system.look_ups("goproxy.cn", RecordType::A);
+        let told = resolver.recall(&goproxy, Family::V4, || true);
+        assert!(matches!(told, Some(Err(Failure::Unknown { .. }))), "not by every question: {told:?}");
+        assert_eq!(resolver.look_up_family(&goproxy, Family::V6).await.unwrap().addresses, ips(&["2606:4700::9"]));
+        assert_eq!(system.look_ups("goproxy.cn", RecordType::A), asked);
+        system.change(ByFamily(&V4, &V6));
+        tokio::time::sleep(11 * S).await;
+        assert_eq!(resolver.look_up_family(&goproxy, Family::V4).await.unwrap().addresses, ips(&BOTH));
+    }
+
+    /// Many servers never answer for AAAA (RFC 4074), and getaddrinfo waits for both.
+    #[tokio::test(start_paused = true)]
+    async fn silence_about_ipv6_is_waited_for_once_and_then_taken_for_none() {
+        let system = Nameserver::saying(ByFamily(&V4, &Silence)).await;
+        let resolver = resolver(config(&system, None));
+        let goproxy = name("goproxy.cn");
+        let started = Instant::now();
+        let found = resolver.look_up_family(&goproxy, Family::V6).await.unwrap();
+        assert_eq!((found.addresses, found.unheard), (ips(&["1.1.1.9"]), None));
+        assert!(started.elapsed() < 1200 * Duration::from_millis(1), "{:?}", started.elapsed());
+        tokio::time::sleep(3 * S).await;
+        let asked = system.look_ups("goproxy.cn", RecordType::AAAA);
+        assert!(resolver.recall(&goproxy, Family::V6, || true).is_some_and(|known| known.is_ok()));
+        assert_eq!(system.look_ups("goproxy.cn", RecordType::AAAA), asked);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_there_is_none_of_a_family_is_known_where_it_was_said() {
+        let system = Nameserver::saying(V6).await;
+        let resolver = resolver(config(&system, None));
+        let goproxy = name("goproxy.cn");
+        let found = resolver.look_up_family(&goproxy, Family::V4).await.unwrap();
+        assert_eq!((found.addresses, found.unheard), (ips(&["2606:4700::9"]), None));
+        assert_eq!(system.look_ups("goproxy.cn", RecordType::A), 1);
+    }
+
+    // What is passed on.
+
+    /// The answers to other questions were kept whatever happened: a name that had turned out to be the site's own
+    /// was for an hour what a stranger had said.
+    #[tokio::test(start_paused = true)]
+    async fn what_others_said_is_forgotten_where_the_name_becomes_the_sites_own() {
+        let (system, public) = (Nameserver::saying(FAILS).await, Nameserver::saying(V4).await);
+        let of_public = config(&system, Some(&public));
+        let resolver = resolver(of_public.clone());
+        let mail = hickory_proto::op::Query::query("git.corp.example.com.".parse().unwrap(), RecordType::MX);
+        let git = name("git.corp.example.com");
+        resolver.relay(&git, &mail).await.unwrap();
+        resolver.relay(&git, &mail).await.unwrap();
+        assert_eq!(public.look_ups("git.corp.example.com", RecordType::MX), 1);
+        resolver.rewrite(Config { private: vec![name("corp.example.com")], ..of_public });
+        assert!(resolver.relay(&git, &mail).await.is_err(), "the site's own servers know best, and do not know");
+        assert_eq!(public.look_ups("git.corp.example.com", RecordType::MX), 1);
+    }
+
     // Older answers.
+
+    #[tokio::test(start_paused = true)]
+    async fn who_may_not_ask_does_not_keep_an_answer_fresh_either() {
+        let system = Nameserver::saying(Addresses(100, &["1.1.1.9"])).await;
+        let resolver = resolver(config(&system, None));
+        find(&resolver, "goproxy.cn").await.unwrap();
+        tokio::time::sleep(95 * S).await;
+        let recall = |may_ask: bool| resolver.recall(&name("goproxy.cn"), Family::V4, move || may_ask);
+        for _ in 0..3 {
+            assert!(recall(false).is_some_and(|known| known.is_ok()), "what is known is free");
+        }
+        tokio::time::sleep(S).await;
+        assert_eq!(system.look_ups("goproxy.cn", RecordType::A), 1);
+        recall(true);
+        tokio::time::sleep(S).await;
+        assert_eq!(system.look_ups("goproxy.cn", RecordType::A), 2);
+    }
 
     /// Dead servers and a warm memory: the first who asks waits as long as a client waits for anything, and nobody
     /// does after that; the servers are asked again once a period, and the periods grow.

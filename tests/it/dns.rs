@@ -123,6 +123,10 @@ async fn nxdomain_is_said_only_where_it_is_confirmed_or_final() {
     second.change(Says::Silent);
     let unconfirmed = ask(&above(&system, Some(&second)), "goproxy.cn.", RecordType::A).await;
     assert_eq!((code(&unconfirmed), reason(&unconfirmed)), (ResponseCode::ServFail, Some(0)));
+    system.change(Says::Code(ResponseCode::NoError));
+    let unconfirmed = ask(&above(&system, Some(&second)), "goproxy.cn.", RecordType::A).await;
+    let told = (code(&unconfirmed), reason(&unconfirmed));
+    assert_eq!(told, (ResponseCode::ServFail, Some(0)), "go makes `no such host` of an empty answer, too");
     system.change(Says::Code(ResponseCode::Refused));
     let nobody = ask(&above(&system, None), "goproxy.cn.", RecordType::A).await;
     assert_eq!((code(&nobody), reason(&nobody)), (ResponseCode::ServFail, Some(22)));

@@ -99,10 +99,21 @@ impl Ladder {
             transport: attempt.transport,
             addresses,
             ttl,
+            unheard: self.unheard(by),
             inward,
             doubtful,
             overruled: Vec::new(),
         })
+    }
+
+    /// The family that a server was asked for and said nothing about that counts: it was late, it failed, or it
+    /// showed what cannot be.
+    pub(super) fn unheard(&self, by: usize) -> Option<Family> {
+        let counts = |outcome: Outcome| matches!(outcome, Outcome::Answer | Outcome::Blocked) || outcome.is_negative();
+        let is_heard = |family: Family| {
+            self.replies_of(by).any(|(attempt, reply)| attempt.family == family && counts(reply.outcome))
+        };
+        self.plan.families.iter().copied().find(|&family| !is_heard(family))
     }
 
     fn is_believable(&self, address: IpAddr) -> bool {

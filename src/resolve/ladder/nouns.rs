@@ -155,6 +155,8 @@ pub struct Answer {
     pub transport: Transport,
     pub addresses: Vec<IpAddr>,
     pub ttl: Duration,
+    /// The family about which it has not said a word that counts.
+    pub unheard: Option<Family>,
     /// A system server gave an address of the site's own: the name is private.
     pub inward: bool,
     /// Not believed, but all there is.
