@@ -255,9 +255,10 @@ impl Running {
         let rules = self.admission.revise(settings.admit)?;
         let ways = self.house.revise(settings.accept)?;
         // From here on nothing can fail.
-        self.admission.adopt(rules);
         self.house.adopt(ways);
         self.resolver.rewrite(settings.resolve);
+        // Last, since connections to origins are made anew from then on.
+        self.admission.adopt(rules);
         Ok(())
     }
 

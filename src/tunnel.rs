@@ -296,9 +296,17 @@ where
         if piece.is_empty() {
             break;
         }
-        to.write_all(&piece).await.map_err(|_| Cut::Write)?;
+        let mut left = piece;
+        while left.has_remaining() {
+            // Counted piece by piece: a side that reads slowly is not an idle one.
+            let written = to.write(&left).await.map_err(|_| Cut::Write)?;
+            if written == 0 {
+                return Err(Cut::Write);
+            }
+            left.advance(written);
+            life.moved(direction, written as u64);
+        }
         to.flush().await.map_err(|_| Cut::Write)?;
-        life.moved(direction, piece.len() as u64);
     }
     // The other side may be gone already: nobody is left to be told.
     let _ = to.shutdown().await;

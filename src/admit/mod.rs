@@ -17,6 +17,7 @@ mod users;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -98,6 +99,8 @@ const METADATA_NAMES: [&str; 4] =
 pub struct Admission {
     /// A permit keeps the rules by which it was given.
     rules: Arc<ArcSwap<Rules>>,
+    /// How often there were others.
+    revisions: Arc<AtomicU64>,
     bindings: Arc<Bindings>,
     decisions: Family<By<Decision>, Counter>,
 }
@@ -126,7 +129,12 @@ impl Admission {
             families.register("decisions", "Targets admitted and refused, by reason", Family::clone(&decisions));
         });
         let rules = Rules { config, users, ours: Arc::default(), missed: Arc::default() };
-        Ok(Admission { rules: Arc::new(ArcSwap::from_pointee(rules)), bindings: Arc::default(), decisions })
+        Ok(Admission {
+            rules: Arc::new(ArcSwap::from_pointee(rules)),
+            revisions: Arc::default(),
+            bindings: Arc::default(),
+            decisions,
+        })
     }
 
     /// Makes the rules of another configuration. A file of users that stays the same is kept with all that
@@ -145,6 +153,12 @@ impl Admission {
     /// From now on these rules hold, for whoever asks next.
     pub fn adopt(&self, Revision(rules): Revision) {
         self.rules.store(Arc::new(rules));
+        self.revisions.fetch_add(1, Ordering::Release);
+    }
+
+    /// Another number each time that rules were adopted: what was permitted before is to be asked for anew.
+    pub fn revision(&self) -> u64 {
+        self.revisions.load(Ordering::Acquire)
     }
 
     /// Tells which addresses are our own listeners, once they are bound.

@@ -275,8 +275,8 @@ struct Stuck {
 }
 
 impl Stuck {
-    /// Passes on what came of a write, and an error in place of a wait that has lasted too long.
-    fn watch(&mut self, outcome: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    /// Passes on what came of a write, a flush or a shutdown, and an error in place of a wait that has lasted too long.
+    fn watch<T>(&mut self, outcome: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             self.waits = false;
             return outcome;
@@ -405,13 +405,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guarded<S> {
         }
         Poll::Ready(Ok(()))
     }
+
+    /// What is to be written once the interim response is.
+    fn poll_behind<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        ready!(self.finish_aside(cx))?;
+        write(Pin::new(&mut self.inner), cx)
+    }
+
+    /// All that is left, down to the network: TLS takes some of it before the client has.
+    fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.finish_aside(cx))?;
+        self.aside = self.keeper.take_aside().into();
+        self.poll_behind(cx, |inner, cx| inner.poll_flush(cx))
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        ready!(this.finish_aside(cx))?;
-        let outcome = Pin::new(&mut this.inner).poll_write(cx, bytes);
+        let outcome = this.poll_behind(cx, |inner, cx| inner.poll_write(cx, bytes));
         this.stuck.watch(outcome, cx)
     }
 
@@ -419,16 +435,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     /// interim response, and time for a look at the client.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(this.finish_aside(cx))?;
-        this.aside = this.keeper.take_aside().into();
-        ready!(this.finish_aside(cx))?;
-        ready!(Pin::new(&mut this.inner).poll_flush(cx))?;
+        let outcome = this.poll_out(cx);
+        ready!(this.stuck.watch(outcome, cx))?;
         this.watch(cx);
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.inner).poll_shutdown(cx);
+        this.stuck.watch(outcome, cx)
     }
 
     fn poll_write_vectored(
@@ -437,8 +453,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        ready!(this.finish_aside(cx))?;
-        let outcome = Pin::new(&mut this.inner).poll_write_vectored(cx, slices);
+        let outcome = this.poll_behind(cx, |inner, cx| inner.poll_write_vectored(cx, slices));
         this.stuck.watch(outcome, cx)
     }
 
@@ -639,6 +654,40 @@ mod tests {
         let (written, ()) = tokio::join!(writing, reading);
         assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert!(begun.elapsed() > STUCK_PATIENCE, "what it takes begins the wait anew");
+    }
+
+    /// The last 64 KiB of an answer over TLS, which takes them before the client has.
+    struct Clogged;
+
+    impl AsyncRead for Clogged {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Clogged {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    /// Over TLS such a client still had its place for ever, where the answer's end was all that it did not take.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_does_not_take_the_end_of_an_answer_has_no_place_for_ever() {
+        let mut guarded = Guarded::new(Clogged);
+        guarded.write_all(b"the end").await.unwrap();
+        let begun = Instant::now();
+        assert_eq!(guarded.flush().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(begun.elapsed(), STUCK_PATIENCE);
+        assert_eq!(guarded.shutdown().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]

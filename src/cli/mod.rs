@@ -427,9 +427,36 @@ impl Destination {
         if is_written_into(path) {
             return std::fs::OpenOptions::new().append(true).open(path).map(Destination::Into);
         }
-        // Not in the place of a link, but of what it leads to.
-        Ok(Destination::Place(std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())))
+        Ok(Destination::Place(behind_links(path)))
     }
+}
+
+/// Not in the place of a link, but of what it leads to, which need not be there yet.
+fn behind_links(path: &Path) -> PathBuf {
+    let mut place = path.to_owned();
+    // As many as Linux follows (path_resolution(7)); what is beyond is no way to anywhere.
+    for _ in 0..40 {
+        match std::fs::read_link(&place) {
+            Ok(next) => place = folder_of(&place).join(next),
+            Err(_) => break,
+        }
+    }
+    place
+}
+
+/// A draft beside a file that will take its place, with the rights that any other file of the user's would have
+/// there: those of the one before it, or what the umask leaves.
+fn draft_beside(place: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".goanyway-");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let draft = builder.tempfile_in(folder_of(place))?;
+    #[cfg(unix)]
+    if let Ok(before) = std::fs::metadata(place) {
+        draft.as_file().set_permissions(before.permissions())?;
+    }
+    Ok(draft)
 }
 
 /// The folder that a file lies in.
@@ -444,7 +471,7 @@ fn write_aside(path: &Path, content: &[u8]) -> Result<(), Failure> {
         Destination::Into(mut file) => return std::io::Write::write_all(&mut file, content).map_err(failed),
         Destination::Place(place) => place,
     };
-    let mut file = tempfile::NamedTempFile::new_in(folder_of(&place)).map_err(failed)?;
+    let mut file = draft_beside(&place).map_err(failed)?;
     std::io::Write::write_all(&mut file, content).map_err(failed)?;
     file.persist(place).map_err(|error| failed(error.error))?;
     Ok(())

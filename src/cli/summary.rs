@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-use super::{Destination, Failure, count, folder_of, size};
+use super::{Destination, Failure, count, draft_beside, folder_of, size};
 use crate::goproxy::{Fetch, Frozen, Module, ModuleRequest, Said, Sums, Version};
 use crate::resolve;
 
@@ -286,11 +286,6 @@ enum Draft {
 impl Aside {
     /// Beside where it will stand.
     pub fn begin(path: &Path) -> Result<Aside, Failure> {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".goanyway-");
-        // As any other file of the user's: what the umask leaves of it.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let failed = |error| Failure::Write { path: path.to_owned(), error };
         // What makes the file would name one that nobody has heard of.
         std::fs::metadata(folder_of(path)).map_err(failed)?;
@@ -300,7 +295,7 @@ impl Aside {
         match Destination::of(path).map_err(failed)? {
             Destination::Into(file) => Ok(Aside { path: path.to_owned(), draft: Draft::Into(file) }),
             Destination::Place(path) => {
-                let draft = Draft::Beside(builder.tempfile_in(folder_of(&path)).map_err(failed)?);
+                let draft = Draft::Beside(draft_beside(&path).map_err(failed)?);
                 Ok(Aside { path, draft })
             }
         }

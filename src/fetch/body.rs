@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -65,14 +65,22 @@ impl HttpBody for Stalling {
     }
 }
 
-/// A body that breaks off once `end` is over, if it stands still then: nobody listens any more.
-pub fn abandoned(inner: Body, end: impl Future<Output = ()> + Send + 'static) -> Body {
-    if inner.is_end_stream() { inner } else { Abandoned { inner, end: Box::pin(end) }.boxed_unsync() }
+/// A body that breaks off where it stands still after its reader has `left`, for as long as that says: nobody listens
+/// any more.
+pub fn abandoned(inner: Body, left: impl Future<Output = Duration> + Send + 'static) -> Body {
+    let reader = Reader::There(Box::pin(left));
+    if inner.is_end_stream() { inner } else { Abandoned { inner, reader }.boxed_unsync() }
 }
 
 struct Abandoned {
     inner: Body,
-    end: Pin<Box<dyn Future<Output = ()> + Send>>,
+    reader: Reader,
+}
+
+enum Reader {
+    There(Pin<Box<dyn Future<Output = Duration> + Send>>),
+    /// May listen still, while each piece comes within this time. Armed only while one is waited for.
+    Left(Duration, Option<Pin<Box<Sleep>>>),
 }
 
 impl HttpBody for Abandoned {
@@ -82,12 +90,18 @@ impl HttpBody for Abandoned {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
         if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
+            if let Reader::Left(_, timer) = &mut this.reader {
+                *timer = None;
+            }
             return Poll::Ready(frame);
         }
-        match this.end.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Some(Err(Error::Broken("nobody listens any more".to_owned())))),
-            Poll::Pending => Poll::Pending,
+        if let Reader::There(left) = &mut this.reader {
+            this.reader = Reader::Left(ready!(left.as_mut().poll(cx)), None);
         }
+        if let Reader::Left(patience, timer) = &mut this.reader {
+            ready!(timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(*patience))).as_mut().poll(cx));
+        }
+        Poll::Ready(Some(Err(Error::Broken("nobody listens any more".to_owned()))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -248,6 +262,33 @@ mod tests {
         let over = Instant::now();
         pace.still_for(LIMIT).await;
         assert_eq!(over.elapsed(), LIMIT);
+    }
+
+    /// One piece now, and the others this far apart.
+    fn dripping(pieces: usize, apart: Duration) -> Body {
+        let pieces = stream::unfold(0, move |sent| async move {
+            if sent > 0 {
+                tokio::time::sleep(apart).await;
+            }
+            (sent < pieces).then(|| (Ok(Frame::data(Bytes::from_static(b"x"))), sent + 1))
+        });
+        StreamBody::new(pieces).boxed_unsync()
+    }
+
+    /// A download that moved all the time was cut a minute after its client had said that it had nothing more to ask.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_still_listens_gets_what_moves_and_no_more_than_that() {
+        let listens = Duration::from_secs(60);
+        let ready = std::future::ready;
+        let moving = abandoned(dripping(10, Duration::from_secs(50)), ready(listens));
+        assert_eq!(moving.collect().await.unwrap().to_bytes().len(), 10);
+        let begun = Instant::now();
+        let stalled = abandoned(dripping(10, Duration::from_secs(3600)), ready(listens));
+        assert!(stalled.collect().await.is_err());
+        assert_eq!(begun.elapsed(), listens);
+        let begun = Instant::now();
+        assert!(abandoned(dripping(10, listens), ready(Duration::ZERO)).collect().await.is_err());
+        assert!(begun.elapsed() < Duration::from_secs(1), "one that has gone hears nothing");
     }
 
     fn large() -> Bytes {

@@ -56,19 +56,27 @@ pub(super) struct Lanes {
 
 struct State {
     pools: Vec<Arc<Pool>>,
+    /// The rules by which their connections were made.
+    revision: u64,
     /// How many requests to a server are under way in each.
     under_way: HashMap<Authority, Vec<usize>>,
 }
 
 impl Lanes {
     pub(super) fn new(wire: Wire) -> Lanes {
-        let pools = vec![Arc::new(pool(wire.clone()))];
-        Lanes { wire, state: Arc::new(Mutex::new(State { pools, under_way: HashMap::new() })) }
+        let (pools, revision) = (vec![Arc::new(pool(wire.clone()))], wire.revision());
+        Lanes { wire, state: Arc::new(Mutex::new(State { pools, revision, under_way: HashMap::new() })) }
     }
 
     /// The pool for a request there. Over plain http a connection carries one at a time, and the first will do.
     pub(super) fn enter(&self, uri: &Uri) -> (Arc<Pool>, Option<Seat>) {
         let mut state = lock(&self.state);
+        let revision = self.wire.revision();
+        if state.revision != revision {
+            // By other rules now: what is under way goes on, and nobody else is carried to where they may not go.
+            state.revision = revision;
+            state.pools.iter_mut().for_each(|lane| *lane = Arc::new(pool(self.wire.clone())));
+        }
         let Some(server) = uri.authority().filter(|_| uri.scheme_str() != Some("http")) else {
             return (Arc::clone(&state.pools[0]), None);
         };
@@ -257,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_full_lane_is_followed_by_another_and_a_free_seat_is_taken_first() {
-        let mut state = State { pools: Vec::new(), under_way: HashMap::new() };
+        let mut state = State { pools: Vec::new(), revision: 0, under_way: HashMap::new() };
         let (a, b) = (server("a.example"), server("b.example"));
         let taken: Vec<usize> = (0..5).map(|_| state.enter(&a, 2)).collect();
         assert_eq!((taken, state.enter(&b, 2)), (vec![0, 0, 1, 1, 2], 0));

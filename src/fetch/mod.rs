@@ -148,8 +148,8 @@ impl Fetcher {
         // connection of its own, for which the server cannot choose HTTP/2.
         let (is_plain, switches) =
             (request.uri().scheme_str() == Some("http"), request.headers().contains_key(header::UPGRADE));
-        let (pool, seat) =
-            if switches && !is_plain { (Arc::new(self.apart(standing)), None) } else { lanes.enter(request.uri()) };
+        let is_alone = switches && !is_plain || is_bound(request.headers());
+        let (pool, seat) = if is_alone { (Arc::new(self.apart(standing)), None) } else { lanes.enter(request.uri()) };
         if is_plain && !switches && self.idle.is_full() {
             request.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -291,6 +291,17 @@ fn was_kept(error: &hyper_util::client::legacy::Error) -> bool {
 /// than a stranger has; a client on this host could go there itself; and a configured server that is
 /// in the operator's own network sends to others there, as an object store beside a mirror, or to
 /// another that the configuration names.
+/// Whether these credentials may hold for whatever comes over the same connection later (RFC 4559 section 6, NTLM):
+/// that connection must then be nobody else's.
+fn is_bound(headers: &HeaderMap) -> bool {
+    let schemes = headers
+        .get_all(header::AUTHORIZATION)
+        .iter()
+        .filter_map(|value| value.as_bytes().split(|byte| *byte == b' ').next());
+    let is_one = |scheme: &[u8]| scheme.eq_ignore_ascii_case(b"Negotiate") || scheme.eq_ignore_ascii_case(b"NTLM");
+    schemes.into_iter().any(is_one)
+}
+
 fn sent_on(standing: Standing, inside: bool, named: bool) -> Standing {
     match standing {
         Standing::Local => Standing::Local,
@@ -423,6 +434,17 @@ impl Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_that_hold_for_a_connection_have_one_of_their_own() {
+        for (said, alone) in
+            [("NTLM TlRM", true), ("negotiate YII", true), ("Basic eDp5", false), ("Bearer NTLM", false)]
+        {
+            let headers = HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static(said))]);
+            assert_eq!(is_bound(&headers), alone, "{said}");
+        }
+        assert!(!is_bound(&HeaderMap::new()));
+    }
 
     #[test]
     fn a_location_is_read_against_where_it_was_said() {

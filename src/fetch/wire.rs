@@ -50,6 +50,11 @@ impl Wire {
         &self.widths
     }
 
+    /// By which rules connections are made at this moment.
+    pub(super) fn revision(&self) -> u64 {
+        self.admission.revision()
+    }
+
     fn permit(&self, base: &Base) -> Result<Permit, Error> {
         let dialect = match base.scheme {
             Scheme::Http => Dialect::Http,

@@ -500,9 +500,8 @@ impl Worker {
             return Ok(response);
         }
         Ok(match keeper {
-            Some(keeper) => {
-                response.map(|body| fetch::abandoned(body, async move { gone(&keeper, STILL_LISTENS).await }))
-            }
+            Some(keeper) => response
+                .map(|body| fetch::abandoned(body, async move { still_listens(keeper.left().await, STILL_LISTENS) })),
             None => response,
         })
     }
@@ -631,9 +630,14 @@ async fn carry(tunnels: Tunnels, near: OnUpgrade, far: OnUpgrade, side: Side, la
 
 /// Returns when a client has left; one that has merely finished sending is given so long.
 async fn gone(keeper: &Keeper, patience: Duration) {
-    match keeper.left().await {
-        Left::Reset => {}
-        Left::Finished => tokio::time::sleep(patience).await,
+    tokio::time::sleep(still_listens(keeper.left().await, patience)).await;
+}
+
+/// How long one that has left may still listen: not at all, or as one that has merely finished sending.
+fn still_listens(left: Left, patience: Duration) -> Duration {
+    match left {
+        Left::Reset => Duration::ZERO,
+        Left::Finished => patience,
     }
 }
 

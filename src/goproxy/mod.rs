@@ -122,7 +122,7 @@ impl Default for Config {
 }
 
 /// Where a request was made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
     /// In origin form, on our own port.
     Ours { standing: Standing },
@@ -136,14 +136,6 @@ impl Place {
     fn standing(&self) -> Standing {
         match self {
             Place::Ours { standing } | Place::Host { standing, .. } => *standing,
-        }
-    }
-
-    /// The module host, where that is not us.
-    fn host(&self) -> Option<&Base> {
-        match self {
-            Place::Ours { .. } => None,
-            Place::Host { base, .. } => Some(base),
         }
     }
 }

@@ -130,7 +130,8 @@ impl Pools {
         let place = (base.clone(), *standing);
         let fresh = || {
             let mirror = Arc::new(Mirror::new(base.clone(), *standing));
-            Ground { pool: named_pool(vec![mirror]), root: host_root(base).into() }
+            let root = format!("{}{}", host_root(base), whose(*standing));
+            Ground { pool: named_pool(vec![mirror]), root: root.into() }
         };
         hosts.get_or_insert(place, fresh).clone()
     }
@@ -155,6 +156,15 @@ fn public_pool(public: &[Arc<Mirror>], named: Option<usize>) -> Pool {
 
 fn named_pool(mirrors: Vec<Arc<Mirror>>) -> Pool {
     Pool { mirrors, manner: Manner::Named, hedge: HEDGE_NAMED }
+}
+
+/// Whose files they are: a client on this host may reach what no other may (`admit`), and what it fetched there is
+/// not for those. A prefix is encoded, and never ends like this.
+fn whose(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Remote => "",
+        Standing::Local | Standing::Configured => "-local",
+    }
 }
 
 /// One folder for each base: scheme, host, port and prefix in one component, so that no prefix and
@@ -229,6 +239,16 @@ mod tests {
             at(&["curated.example:8443/a.b"], "hosts/https-curated.example-8443%2Fa%2Eb/x.y/z/@v/list")
         );
         assert_eq!(ground(&pools, &host("http://[::1]:3000"), false).unwrap().1, "hosts/http-~__1-3000/x.y/z/@v/list");
+    }
+
+    /// A client from elsewhere, refused by an internal host, was given what one on this host had fetched from it.
+    #[test]
+    fn what_a_client_on_this_host_may_reach_is_kept_apart_from_what_others_may() {
+        let pools = Pools::new(&[]);
+        let internal = base("https://athens.corp.example");
+        let at = |standing| ground(&pools, &Place::Host { base: internal.clone(), standing }, false).unwrap().1;
+        assert_eq!(at(Standing::Local), "hosts/https-athens.corp.example-443-local/x.y/z/@v/list");
+        assert_eq!(at(Standing::Remote), "hosts/https-athens.corp.example-443/x.y/z/@v/list");
     }
 
     #[test]

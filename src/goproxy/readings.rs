@@ -14,7 +14,6 @@ use lru::LruCache;
 use super::path::{ModuleRequest, NotOurs};
 use super::{Goproxy, Place};
 use crate::cache::Key;
-use crate::target::Base;
 
 /// How many are remembered, by each who keeps such a book.
 const PATHS: NonZeroUsize = NonZeroUsize::new(4096).expect("it is not 0");
@@ -28,19 +27,19 @@ pub struct Reading {
     pub request: ModuleRequest,
     /// Where the answer lies that everybody gets, of a file that never changes and is nobody's own.
     pub(super) key: Option<Key>,
-    host: Option<Base>,
+    place: Place,
     path: Box<str>,
 }
 
 impl Reading {
     fn is_of(&self, place: &Place, path: &str) -> bool {
-        *self.path == *path && self.host.as_ref() == place.host()
+        *self.path == *path && self.place == *place
     }
 }
 
 /// The paths read last. Each front worker has one of its own.
 pub struct Readings {
-    // By the hash of host and path, so that a look makes no key; what is found is compared.
+    // By the hash of place and path, so that a look makes no key; what is found is compared.
     // Std lock, for a look; only its own worker comes here.
     known: Mutex<LruCache<u64, Arc<Reading>>>,
     marks: RandomState,
@@ -55,7 +54,7 @@ impl Default for Readings {
 impl Readings {
     /// Reads the path of a request made at a place.
     pub fn read(&self, goproxy: &Goproxy, place: &Place, path: &str) -> Result<Arc<Reading>, NotOurs> {
-        let mark = self.marks.hash_one((place.host(), path));
+        let mark = self.marks.hash_one((place, path));
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(reading) = known.get(&mark).filter(|reading| reading.is_of(place, path)) {
             return Ok(Arc::clone(reading));
@@ -64,7 +63,7 @@ impl Readings {
         let is_private = request.module().is_some_and(|module| goproxy.house.is_private(module));
         let is_everybodys = request.is_immutable() && !is_private;
         let key = if is_everybodys { goproxy.house.own_key(&request, place) } else { None };
-        let reading = Arc::new(Reading { request, key, host: place.host().cloned(), path: path.into() });
+        let reading = Arc::new(Reading { request, key, place: place.clone(), path: path.into() });
         if path.len() <= LONGEST {
             known.put(mark, Arc::clone(&reading));
         }

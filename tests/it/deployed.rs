@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hickory_proto::op::Message;
 use hickory_proto::rr::RecordType;
 use rustix::process::Signal;
 use rustls::RootCertStore;
@@ -16,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::clients::{index, registry, repository};
-use crate::dns::question;
+use crate::dns::{addresses, question};
 use crate::service::{hand_over, owned};
 use crate::subnet::{
     NEEDS, Usual, builds_pass_with_the_ca_and_without, dial, go_mod_download, passes, probe, rest, shown, unruled, went,
@@ -354,7 +355,7 @@ impl Load {
         }
     }
 
-    /// As a stub resolver asks: again, where no answer comes.
+    /// As a stub resolver asks: again, where no answer comes, or none that is of use.
     async fn ask(&self) {
         let socket = tokio::net::UdpSocket::bind(self.at.at(0)).await.unwrap();
         socket.connect(self.at.nameserver).await.unwrap();
@@ -363,8 +364,11 @@ impl Load {
         loop {
             let asked = socket.send(&packet).await;
             let answer = tokio::time::timeout(Duration::from_secs(5), socket.recv(&mut reply)).await;
-            if asked.is_ok() && matches!(answer, Ok(Ok(_))) {
-                return;
+            if let (Ok(_), Ok(Ok(length))) = (asked, answer) {
+                let told = Message::from_vec(&reply[..length]).unwrap();
+                if addresses(&told) == [self.at.mirror.parse::<IpAddr>().unwrap()] {
+                    return;
+                }
             }
             self.repeated.fetch_add(1, Ordering::Relaxed);
         }

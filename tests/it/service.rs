@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
@@ -20,13 +20,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::admission::users;
-use crate::dns::{over_tcp, over_udp, question};
+use crate::dns::{addresses, over_tcp, over_udp, question};
 use crate::support::authority::Authority;
 use crate::support::binary::{Beside, Ended, Home, Served, beside, home};
 use crate::support::client::{connect, get, handshake, read_answer, request};
 use crate::support::nameserver::bind_both;
 use crate::support::needs::have;
-use crate::support::origin::echo;
+use crate::support::origin::{Origin, echo, text};
 
 /// A `serve` that these sockets are handed to as a supervisor does it: from descriptor 3 on, the number
 /// of the process that is meant beside them. Two at most: they are carried in by standard input and output.
@@ -306,6 +306,27 @@ async fn a_name_can_be_moved_while_we_serve() {
     assert_eq!(connect(served.address, &target, None).await.0.status, 200);
 }
 
+/// A connection to an origin that somebody had used was kept for whoever came next, whatever rules held by then.
+#[tokio::test]
+async fn nobody_is_carried_on_to_where_other_rules_had_led() {
+    let home = home();
+    let origin = Origin::plain(|_| text(200, "first")).await;
+    let port = origin.address.port();
+    let write = |address: &str| {
+        let text = format!("[resolve]\nhosts = [\"origin.example={address}\"]\n[admit]\nports = [{port}]\n");
+        std::fs::write(home.at("goanyway.toml"), text).unwrap();
+    };
+    write("127.0.0.1");
+    let mut served = home.serve(&["--config", &home.at("goanyway.toml").display().to_string()]);
+    let head = format!("GET http://origin.example:{port}/ HTTP/1.1\r\nHost: origin.example:{port}\r\n\r\n");
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    assert_eq!(request(&mut stream, &head).await.status, 200);
+    write("127.99.99.99");
+    served.signal(Signal::HUP);
+    served.hear("now as the settings say: resolve.hosts");
+    assert_eq!(request(&mut stream, &head).await.status, 502, "the name leads elsewhere now");
+}
+
 #[tokio::test]
 async fn another_certificate_is_shown_from_the_next_handshake_on() {
     let (home, authority) = (home(), Authority::new());
@@ -456,10 +477,10 @@ fn only_root_can_become_somebody_else() {
 }
 
 /// Without either capability a gateway's connections are taken as REDIRECT brings them, and names are answered.
-#[test]
-fn without_privileges_a_subnet_is_served_at_high_ports_and_low_ones_are_refused_in_words() {
+#[tokio::test]
+async fn without_privileges_a_subnet_is_served_at_high_ports_and_low_ones_are_refused_in_words() {
     const TITLE: &str = "without_privileges_a_subnet_is_served_at_high_ports_and_low_ones_are_refused_in_words";
-    if !have(TITLE, &["root", "setpriv"]) {
+    if !have(TITLE, &["root", "setpriv", "unshare", "ip"]) {
         return;
     }
     let home = home();
@@ -472,15 +493,21 @@ fn without_privileges_a_subnet_is_served_at_high_ports_and_low_ones_are_refused_
         command
     };
     let _served = home.spawn(powerless(&["--transparent", "127.0.0.1:0", "--dns", "127.0.0.1:0"]));
-    assert_eq!((home.listeners("transparent").len(), home.listeners("dns").len()), (1, 1));
+    let (transparent, dns) = (home.listeners("transparent")[0], home.listeners("dns")[0]);
+    let told = over_udp(dns, &question("localhost.", RecordType::A).to_vec().unwrap()).await;
+    assert_eq!(addresses(&told), [IpAddr::from([127, 0, 0, 1])]);
+    // Whoever comes by itself, and not redirected, is heard and let go.
+    let mut direct = TcpStream::connect(transparent).await.unwrap();
+    assert_eq!(direct.read(&mut [0]).await.unwrap_or(0), 0);
     let low = privileged();
-    // A machine may have said that such ports are anybody's.
-    let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
-    if first.trim().parse::<u16>().unwrap() <= 443 {
-        return;
-    }
     for flag in ["--transparent", "--dns"] {
-        let ended = Ended::of(powerless(&[flag, &low]).output().unwrap());
+        // A machine may have said that such ports are anybody's; a network of its own says nothing yet.
+        let mut apart = Command::new("unshare");
+        home.surround(&mut apart);
+        let script = "echo 1024 >/proc/sys/net/ipv4/ip_unprivileged_port_start; ip link set lo up; exec \"$@\"";
+        let powerless = powerless(&[flag, &low]);
+        apart.args(["--net", "sh", "-c", script, "sh"]).arg(powerless.get_program()).args(powerless.get_args());
+        let ended = Ended::of(apart.output().unwrap());
         assert_eq!(ended.code, Some(2), "{ended:?}");
         assert!(ended.err.contains("ports below 1024 want root or CAP_NET_BIND_SERVICE"), "{ended:?}");
     }

@@ -2,6 +2,7 @@
 //! constraints and refuses one for any other, forged with the real key of the intermediate; and the
 //! trust stores that hand the root to them. What a machine lacks is skipped by name.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
@@ -375,6 +376,20 @@ fn a_rotation_is_typed_as_the_start_recommends_it() {
     let der = CertificateDer::from_pem_slice(root_of(&home).as_bytes()).unwrap();
     assert_eq!(std::fs::read(file).unwrap(), der.as_ref());
     let bundle = home.run(&["ca", "export", "--bundle"]);
+    // A root that only its owner could read was no root for anybody's build.
+    let mode = |file: &Path| std::fs::metadata(file).unwrap().permissions().mode() & 0o777;
+    let (any, shared) = (home.at("any"), home.at("shared.pem"));
+    std::fs::write(&any, "").unwrap();
+    let export = |file: &Path| assert_eq!(home.run(&["ca", "export", "--out", file.to_str().unwrap()]).code, Some(0));
+    export(&shared);
+    assert_eq!(mode(&shared), mode(&any), "what the umask leaves, as of any file");
+    std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(0o604)).unwrap();
+    export(&shared);
+    assert_eq!(mode(&shared), 0o604, "who may read it is its owner's business");
+    let link = home.at("latest.pem");
+    std::os::unix::fs::symlink("not-yet.pem", &link).unwrap();
+    export(&link);
+    assert!(link.is_symlink() && home.at("not-yet.pem").is_file(), "as a shell's `>` would");
     assert!(bundle.code == Some(1) || bundle.out.contains(root_of(&home).trim()), "{}", bundle.err);
 }
 
