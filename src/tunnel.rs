@@ -292,18 +292,17 @@ where
     W: AsyncWrite + Unpin,
 {
     loop {
-        let piece = poll_fn(|cx| read_lent(&mut from, cx)).await.map_err(|_| Cut::Read)?;
+        let mut piece = poll_fn(|cx| read_lent(&mut from, cx)).await.map_err(|_| Cut::Read)?;
         if piece.is_empty() {
             break;
         }
-        let mut left = piece;
-        while left.has_remaining() {
+        while piece.has_remaining() {
             // Counted piece by piece: a side that reads slowly is not an idle one.
-            let written = to.write(&left).await.map_err(|_| Cut::Write)?;
+            let written = to.write(&piece).await.map_err(|_| Cut::Write)?;
             if written == 0 {
                 return Err(Cut::Write);
             }
-            left.advance(written);
+            piece.advance(written);
             life.moved(direction, written as u64);
         }
         to.flush().await.map_err(|_| Cut::Write)?;

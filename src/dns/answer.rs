@@ -71,7 +71,7 @@ pub(super) fn relayed(query: &Query, relayed: Relayed) -> Message {
 pub(super) fn failure(query: &Query, failure: &Failure) -> Message {
     let text = failure.to_string();
     match failure {
-        Failure::Absent { confirmed, last_word, exists, .. } if *confirmed || *last_word => {
+        Failure::Absent { exists, .. } if failure.is_settled() => {
             bare(query, if *exists { ResponseCode::NoError } else { ResponseCode::NXDomain })
         }
         Failure::Absent { .. } => explained(query, ResponseCode::ServFail, Reason::Unconfirmed, &text),

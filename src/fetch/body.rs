@@ -24,15 +24,37 @@ type UnderWay = (Option<Busy>, Option<Seat>);
 /// until then, or until it has ended.
 pub(super) fn stalling(inner: Incoming, limit: Duration, under_way: UnderWay) -> Body {
     let under_way = (!inner.is_end_stream()).then_some(under_way);
-    Stalling { under_way, inner, limit, timer: None }.boxed_unsync()
+    Stalling { under_way, inner, still: Still::within(limit) }.boxed_unsync()
 }
 
 struct Stalling {
     under_way: Option<UnderWay>,
     inner: Incoming,
+    still: Still,
+}
+
+/// How long a body may stand still between two pieces.
+struct Still {
     limit: Duration,
     // Armed only while a piece is waited for.
     timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Still {
+    fn within(limit: Duration) -> Still {
+        Still { limit, timer: None }
+    }
+
+    /// A piece came.
+    fn end(&mut self) {
+        self.timer = None;
+    }
+
+    /// Ready when it has stood still for too long.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let limit = self.limit;
+        self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit))).as_mut().poll(cx)
+    }
 }
 
 impl HttpBody for Stalling {
@@ -42,18 +64,14 @@ impl HttpBody for Stalling {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
         if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
-            this.timer = None;
+            this.still.end();
             if !matches!(frame, Some(Ok(_))) || this.inner.is_end_stream() {
                 this.under_way = None;
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(|error| Error::Broken(describe(&error)))));
         }
-        let limit = this.limit;
-        let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limit)));
-        match timer.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Some(Err(Error::Stalled(limit)))),
-            Poll::Pending => Poll::Pending,
-        }
+        ready!(this.still.poll_over(cx));
+        Poll::Ready(Some(Err(Error::Stalled(this.still.limit))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -79,8 +97,8 @@ struct Abandoned {
 
 enum Reader {
     There(Pin<Box<dyn Future<Output = Duration> + Send>>),
-    /// May listen still, while each piece comes within this time. Armed only while one is waited for.
-    Left(Duration, Option<Pin<Box<Sleep>>>),
+    /// May listen still, while it is not kept waiting.
+    Left(Still),
 }
 
 impl HttpBody for Abandoned {
@@ -90,16 +108,16 @@ impl HttpBody for Abandoned {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
         if let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) {
-            if let Reader::Left(_, timer) = &mut this.reader {
-                *timer = None;
+            if let Reader::Left(still) = &mut this.reader {
+                still.end();
             }
             return Poll::Ready(frame);
         }
         if let Reader::There(left) = &mut this.reader {
-            this.reader = Reader::Left(ready!(left.as_mut().poll(cx)), None);
+            this.reader = Reader::Left(Still::within(ready!(left.as_mut().poll(cx))));
         }
-        if let Reader::Left(patience, timer) = &mut this.reader {
-            ready!(timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(*patience))).as_mut().poll(cx));
+        if let Reader::Left(still) = &mut this.reader {
+            ready!(still.poll_over(cx));
         }
         Poll::Ready(Some(Err(Error::Broken("nobody listens any more".to_owned()))))
     }

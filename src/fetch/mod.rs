@@ -287,21 +287,18 @@ fn was_kept(error: &hyper_util::client::legacy::Error) -> bool {
     extensions.get::<Past>().is_some_and(|past| past.used.load(Ordering::Relaxed))
 }
 
+/// Whether these credentials may hold for whatever comes over the same connection later (RFC 4559 section 6, NTLM):
+/// that connection must then be nobody else's.
+fn is_bound(headers: &HeaderMap) -> bool {
+    let is_one = |scheme: &[u8]| scheme.eq_ignore_ascii_case(b"Negotiate") || scheme.eq_ignore_ascii_case(b"NTLM");
+    let said = headers.get_all(header::AUTHORIZATION).iter();
+    said.filter_map(|value| value.as_bytes().split(|byte| *byte == b' ').next()).any(is_one)
+}
+
 /// How far a redirect to another host may lead. That host is anybody's, and so gets no more reach
 /// than a stranger has; a client on this host could go there itself; and a configured server that is
 /// in the operator's own network sends to others there, as an object store beside a mirror, or to
 /// another that the configuration names.
-/// Whether these credentials may hold for whatever comes over the same connection later (RFC 4559 section 6, NTLM):
-/// that connection must then be nobody else's.
-fn is_bound(headers: &HeaderMap) -> bool {
-    let schemes = headers
-        .get_all(header::AUTHORIZATION)
-        .iter()
-        .filter_map(|value| value.as_bytes().split(|byte| *byte == b' ').next());
-    let is_one = |scheme: &[u8]| scheme.eq_ignore_ascii_case(b"Negotiate") || scheme.eq_ignore_ascii_case(b"NTLM");
-    schemes.into_iter().any(is_one)
-}
-
 fn sent_on(standing: Standing, inside: bool, named: bool) -> Standing {
     match standing {
         Standing::Local => Standing::Local,

@@ -350,7 +350,7 @@ impl Flight {
         }
         let failure = Shared::failure(name, verdict, ladder);
         match verdict {
-            Verdict::Absent { confirmed, last_word, ttl, .. } if *confirmed || *last_word => {
+            Verdict::Absent { ttl, .. } if failure.is_settled() => {
                 shared.memory.complete(name, family, &[], *ttl, now);
             }
             _ => shared.memory.note_unheard(name, failure.clone(), now),

@@ -15,7 +15,6 @@ use std::time::Duration;
 use lru::{DefaultHasher, LruCache};
 use tokio::time::Instant;
 
-use super::plan::take_turns;
 use super::reply::Family;
 use super::{Failure, Found, Freshness, Source, Tier};
 use crate::target::Name;
@@ -193,9 +192,7 @@ impl Memory {
         if kept.found.unheard != Some(family) {
             return;
         }
-        kept.found.unheard = None;
-        kept.found.addresses.extend(addresses);
-        kept.found.addresses = take_turns(&kept.found.addresses);
+        kept.found = kept.found.clone().completed(addresses);
         kept.until = kept.until.min(now + ttl.unwrap_or(BELIEVED_DENIAL).clamp(LEAST_TTL, MOST_TTL));
     }
 

@@ -214,6 +214,12 @@ impl Found {
     pub fn lacks(&self, family: Family) -> bool {
         self.unheard == Some(family) && !self.addresses.iter().any(|address| Family::of(*address) == family)
     }
+
+    /// With all that there is of the family that was unheard.
+    fn completed(mut self, addresses: &[IpAddr]) -> Found {
+        self.addresses.extend(addresses);
+        Found { addresses: plan::take_turns(&self.addresses), unheard: None, ..self }
+    }
 }
 
 /// How an address fared.
@@ -293,6 +299,15 @@ impl Failure {
             | Failure::Unknown { name, .. }
             | Failure::Blocked { name, .. }
             | Failure::Exhausted { name } => name,
+        }
+    }
+
+    /// Whether somebody whose word counts says that there is no address: it is no failure to find out.
+    pub fn is_settled(&self) -> bool {
+        match self {
+            Failure::Absent { confirmed, last_word, .. } => *confirmed || *last_word,
+            Failure::Blocked { .. } => true,
+            Failure::Unknown { .. } | Failure::Exhausted { .. } => false,
         }
     }
 

@@ -43,11 +43,11 @@ use crate::target::{Name, Scope};
 const SAVE_EVERY: Duration = Duration::from_secs(10);
 /// What a client is told about an older answer's life (RFC 8767 section 5.2).
 const SPARE_TTL: Duration = Duration::from_secs(30);
+/// The same while a look-up for a newer one is under way.
+const RENEWING_TTL: Duration = Duration::from_secs(10);
 /// How long somebody who wants IPv6 alone waits for a second look at it. Many servers never answer for AAAA
 /// (RFC 4074), and whoever asks for both families would wait for them each time.
 const SIDE_PATIENCE: Duration = Duration::from_secs(1);
-/// The same while a look-up for a newer one is under way.
-const RENEWING_TTL: Duration = Duration::from_secs(10);
 /// How long an answer waits for the prefix of a NAT64, and how long one that had to be guessed is good.
 const PREFIX_PATIENCE: Duration = Duration::from_secs(1);
 const GUESS_HOLDS: Duration = Duration::from_secs(60);
@@ -163,6 +163,11 @@ impl Shared {
                 self.memory.forget_outside(&name);
             }
         }
+        self.move_house(now);
+    }
+
+    /// What was heard may be another place's word.
+    fn move_house(&self, now: Instant) {
         self.memory.move_house(now);
         self.answers.forget();
     }
@@ -365,21 +370,22 @@ impl Shared {
         }
         let asked = match self.memory.unheard(name, Instant::now()) {
             Some(failure) => Err(failure),
-            None if family == Family::V6 => {
-                let unknown = Failure::Unknown { name: name.clone(), tally: Tally::default() };
-                let asking = self.fly(name, Start::Only(family));
-                tokio::time::timeout(SIDE_PATIENCE, asking).await.unwrap_or(Err(unknown))
-            }
-            None => self.fly(name, Start::Only(family)).await,
+            None => self.fly_for(name, family).await,
         };
         match asked {
-            Ok(side) => {
-                let mut addresses = found.addresses;
-                addresses.extend(side.addresses);
-                dedup(&mut addresses);
-                Ok(Found { addresses, ttl: found.ttl.min(side.ttl), unheard: None, ..found })
-            }
+            Ok(side) => Ok(Found { ttl: found.ttl.min(side.ttl), ..found.completed(&side.addresses) }),
             Err(failure) => without_side(found, family, failure),
+        }
+    }
+
+    async fn fly_for(self: &Arc<Self>, name: &Name, family: Family) -> Result<Found, Failure> {
+        let asking = self.fly(name, Start::Only(family));
+        match family {
+            Family::V4 => asking.await,
+            Family::V6 => {
+                let unknown = |_| Err(Failure::Unknown { name: name.clone(), tally: Tally::default() });
+                tokio::time::timeout(SIDE_PATIENCE, asking).await.unwrap_or_else(unknown)
+            }
         }
     }
 
@@ -565,8 +571,7 @@ impl Shared {
             self.health.reset();
             *self.nat64.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
         }
-        self.memory.move_house(now);
-        self.answers.forget();
+        self.move_house(now);
         // The one before was in use until now, however long ago it was read.
         self.learn_search_list(&news.before.resolv.search);
         self.learn_search_list(&resolv.search);
@@ -696,12 +701,7 @@ impl Drop for Shared {
 /// somebody said so; and of IPv6 also where nobody did, since a failure to say it is most often all that its server
 /// can do (RFC 4074 section 4), and clients that are told so take the whole name to fail.
 fn without_side(found: Found, family: Family, failure: Failure) -> Result<Found, Failure> {
-    let is_told = match &failure {
-        Failure::Absent { confirmed, last_word, .. } => *confirmed || *last_word,
-        Failure::Blocked { .. } => true,
-        Failure::Unknown { .. } | Failure::Exhausted { .. } => false,
-    };
-    if is_told || family == Family::V6 { Ok(Found { unheard: None, ..found }) } else { Err(failure) }
+    if failure.is_settled() || family == Family::V6 { Ok(Found { unheard: None, ..found }) } else { Err(failure) }
 }
 
 fn is_two_labels(name: &Name) -> bool {
